@@ -1,0 +1,398 @@
+"""
+The sink's store: patches that become blocks in one spool file.
+
+A canvas is a grid of square blocks, addressed in the plane of the caller's
+coordinates, so growing it in any direction moves no pixels.  Adding a tile
+copies its pixels into the blocks under it, once.
+
+Memory is bounded, whatever the size of the image: ``blocks.POOL_BYTES``
+(64 MiB) of blocks, the tiles that are being added, and some 300 bytes of
+addresses for each block of 65,536 pixels.  A canvas has one open file.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+import pyvips
+from large_image.exceptions import TileSourceError
+
+from .blocks import BLOCK_SIZE, BlockKey, BlockPool, Plane
+from .claims import Claims
+from .compose import with_alpha
+from .formats import is_averaged
+from .geometry import Rect, Size
+from .layers import Layers, block_area, parts
+from .lower_levels import LowerLevels
+from .ranges import BandRanges
+from .samples import Array, Meaning, Patch, converted, converted_alpha, joined_dtype
+from .spool import Spool
+from .writer import Picture
+
+# libvips 8.14 has no wider or higher images (VIPS_MAX_COORD).
+MAX_SIDE = 10_000_000
+
+
+def as_position(value: Any, name: str) -> int:
+    """
+    A coordinate as a plain int.
+
+    :param value: an int of any kind, or a float that is a whole number.
+    :param name: what to call it in an error.
+    :raises TileSourceError: for anything else.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        if isinstance(value, (float, np.floating)) and float(value).is_integer():
+            return int(value)
+    msg = f'{name} must be a whole number, not {value!r}.'
+    raise TileSourceError(msg)
+
+
+class Canvas:
+    """
+    An image that collects patches.
+
+    All methods may be called from any thread.
+    """
+
+    frame_count = 1
+    magnification: float | None = None
+
+    def __init__(self) -> None:
+        self.pixel_size: tuple[float | None, float | None] = (None, None)
+        self.crop: Rect | None = None
+        # Counts changes; a part of large_image's cache keys.
+        self.generation = 0
+        self.ranges = BandRanges()
+        self._claims = Claims()
+        self._layers: Layers | None = None
+        self._extent: Rect | None = None
+        self._min_size = Size(0, 0)
+        # The smallest and largest colour sample, to choose a wider format by.
+        self._extremes = (0, 0)
+        self._lower: LowerLevels | None = None
+
+    # What there is
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """The corner of the image in the caller plane: (x, y), each <= 0."""
+        if self._extent is None:
+            return 0, 0
+        return min(0, self._extent.left), min(0, self._extent.top)
+
+    @property
+    def size(self) -> Size:
+        """The size in full-resolution pixels, at least the minimum size."""
+        return self._size_of(self._extent)
+
+    def _size_of(self, extent: Rect | None) -> Size:
+        if extent is None:
+            return self._min_size
+        return Size(max(extent.right - min(0, extent.left), self._min_size.width),
+                    max(extent.bottom - min(0, extent.top), self._min_size.height))
+
+    @property
+    def min_size(self) -> Size:
+        """The size that the image has at least; 0 for no minimum."""
+        return self._min_size
+
+    @min_size.setter
+    def min_size(self, value: Size) -> None:
+        with self._claims.on(None, write=True):
+            self._min_size = value
+            if self._lower is not None:
+                self._lower.forget_all()
+            self.generation += 1
+
+    def set_pixel_size(self, mm_x: float | None, mm_y: float | None) -> None:
+        """Set the width and height of a full-resolution pixel in mm."""
+        self.pixel_size = mm_x, mm_y
+        self.generation += 1
+
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        """The dtype of the samples; None as long as there are none."""
+        return None if self._layers is None else self._layers.dtype
+
+    @property
+    def meaning(self) -> Meaning | None:
+        """What the bands are; None as long as there are none."""
+        return None if self._layers is None else self._layers.meaning
+
+    @property
+    def bands(self) -> int | None:
+        """The bands of what ``read`` gives; None as long as there are no tiles."""
+        return None if self._layers is None else self._layers.meaning.bands
+
+    @property
+    def averaged(self) -> bool:
+        """Whether lower levels are averaged; labels are not."""
+        layers = self._layers
+        return layers is None or (is_averaged(layers.dtype) and not layers.meaning.labels)
+
+    # Adding
+
+    def add(self, patch: Patch, x: int, y: int, mask: npt.NDArray[np.bool_] | None) -> None:
+        """
+        Put a patch over what is there.
+
+        :param patch: the patch.
+        :param x: the column of its left edge in the caller plane.
+        :param y: the row of its top edge in the caller plane.
+        :param mask: (rows, cols) of the patch, False where nothing changes.
+        :raises TileSourceError: if it does not fit what is there, or there is
+            no room on the disk; nothing has changed then.
+        """
+        if mask is not None and not patch.meaning.has_alpha:
+            msg = (f'A mask cannot be used with {patch.meaning.color_bands} bands of data: they '
+                   f'have no alpha that could stay transparent.')
+            raise TileSourceError(msg)
+        rows, cols = patch.color.shape[:2]
+        rect = Rect(x, y, cols, rows)
+        while True:
+            # What changes the format or the size concerns every reader.
+            everything = self._changes_all(patch, rect)
+            with self._claims.on(None if everything else block_area(rect), write=True):
+                if everything or not self._changes_all(patch, rect):
+                    self._add_claimed(patch, rect, mask)
+                    return
+
+    def _changes_all(self, patch: Patch, rect: Rect) -> bool:
+        """Whether a patch makes the image larger or changes its format."""
+        layers = self._layers
+        return (layers is None or patch.color.dtype != layers.dtype or
+                patch.meaning != layers.meaning or self._extent is None or
+                not self._extent.contains(rect))
+
+    def _add_claimed(self, patch: Patch, rect: Rect, mask: npt.NDArray[np.bool_] | None) -> None:
+        """Add a patch while nobody else uses what it changes."""
+        extent = _united(self._extent, rect)
+        size = self._size_of(extent)
+        if max(size) > MAX_SIDE:
+            msg = (f'The tile at {rect.left}, {rect.top} would make the image {size.width} x '
+                   f'{size.height} pixels; the most are {MAX_SIDE} each way.')
+            raise TileSourceError(msg)
+        layers = self._layers_for(patch)
+        color = converted(patch.color, layers.dtype, layers.meaning.color_bands)
+        alpha = None if patch.alpha is None else converted_alpha(patch.alpha, layers.dtype)
+        layers.paste(rect, color, alpha, mask)
+        self._commit(layers, patch, extent, rect)
+
+    def _layers_for(self, patch: Patch) -> Layers:
+        """The blocks in a format that holds a patch: those there are, or new ones."""
+        layers = self._layers
+        if layers is None:
+            return Layers.make(patch.color.dtype, patch.meaning)
+        dtype = joined_dtype(
+            layers.dtype, patch.color.dtype, self._extremes, patch.extremes)
+        meaning = layers.meaning.joined(patch.meaning)
+        if dtype == layers.dtype and meaning == layers.meaning:
+            return layers
+        return layers.converted(dtype, meaning)
+
+    def _commit(self, layers: Layers, patch: Patch, extent: Rect, rect: Rect) -> None:
+        """Make a pasted patch visible."""
+        old_size, old_origin = self.size, self.origin
+        low, high = patch.extremes
+        if self._layers is None:
+            self._extremes = low, high
+        else:
+            self._extremes = min(low, self._extremes[0]), max(high, self._extremes[1])
+        if self._layers is None or self._layers.color is not layers.color:
+            self._lower = LowerLevels(layers)
+        self._layers, self._extent = layers, extent
+        lower, origin = self._lower, self.origin
+        assert lower is not None
+        if origin != old_origin:
+            lower.forget_all()
+        else:
+            lower.forget(rect.moved(-origin[0], -origin[1]))
+            if self.size != old_size:
+                lower.forget_edges(old_size)
+        self.ranges.add(patch)
+        self.generation += 1
+
+    # Reading
+
+    def read(self, frame: int, reduction: int, rect: Rect) -> Array:
+        """
+        The pixels of a rectangle, alpha included; see ``PixelStore.read``.
+
+        Blank places read as 0.
+        """
+        origin = self.origin
+        full = Rect(*(value << reduction for value in rect)).moved(*origin)
+        with self._claims.on(block_area(full)):
+            layers, lower = self._layers, self._lower
+            if layers is None or lower is None:
+                return np.zeros((rect.height, rect.width, 4), np.uint8)
+            found = (layers.gather(0, rect.moved(*origin)) if reduction == 0 else
+                     lower.gather(reduction, rect, self.size, origin, self.averaged))
+            if found is None:
+                return np.zeros((rect.height, rect.width, layers.meaning.bands), layers.dtype)
+            color, alpha = found
+            return with_alpha(color, alpha) if layers.meaning.has_alpha else color.copy()
+
+    def output_rect(self) -> Rect:
+        """
+        What ``write`` writes, in full-resolution pixels: all, or the crop.
+
+        :raises TileSourceError: if there is nothing, or the crop is outside.
+        """
+        whole = Rect(0, 0, *self.size)
+        if self._layers is None:
+            msg = 'An image without any tile cannot be written; add one first.'
+            raise TileSourceError(msg)
+        if self.crop is None:
+            return whole
+        if not whole.contains(self.crop):
+            msg = (f'The crop {tuple(self.crop)} reaches beyond the image, which has '
+                   f'{whole.width} x {whole.height} pixels.')
+            raise TileSourceError(msg)
+        return self.crop
+
+    def picture(self) -> Picture:
+        """
+        What ``write`` writes.
+
+        :raises TileSourceError: if there is nothing to write.
+        """
+        rect = self.output_rect()
+        place = rect.moved(*self.origin)
+        with self._claims.on(block_area(place)):
+            layers = self._layers
+            assert layers is not None
+            opaque = layers.is_opaque(place)
+        return Picture(
+            Size(rect.width, rect.height), layers.dtype, layers.meaning, opaque,
+            self.pixel_size,
+            lambda part: self.read(0, 0, part.moved(rect.left, rect.top)), self.image)
+
+    @contextmanager
+    def image(self, alpha: bool = True) -> Iterator[pyvips.Image]:
+        """
+        What ``write`` writes as a libvips image that reads the spool.
+
+        :param alpha: whether to include the alpha band, if there is one.
+        :raises TileSourceError: if there is nothing to write, or no room.
+        """
+        rect = self.output_rect()
+        with self._claims.on(None):
+            layers = self._layers
+            assert layers is not None
+            plane, place = layers.color, rect.moved(*self.origin)
+            alpha = alpha and layers.meaning.has_alpha
+            if alpha or place.left % BLOCK_SIZE or place.top % BLOCK_SIZE:
+                plane = _recomposed(layers, place, alpha)
+                place = Rect(0, 0, *place[2:])
+            image = _spool_image(plane, place)
+        # The plane keeps its spool; tiles may be added while libvips reads.
+        yield image
+        del plane
+
+    # What a canvas has not
+
+    def frame_axes(self) -> list[dict[str, Any]]:
+        """See ``PixelStore``."""
+        return []
+
+    def channel_names(self) -> list[str] | None:
+        """See ``PixelStore``."""
+        return None
+
+    def internal_metadata(self) -> dict[str, Any]:
+        """See ``PixelStore``; there is no file whose header could be told."""
+        return {}
+
+    def associated_names(self) -> list[str]:
+        """See ``PixelStore``."""
+        return []
+
+    def associated_image(self, key: str) -> PIL.Image.Image | None:
+        """See ``PixelStore``."""
+        return None
+
+    def icc_profiles(self) -> list[bytes | None]:
+        """See ``PixelStore``."""
+        return []
+
+    def close(self) -> None:
+        """Give back memory and disk at once."""
+        with self._claims.on(None, write=True):
+            self._layers = self._lower = self._extent = None
+            self.generation += 1
+
+
+def _united(first: Rect | None, second: Rect) -> Rect:
+    """The smallest rectangle around both."""
+    if first is None or second.contains(first):
+        return second
+    left, top = min(first.left, second.left), min(first.top, second.top)
+    return Rect(left, top, max(first.right, second.right) - left,
+                max(first.bottom, second.bottom) - top)
+
+
+def _recomposed(layers: Layers, place: Rect, alpha: bool) -> Plane:
+    """
+    A rectangle in blocks of its own that start at its corner.
+
+    libvips could crop and join bands as well, but would keep what it is given
+    (file, memory, disk) in its cache of operations after we are done.
+
+    :param layers: what to take it from.
+    :param place: the rectangle in the caller plane.
+    :param alpha: whether the blocks carry the alpha too.
+    """
+    bands = layers.meaning.color_bands + alpha
+    plane = Plane(BlockPool(Spool()), layers.dtype, bands)
+    for part in parts(0, 0, Rect(0, 0, *place[2:])):
+        rows, cols = part.in_rect
+        found = layers.gather(0, Rect(
+            place.left + cols.start, place.top + rows.start,
+            cols.stop - cols.start, rows.stop - rows.start))
+        if found is None:
+            continue
+        color, opacity = found
+        samples = with_alpha(color, opacity) if alpha else color
+        if part.whole:
+            plane.publish(part.key, np.ascontiguousarray(samples))
+        else:
+            block = np.zeros(plane.shape, plane.dtype)
+            block[part.in_block] = samples
+            plane.publish(part.key, block)
+    return plane
+
+
+def _spool_image(plane: Plane, place: Rect) -> pyvips.Image:
+    """
+    What libvips makes of blocks, without copying any.
+
+    :param plane: the blocks.
+    :param place: the rectangle in the plane of the blocks; its corner is one
+        of a block.
+    """
+    pool = plane.pool
+    with pool.lock:
+        pool.flush()
+        area = block_area(place)
+        offsets = np.zeros((area.height, area.width), np.uint64)
+        missing = False
+        for row in range(area.height):
+            for column in range(area.width):
+                offset = plane.slots.get(
+                    BlockKey(0, 0, area.left + column, area.top + row), 0)
+                offsets[row, column] = offset
+                missing = missing or not offset
+        if missing:
+            offsets[offsets == 0] = plane.shared_block(0)
+        return pool.spool.image(
+            Size(place.width, place.height), plane.dtype, plane.bands, BLOCK_SIZE, offsets)
