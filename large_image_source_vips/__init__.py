@@ -1,0 +1,349 @@
+"""
+A libvips tile source and sink for large_image.
+
+``open`` gives tiles, regions and metadata of any file that libvips reads;
+``new`` gives an empty image that collects patches with ``addTile`` and becomes
+a file with ``write``.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as _distribution_version
+from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakValueDictionary
+
+from large_image import config
+from large_image.cache_util import LruCacheMetaclass, methodcache, strhash
+from large_image.constants import NEW_IMAGE_PATH_FLAG, TILE_FORMAT_NUMPY, SourcePriority
+from large_image.exceptions import TileSourceError
+from large_image.tilesource import FileTileSource
+from large_image.tilesource.utilities import JSONDict, _encodeImageBinary, _imageToPIL
+
+from . import loader
+from .canvas import Canvas
+from .editing import EditingMixin
+from .formats import format_of
+from .geometry import Rect, Size
+from .output import TILE_SIZE, fit_edge
+from .reader import FileReader
+
+if TYPE_CHECKING:
+    import numpy as np
+    import PIL.Image
+
+    from .pixels import PixelStore
+
+try:
+    __version__ = _distribution_version('large-image-source-vips')
+except PackageNotFoundError:
+    # A source tree on the path that was never installed has no metadata.
+    __version__ = '0+unknown'
+
+config.ConfigValues.setdefault(
+    'source_vips_ignored_names', r'(^[^.]*|\.(yml|yaml|json|png|svs|mrxs))$')
+
+# The canvases of this process, by the path flag of the image they belong to:
+# a styled source and the unstyled twin that large_image makes of it are two
+# views of one canvas.
+_canvases: WeakValueDictionary[str, Canvas] = WeakValueDictionary()
+
+
+def _is_new(path: Any) -> bool:
+    """Whether a path is large_image's way to ask for a new image."""
+    return isinstance(path, str) and path.startswith(NEW_IMAGE_PATH_FLAG)
+
+
+class _SourceMetaclass(LruCacheMetaclass):
+    """
+    Keep images that are being put together out of the cache of sources.
+
+    Such an image belongs to its caller; in the cache it would hold its spool
+    file long after the caller let go of it.
+    """
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        if args and _is_new(args[0]):
+            kwargs['noCache'] = True
+        return super().__call__(*args, **kwargs)
+
+
+class _StoreSize:
+    """
+    An attribute of a source that is read off its pixel store.
+
+    The base class assigns 0 before there is a store; that is ignored.
+    """
+
+    def __init__(self, get: Callable[[PixelStore], int]) -> None:
+        self._get = get
+
+    def __get__(self, source: Any, owner: Any = None) -> Any:
+        if source is None:
+            return self
+        store = source.__dict__.get('_store')
+        return 0 if store is None else self._get(store)
+
+    def __set__(self, source: Any, value: int) -> None:
+        if source.__dict__.get('_store') is not None:
+            msg = 'The size of an image follows from its pixels and cannot be set.'
+            raise AttributeError(msg)
+
+
+def _level_count(store: PixelStore) -> int:
+    """How often the image is halved until it fits into one tile, plus one; 0 if empty."""
+    if not all(store.size):
+        return 0
+    return 1 + max(0, (max(store.size) - 1) // TILE_SIZE).bit_length()
+
+
+class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclass):
+    """
+    Tiles, regions and metadata of any file that libvips reads, or an image
+    that is put together from patches.
+
+    Tiles are 256 x 256.  Level ``levels - 1`` is the full resolution; every
+    level below it is half as large, rounded up.
+    """
+
+    cacheName = 'tilesource'
+    name = 'vips'
+    extensions: ClassVar[dict[str | None, SourcePriority]] = {
+        None: SourcePriority.LOW,
+        **dict.fromkeys(loader.known_suffixes(), SourcePriority.IMPLICIT),
+    }
+    mimeTypes: ClassVar[dict[str | None, SourcePriority]] = {
+        None: SourcePriority.FALLBACK,
+    }
+    newPriority = SourcePriority.MEDIUM
+
+    sizeX = _StoreSize(lambda store: store.size.width)
+    sizeY = _StoreSize(lambda store: store.size.height)
+    levels = _StoreSize(_level_count)
+
+    def __init__(self, path: str | os.PathLike[str], **kwargs: Any) -> None:
+        """
+        Open a file, or start a new image.
+
+        :param path: the path of a file; or, for a new image, large_image's
+            ``NEW_IMAGE_PATH_FLAG`` followed by a unique string (``new()`` makes
+            one).
+        :param kwargs: as for the base class: encoding, jpegQuality,
+            jpegSubsampling, tiffCompression, edge, style, noCache.
+        :raises TileSourceFileNotFoundError: if there is no such file.
+        :raises TileSourceError: if the file cannot be read as an image.
+        """
+        super().__init__(path, **kwargs)
+        self.tileWidth = self.tileHeight = TILE_SIZE
+        self._store: PixelStore = self._open_store(self._getLargeImagePath())
+
+    def _open_store(self, path: Any) -> PixelStore:
+        """The canvas or the file that this source is about."""
+        if _is_new(path):
+            # Read by the base class, which then refuses to pickle.
+            self._unpickleable = True
+            return _canvases.setdefault(path, Canvas())
+        config._ignoreSourceNames('vips', self._shown_name(path))
+        reader = FileReader(path)
+        profiles = reader.icc_profiles()
+        if any(profiles):
+            # The base class corrects colours when it finds this attribute.
+            self._iccprofiles = profiles
+        return reader
+
+    def _shown_name(self, path: Any) -> Any:
+        """The path under whose name a user knows the file."""
+        return path
+
+    @staticmethod
+    def getLRUHash(*args: Any, **kwargs: Any) -> str:
+        """
+        The key of a source in large_image's cache of sources.
+
+        It holds what the file system says of the file, so that a file that was
+        replaced is opened anew.
+        """
+        return strhash(FileTileSource.getLRUHash(*args, **kwargs), loader.file_identity(args[0]))
+
+    def getState(self) -> str:
+        """
+        A part of the keys of everything that large_image caches of a source.
+
+        It changes whenever an editable image changes.
+        """
+        state = super().getState()
+        store = self.__dict__.get('_store')
+        return f'{state},{store.generation}' if isinstance(store, Canvas) else state
+
+    # Describing
+
+    @property
+    def dtype(self) -> Any:
+        """The numpy dtype of the samples; None for a new image without tiles."""
+        return self._store.dtype
+
+    @property
+    def bandCount(self) -> int | None:
+        """The bands of each pixel, alpha included; None for a new image without tiles."""
+        return self._store.bands
+
+    @property
+    def bandFormat(self) -> str | None:
+        """
+        The format of the samples, a ``pyvips.enums.BandFormat`` value.
+
+        For an editable image, the format that will be written; None as long as
+        it has no tiles.
+        """
+        return None if self._store.dtype is None else format_of(self._store.dtype)
+
+    def getMetadata(self) -> JSONDict:
+        """As the base class describes; all values survive ``json.dumps``."""
+        metadata = super().getMetadata()
+        if self.dtype is None:
+            metadata['dtype'] = None
+        frames = self._store.frame_axes()
+        if len(frames) > 1:
+            metadata['frames'] = frames
+            self._addMetadataFrameInformation(metadata, self._store.channel_names())
+        return metadata
+
+    def getInternalMetadata(self, **kwargs: Any) -> dict[str, Any]:
+        """
+        What libvips knows of the file, header field by header field.
+
+        :returns: the fields of the first frame under their own names; those of
+            further frames, where they differ, in a list under 'frames'.
+        """
+        return self._store.internal_metadata()
+
+    def getNativeMagnification(self) -> dict[str, float | None]:
+        """
+        The magnification and the size of a full-resolution pixel.
+
+        :returns: 'magnification', 'mm_x' and 'mm_y' (mm per pixel), None where
+            unknown.  A magnification that the file does not state is taken to
+            be 0.01 / mm_x, which is 40 for pixels of 0.25 um.
+        """
+        mm_x, mm_y = self._store.pixel_size
+        magnification = self._store.magnification
+        if magnification is None and mm_x:
+            magnification = 0.01 / mm_x
+        return {'magnification': magnification, 'mm_x': mm_x, 'mm_y': mm_y}
+
+    def getAssociatedImagesList(self) -> list[str]:
+        """The keys of the images that come with the slide: label, macro, ..."""
+        return self._store.associated_names()
+
+    def _getAssociatedImage(self, imageKey: str) -> PIL.Image.Image | None:
+        return self._store.associated_image(imageKey)
+
+    # Reading
+
+    @methodcache()
+    def getTile(self, x: int, y: int, z: int, pilImageAllowed: bool = False,
+                numpyAllowed: bool | str = False, sparseFallback: bool = False,
+                frame: int | None = None, **kwargs: Any) -> Any:
+        """
+        One tile.
+
+        :param x: the 0-based column of the tile.
+        :param y: the 0-based row of the tile.
+        :param z: the level; 0 is a single tile, ``levels - 1`` full resolution.
+        :param pilImageAllowed: whether a PIL image may be returned.
+        :param numpyAllowed: whether an array (rows, cols, bands) may be
+            returned; 'always' to get one.
+        :param sparseFallback: of no effect, every tile can be had.
+        :param frame: the 0-based frame; None is the first.
+        :returns: an encoded image, a PIL image or an array.
+        :raises TileSourceXYZRangeError: if there is no such tile.
+        :raises TileSourceError: if the tile cannot be decoded.
+        """
+        store = self._store
+        frame = self._getFrame(frame)
+        self._xyzInRange(x, y, z, frame, store.frame_count)
+        reduction = self.levels - 1 - z
+        size = store.size.reduced(reduction)
+        place = Rect(x * TILE_SIZE, y * TILE_SIZE, TILE_SIZE, TILE_SIZE)
+        pixels = store.read(frame, reduction, place.clipped(Rect(0, 0, *size)))
+        return self._outputTile(
+            pixels, TILE_FORMAT_NUMPY, x, y, z, pilImageAllowed, numpyAllowed, frame=frame)
+
+    def _outputTile(self, tile: np.ndarray[Any, Any], tileEncoding: str, x: int, y: int, z: int,
+                    pilImageAllowed: bool = False, numpyAllowed: bool | str = False,
+                    applyStyle: bool = True, **kwargs: Any) -> Any:
+        """
+        A tile as its caller asked for it.
+
+        Unlike the base class, which rounds the size of a level down, this
+        rounds up, as ``getTile`` does: the last column or row of tiles of a
+        narrow level is never empty.
+
+        :param tile: an array (rows, cols, bands), cut at the edge of the image.
+        """
+        styled, mode = self._outputTileNumpyStyle(
+            tile, applyStyle, x, y, z, self._getFrame(**kwargs))
+        if self.edge:
+            size = Size(self.sizeX, self.sizeY).reduced(self.levels - 1 - z)
+            styled = fit_edge(styled, size.height - y * TILE_SIZE, size.width - x * TILE_SIZE,
+                              self.edge, mode)
+        if numpyAllowed:
+            return styled
+        image = _imageToPIL(styled)
+        if pilImageAllowed:
+            return image
+        return _encodeImageBinary(
+            image, self.encoding, self.jpegQuality, self.jpegSubsampling, self.tiffCompression)
+
+    @classmethod
+    def canRead(cls, path: Any, *args: Any, **kwargs: Any) -> bool:
+        """
+        Whether an instance could be made.
+
+        :param path: as for the class.
+        :returns: False, never an exception, for anything that is unreadable.
+        """
+        try:
+            cls(path, *args, **kwargs)
+        except (TileSourceError, OSError):
+            return False
+        return True
+
+    @classmethod
+    def addKnownExtensions(cls) -> None:
+        """List every suffix that this libvips loads; done at import already."""
+        for suffix in loader.known_suffixes():
+            cls.extensions.setdefault(suffix, SourcePriority.IMPLICIT)
+
+
+def open(*args: Any, **kwargs: Any) -> VipsFileTileSource:
+    """
+    Open a file.
+
+    :param args: as for ``VipsFileTileSource``: the path.
+    :param kwargs: as for ``VipsFileTileSource``.
+    """
+    return VipsFileTileSource(*args, **kwargs)
+
+
+def canRead(*args: Any, **kwargs: Any) -> bool:
+    """
+    Whether a file can be opened.
+
+    :param args: as for ``VipsFileTileSource``: the path.
+    :param kwargs: as for ``VipsFileTileSource``.
+    """
+    return VipsFileTileSource.canRead(*args, **kwargs)
+
+
+def new(*args: Any, **kwargs: Any) -> VipsFileTileSource:
+    """
+    Start an empty image, which collects patches with ``addTile``.
+
+    :param args: none.
+    :param kwargs: as for ``VipsFileTileSource``.
+    """
+    return VipsFileTileSource(NEW_IMAGE_PATH_FLAG + str(uuid.uuid4()), *args, **kwargs)

@@ -1,0 +1,374 @@
+"""
+An image -> a file: which options, under which name, whole or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyvips
+from large_image.exceptions import TileSourceError
+
+from . import tiff, webp_tiff
+from .atomic import Target, atomic_output, resolve_target
+from .errors import vips_errors
+from .geometry import Rect, Size
+from .output import TILE_SIZE
+from .samples import Meaning
+from .tiff_write import EXTRA_SAMPLES, SHORT, Field, edit_directories, resolution_fields
+
+JPEG_QUALITY = 90
+
+# How often progress is told, and a cancelled write noticed.
+_REPORT_SECONDS = 0.1
+
+Progress = Callable[[float], None]
+
+_TIFF = frozenset({'.tif', '.tiff'})
+
+_TIFF_LAYOUT = {'tile': True, 'tile_width': TILE_SIZE, 'tile_height': TILE_SIZE, 'pyramid': True}
+
+_PHOTOMETRIC = {'gray': 1, 'rgb': 2, 'cmyk': 5}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """
+    What is to be written.
+
+    :param size: in pixels.
+    :param dtype: of the samples.
+    :param meaning: what the bands are.
+    :param opaque: whether an alpha band would be opaque everywhere.
+    :param pixel_size: width and height of a pixel in mm, where known.
+    :param read: the pixels (rows, cols, bands), alpha included, of a rectangle.
+    :param image: gives the libvips image, with or without its alpha band, for
+        as long as the context lasts.
+    """
+
+    size: Size
+    dtype: np.dtype[Any]
+    meaning: Meaning
+    opaque: bool
+    pixel_size: tuple[float | None, float | None]
+    read: Callable[[Rect], npt.NDArray[Any]]
+    image: Callable[[bool], AbstractContextManager[pyvips.Image]]
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """
+    What a format other than TIFF keeps, and the options to write it with.
+
+    :param dtypes: kind and size of the samples that it holds exactly.
+    :param alpha: whether it holds an alpha band.
+    :param lossy: the options where loss is allowed.
+    :param lossless: the options where it is not; None if there are none.
+    """
+
+    dtypes: frozenset[str]
+    alpha: bool = True
+    lossy: Mapping[str, Any] = field(default_factory=dict)
+    lossless: Mapping[str, Any] | None = field(default_factory=dict)
+
+
+_ALL = frozenset({'u1', 'i1', 'u2', 'i2', 'u4', 'i4', 'f4', 'f8'})
+_8, _16 = frozenset({'u1'}), frozenset({'u1', 'u2'})
+_QUALITY = {'Q': JPEG_QUALITY}
+_JPEG = FileFormat(_8, alpha=False, lossy=_QUALITY, lossless=None)
+_LOSSLESS = {'lossless': True}
+_DEEPZOOM = FileFormat(_8, alpha=False, lossy={'suffix': f'.jpg[Q={JPEG_QUALITY}]'},
+                       lossless={'suffix': '.png'})
+
+FILE_FORMATS: dict[str, FileFormat] = {
+    **dict.fromkeys(('.jpg', '.jpeg', '.jpe', '.jfif'), _JPEG),
+    '.png': FileFormat(_16),
+    **dict.fromkeys(('.webp', '.heic', '.heif', '.avif'), FileFormat(
+        _8, lossy=_QUALITY, lossless=_LOSSLESS)),
+    **dict.fromkeys(('.jp2', '.j2k', '.jpt', '.j2c', '.jpc', '.jxl'), FileFormat(
+        _16, lossy=_QUALITY, lossless=_LOSSLESS)),
+    '.gif': FileFormat(_8, lossless=None),
+    **dict.fromkeys(('.dz', '.dzi', '.szi'), _DEEPZOOM),
+    **dict.fromkeys(('.ppm', '.pgm', '.pnm'), FileFormat(_16, alpha=False)),
+    '.pfm': FileFormat(frozenset({'f4'}), alpha=False),
+    **dict.fromkeys(('.v', '.vips', '.raw'), FileFormat(_ALL)),
+    **dict.fromkeys(('.fits', '.fit', '.fts'), FileFormat(_ALL)),
+    '.nii': FileFormat(_ALL, alpha=False),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    How a picture becomes a file.
+
+    :param saver: the libvips operation; '' for the writer of WebP pyramids.
+    :param options: its options.
+    :param alpha: whether the alpha band is written.
+    :param interpretation: what the image is labelled for the saver.
+    :param fields: TIFF fields to put in afterwards.
+    """
+
+    saver: str
+    options: Mapping[str, Any]
+    alpha: bool
+    interpretation: str
+    fields: tuple[Field, ...] = ()
+
+
+def write_image(picture: Callable[[], Picture], path: Any, *, lossy: bool = True,
+                alpha: bool = True, overwrite: bool = True,
+                vips_kwargs: Mapping[str, Any] | None = None,
+                progress: Progress | bool | None = None) -> None:
+    """
+    Write a file.
+
+    The file appears under its name when it is whole; until then, and if
+    anything goes wrong, what was there stays.
+
+    :param picture: gives what is to be written; asked once the path is checked.
+    :param path: where to.
+    :param lossy: whether the samples may change a little.
+    :param alpha: whether to write an alpha band, if anything is not opaque.
+    :param overwrite: whether an existing file may be replaced.
+    :param vips_kwargs: options for libvips' saver, in place of our choice.
+    :param progress: called with the fraction that is done, from 0 to 1; True
+        for a progress bar.  What it raises ends the writing.
+    :raises TileSourceError: if the file cannot be written.
+    """
+    target = resolve_target(path, overwrite)
+    saver = saver_for(target)
+    what = picture()
+    plan = make_plan(what, target, saver, lossy, alpha, vips_kwargs)
+    with _reporter(progress, target.name) as report, \
+            atomic_output(target, overwrite) as temporary:
+        report(0.0)
+        if plan.saver:
+            _save(what, plan, temporary, target, report)
+        else:
+            with open(temporary, 'xb') as file:
+                webp_tiff.WebpTiffWriter(
+                    file, what.size, what.read, JPEG_QUALITY, what.pixel_size).write(report)
+        report(1.0)
+
+
+def saver_for(target: Target) -> str:
+    """
+    The libvips operation that writes files of a suffix.
+
+    :raises TileSourceError: if this libvips has none.
+    """
+    suffix = target.suffix
+    if suffix == '.dzi':
+        suffix = '.dz'
+    name: str | None = None
+    # libvips would take [...] behind a suffix for options.
+    if suffix and suffix[1:].isalnum():
+        found = pyvips.vips_lib.vips_foreign_find_save(f'x{suffix}'.encode())
+        if found != pyvips.ffi.NULL:
+            name = pyvips.ffi.string(found).decode()
+    if name is None:
+        known = ', '.join(sorted(pyvips.base.get_suffixes()))
+        msg = (f'{target.path} cannot be written: this libvips '
+               f'({".".join(str(pyvips.version(part)) for part in range(3))}) writes no '
+               f'{suffix or "file without a suffix"}; it writes {known}.')
+        raise TileSourceError(msg)
+    return name
+
+
+def make_plan(what: Picture, target: Target, saver: str, lossy: bool, alpha: bool,
+              vips_kwargs: Mapping[str, Any] | None) -> Plan:
+    """
+    Choose how to write a picture.
+
+    :raises TileSourceError: if the format cannot hold it.
+    """
+    with_alpha = alpha and what.meaning.has_alpha and not what.opaque
+    natural = natural_interpretation(what)
+    if vips_kwargs is not None:
+        return Plan(saver, dict(vips_kwargs), with_alpha, natural)
+    if target.suffix in _TIFF:
+        return _tiff_plan(what, saver, lossy, with_alpha, natural)
+    form = FILE_FORMATS.get(target.suffix)
+    code = f'{what.dtype.kind}{what.dtype.itemsize}'
+    problem = None
+    if form is None:
+        problem = 'what that format keeps is not known here'
+    elif code not in form.dtypes:
+        problem = f'it does not hold {what.dtype} samples as they are'
+    elif with_alpha and not form.alpha:
+        problem = 'it has no alpha band for the transparent parts; alpha=False fills them'
+    elif not lossy and form.lossless is None:
+        problem = 'it cannot be written without loss'
+    if form is None or problem:
+        msg = (f'{target.path} cannot be written as {target.suffix}: {problem}.  Write a .tif, '
+               f"or pass vips_kwargs={{}} to leave the conversion to libvips' saver.")
+        raise TileSourceError(msg)
+    options = form.lossy if lossy or form.lossless is None else form.lossless
+    return Plan(saver, options, with_alpha, natural)
+
+
+def _tiff_plan(what: Picture, saver: str, lossy: bool, with_alpha: bool, natural: str) -> Plan:
+    """
+    The options of a tiled pyramid.
+
+    Colours of 8 bits are JPEG, or with an alpha WebP, which libvips' JPEG has
+    no room for; everything else is LZW without loss, and its lower levels are
+    picked samples.
+    """
+    meaning = what.meaning
+    if lossy and what.dtype == np.uint8 and not meaning.labels and meaning.kind in {'gray', 'rgb'}:
+        if not with_alpha:
+            raw = what.size.width * what.size.height * meaning.color_bands
+            return Plan(saver, {
+                **_TIFF_LAYOUT, 'compression': 'jpeg', 'Q': JPEG_QUALITY,
+                'bigtiff': _needs_bigtiff(raw)}, with_alpha, natural)
+        if meaning.kind == 'rgb' and webp_tiff.is_supported():
+            return Plan('', {}, with_alpha, natural)
+    bands = meaning.color_bands + with_alpha
+    raw = what.size.width * what.size.height * bands * what.dtype.itemsize
+    photometric = _PHOTOMETRIC.get(meaning.kind, 1)
+    colors = {1: 1, 2: 3, 5: 4}[photometric]
+    extra = (2,) * with_alpha if meaning.kind in _PHOTOMETRIC else ()
+    extra = (0,) * (bands - colors - len(extra)) + extra
+    fields = [Field(tiff.PHOTOMETRIC, SHORT, (photometric,))]
+    if extra:
+        fields.append(Field(EXTRA_SAMPLES, SHORT, extra))
+    return Plan(saver, {
+        **_TIFF_LAYOUT, 'compression': 'lzw', 'region_shrink': 'nearest',
+        'predictor': 'float' if what.dtype.kind == 'f' else 'horizontal',
+        'bigtiff': _needs_bigtiff(raw),
+        # With a known alpha libvips would average in spite of 'nearest', and
+        # other labels make it convert; the fields say afterwards what is what.
+    }, with_alpha, 'multiband', tuple(fields))
+
+
+def _needs_bigtiff(raw_bytes: int) -> bool:
+    """Whether a pyramid may outgrow 32-bit offsets, if its tiles do not compress at all."""
+    # A third for the lower levels, and half for LZW of noise.
+    return raw_bytes * 2 > (1 << 32) - (1 << 24)
+
+
+def natural_interpretation(what: Picture) -> str:
+    """The libvips interpretation of a picture's bands."""
+    kind, wide = what.meaning.kind, what.dtype == np.uint16
+    if what.meaning.interpretation is not None:
+        return what.meaning.interpretation
+    return {'gray': 'grey16' if wide else 'b-w', 'rgb': 'rgb16' if wide else 'srgb'}.get(
+        kind, kind)
+
+
+def _save(what: Picture, plan: Plan, temporary: str, target: Target, report: Progress) -> None:
+    """Let libvips write a file, then put right what it says of the picture."""
+    mm_x = what.pixel_size[0] or what.pixel_size[1]
+    mm_y = what.pixel_size[1] or what.pixel_size[0]
+    fields = [*plan.fields, *resolution_fields(what.pixel_size)] if (
+        target.suffix in _TIFF) else []
+    labels: dict[str, Any] = {'interpretation': plan.interpretation}
+    if mm_x and mm_y:
+        labels.update(xres=1 / mm_x, yres=1 / mm_y)
+    options = dict(plan.options)
+    if target.suffix in {'.dz', '.dzi'}:
+        temporary = os.path.splitext(temporary)[0]
+    with vips_errors(f'{target.path} cannot be written'), what.image(plan.alpha) as original:
+        image = original.copy(**labels)
+        _run(lambda: pyvips.Operation.call(plan.saver, image, temporary, **options),
+             image, report)
+    if target.suffix in _TIFF:
+        remove = frozenset() if fields and mm_x else frozenset(
+            {tiff.X_RESOLUTION, tiff.Y_RESOLUTION, tiff.RESOLUTION_UNIT})
+        edit_directories(temporary, remove, fields)
+    elif not mm_x:
+        forget_density(temporary)
+
+
+def _run(save: Callable[[], Any], image: pyvips.Image, report: Progress) -> None:
+    """
+    Run a saver in a thread of its own, and report how far it is in this one.
+
+    A progress function that raises, and Ctrl-C, thus reach us as they are; an
+    exception in a callback from libvips would be printed and lost.
+
+    :param save: what to run.
+    :param image: the image that is computed on the way.
+    :param report: called with the fraction that is done.
+    """
+    fraction = 0.0
+    finished = threading.Event()
+    failures: list[BaseException] = []
+
+    def on_eval(_image: Any, state: Any) -> None:
+        nonlocal fraction
+        fraction = state.percent / 100
+
+    def work() -> None:
+        try:
+            save()
+        except BaseException as exc:  # noqa: BLE001 - raised again in the caller's thread
+            failures.append(exc)
+        finally:
+            finished.set()
+
+    image.set_progress(True)
+    image.signal_connect('eval', on_eval)
+    thread = threading.Thread(target=work, name='large_image_vips_write')
+    thread.start()
+    try:
+        while not finished.wait(_REPORT_SECONDS):
+            report(fraction)
+    except BaseException:
+        image.set_kill(True)
+        raise
+    finally:
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+def forget_density(path: str) -> None:
+    """
+    Take the pixel density out of a PNG or JPEG file, in place.
+
+    libvips writes one pixel per mm where none is known.  The unit becomes
+    "unknown" (PNG: chunk pHYs; JPEG: JFIF segment, ITU-T T.871), which leaves
+    only that pixels are square.
+    """
+    if not os.path.isfile(path):
+        return
+    with open(path, 'r+b') as file:
+        start = file.read(1 << 16)
+        at = start.find(b'pHYs')
+        if start.startswith(b'\x89PNG') and at >= 0:
+            chunk = b'pHYs' + struct.pack('>IIB', 1, 1, 0)
+            file.seek(at)
+            file.write(chunk + struct.pack('>I', zlib.crc32(chunk)))
+        elif start.startswith(b'\xff\xd8\xff\xe0') and start[6:11] == b'JFIF\0':
+            file.seek(13)
+            file.write(struct.pack('>BHH', 0, 1, 1))
+
+
+@contextmanager
+def _reporter(progress: Progress | bool | None, name: str) -> Iterator[Progress]:
+    """A function to call with the fraction that is done."""
+    if callable(progress):
+        yield progress
+        return
+    if not progress:
+        yield lambda fraction: None
+        return
+    try:
+        from tqdm import tqdm
+    except ImportError as exc:
+        msg = 'progress=True needs tqdm; install it, or pass a function.'
+        raise TileSourceError(msg) from exc
+    with tqdm(total=100, desc=name, unit='%') as bar:
+        yield lambda fraction: bar.update(round(fraction * 100) - bar.n)
