@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import os
 import uuid
+import weakref
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as _distribution_version
 from typing import TYPE_CHECKING, Any, ClassVar
-from weakref import WeakValueDictionary
 
 from large_image import config
 from large_image.cache_util import LruCacheMetaclass, methodcache, strhash
@@ -49,7 +49,7 @@ config.ConfigValues.setdefault(
 # The canvases of this process, by the path flag of the image they belong to:
 # a styled source and the unstyled twin that large_image makes of it are two
 # views of one canvas.
-_canvases: WeakValueDictionary[str, Canvas] = WeakValueDictionary()
+_canvases: weakref.WeakValueDictionary[str, Canvas] = weakref.WeakValueDictionary()
 
 
 def _is_new(path: Any) -> bool:
@@ -145,6 +145,10 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
         if _is_new(path):
             # Read by the base class, which then refuses to pickle.
             self._unpickleable = True
+            # The base class' viewer for notebooks refers back to the source; a
+            # cycle would keep a discarded image until the garbage collector
+            # happens to run.
+            self._map._ts = weakref.proxy(self)
             return _canvases.setdefault(path, Canvas())
         config._ignoreSourceNames('vips', self._shown_name(path))
         reader = FileReader(path)
@@ -156,7 +160,7 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
 
     def _shown_name(self, path: Any) -> Any:
         """The path under whose name a user knows the file."""
-        return path
+        return os.fsdecode(path) if isinstance(path, bytes) else path
 
     @staticmethod
     def getLRUHash(*args: Any, **kwargs: Any) -> str:
@@ -229,6 +233,7 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
             be 0.01 / mm_x, which is 40 for pixels of 0.25 um.
         """
         mm_x, mm_y = self._store.pixel_size
+        mm_x, mm_y = mm_x or mm_y, mm_y or mm_x
         magnification = self._store.magnification
         if magnification is None and mm_x:
             magnification = 0.01 / mm_x

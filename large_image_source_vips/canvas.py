@@ -13,7 +13,7 @@ addresses for each block of 65,536 pixels.  A canvas has one open file.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -273,16 +273,17 @@ class Canvas:
             assert layers is not None
             opaque = layers.is_opaque(place)
         return Picture(
-            Size(rect.width, rect.height), layers.dtype, layers.meaning, opaque,
+            Size(rect.width, rect.height), layers.dtype, layers.meaning, opaque, True,
             self.pixel_size,
             lambda part: self.read(0, 0, part.moved(rect.left, rect.top)), self.image)
 
     @contextmanager
-    def image(self, alpha: bool = True) -> Iterator[pyvips.Image]:
+    def image(self, alpha: bool, labels: Mapping[str, Any]) -> Iterator[pyvips.Image]:
         """
         What ``write`` writes as a libvips image that reads the spool.
 
         :param alpha: whether to include the alpha band, if there is one.
+        :param labels: header fields to set, as ``pyvips.Image.copy`` takes them.
         :raises TileSourceError: if there is nothing to write, or no room.
         """
         rect = self.output_rect()
@@ -294,7 +295,7 @@ class Canvas:
             if alpha or place.left % BLOCK_SIZE or place.top % BLOCK_SIZE:
                 plane = _recomposed(layers, place, alpha)
                 place = Rect(0, 0, *place[2:])
-            image = _spool_image(plane, place)
+            image = _spool_image(plane, place, labels)
         # The plane keeps its spool; tiles may be added while libvips reads.
         yield image
         del plane
@@ -372,13 +373,14 @@ def _recomposed(layers: Layers, place: Rect, alpha: bool) -> Plane:
     return plane
 
 
-def _spool_image(plane: Plane, place: Rect) -> pyvips.Image:
+def _spool_image(plane: Plane, place: Rect, labels: Mapping[str, Any]) -> pyvips.Image:
     """
     What libvips makes of blocks, without copying any.
 
     :param plane: the blocks.
     :param place: the rectangle in the plane of the blocks; its corner is one
         of a block.
+    :param labels: header fields to set.
     """
     pool = plane.pool
     with pool.lock:
@@ -395,4 +397,5 @@ def _spool_image(plane: Plane, place: Rect) -> pyvips.Image:
         if missing:
             offsets[offsets == 0] = plane.shared_block(0)
         return pool.spool.image(
-            Size(place.width, place.height), plane.dtype, plane.bands, BLOCK_SIZE, offsets)
+            Size(place.width, place.height), plane.dtype, plane.bands, BLOCK_SIZE, offsets,
+            labels)

@@ -245,14 +245,14 @@ def _file_picture(store: FileReader, frame: int | None) -> Picture:
     meaning = meaning_of(store.interpretation, store.bands)
 
     @contextmanager
-    def image(alpha: bool) -> Iterator[pyvips.Image]:
+    def image(alpha: bool, labels: Mapping[str, Any]) -> Iterator[pyvips.Image]:
         result = store.image(chosen)
         if store.bands > meaning.color_bands and not alpha:
             result = result.extract_band(0, n=meaning.color_bands)
         # libvips writes 64-bit float TIFF files, but cannot read them.
-        yield result.cast('float') if result.format == 'double' else result
+        yield (result.cast('float') if result.format == 'double' else result).copy(**labels)
 
     dtype = np.dtype(np.float32) if store.dtype == np.float64 else store.dtype
     return Picture(
-        store.size, dtype, meaning, store.bands == meaning.color_bands, store.pixel_size,
+        store.size, dtype, meaning, store.bands == meaning.color_bands, False, store.pixel_size,
         lambda rect: store.read(chosen, 0, rect), image)

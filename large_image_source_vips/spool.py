@@ -12,6 +12,7 @@ import errno
 import os
 import tempfile
 import weakref
+from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -168,7 +169,7 @@ class Spool:
             raise TileSourceError(msg) from exc
 
     def image(self, size: Size, dtype: np.dtype[Any], bands: int, block: int,
-              offsets: npt.NDArray[np.uint64]) -> pyvips.Image:
+              offsets: npt.NDArray[np.uint64], labels: Mapping[str, Any]) -> pyvips.Image:
         """
         What libvips makes of blocks in this file.
 
@@ -181,6 +182,7 @@ class Spool:
         :param block: the width and height of a block in pixels.
         :param offsets: where each block starts (block rows, block columns); a
             block may stand in several places.
+        :param labels: header fields to set, as ``pyvips.Image.copy`` takes them.
         """
         directory = self._write_directory(size, dtype, bands, block, offsets)
         try:
@@ -189,12 +191,14 @@ class Spool:
                 # an older image of the same name.
                 source = pyvips.Source.new_from_file(self.path)
                 image = pyvips.Image.tiffload_source(source)
+                # A copy made later would not tell of progress.
+                labelled = image.copy(**labels)
                 # libvips reads the directory a second time for the first
                 # pixel; after that it may be overwritten.
                 pyvips.Region.new(image).fetch(0, 0, 1, 1)
         finally:
             self.free(*directory)
-        return image
+        return labelled
 
     def _write_directory(self, size: Size, dtype: np.dtype[Any], bands: int, block: int,
                          offsets: npt.NDArray[np.uint64]) -> tuple[int, int]:

@@ -148,25 +148,37 @@ def edit_directories(path: str, remove: frozenset[int], fields: Sequence[Field])
     :param fields: fields to put in, in place of those of the same tag.
     """
     with open(path, 'r+b', buffering=0) as file:
-        source = tiff.TiffDirectories(file.fileno())
-        layout = _BIG if source.big else _CLASSIC
-        end = os.fstat(file.fileno()).st_size
-        pointer_at = source.first_offset_at
-        for page in list(source.pages()):
-            length = page.next_offset_at + layout.inline - page.offset
-            old = os.pread(file.fileno(), length, page.offset)
-            size = struct.calcsize(layout.entry) + layout.inline
-            raw = old[struct.calcsize(layout.head):-layout.inline]
-            kept = {}
-            for at in range(0, len(raw), size):
-                tag = struct.unpack_from('<H', raw, at)[0]
-                if tag not in remove:
-                    kept[tag] = raw[at:at + size]
-            following = struct.unpack(layout.pointer, old[-layout.inline:])[0]
+        descriptor = file.fileno()
+        head = os.pread(descriptor, 16, 0)
+        big = head[:4] == header(0, big=True)[:4]
+        if not big and head[:4] != header(0, big=False)[:4]:
+            msg = f'{path} is not the little-endian TIFF file that libvips was to write.'
+            raise TileSourceError(msg)
+        layout = _BIG if big else _CLASSIC
+        end = os.fstat(descriptor).st_size
+        pointer_at = 8 if big else 4
+        while True:
+            offset = struct.unpack(layout.pointer, os.pread(
+                descriptor, layout.inline, pointer_at))[0]
+            if not offset:
+                return
+            kept, following = _read_entries(descriptor, offset, layout)
+            kept = {tag: entry for tag, entry in kept.items() if tag not in remove}
             end += -end % 8
-            block = directory(fields, end, source.big, following, kept)
-            os.pwrite(file.fileno(), block, end)
-            os.pwrite(file.fileno(), source.pointer(end), pointer_at)
+            block = directory(fields, end, big, following, kept)
+            os.pwrite(descriptor, block, end)
+            os.pwrite(descriptor, struct.pack(layout.pointer, end), pointer_at)
             count = len({*kept, *(field.tag for field in fields)})
             pointer_at = end + layout.length(count) - layout.inline
             end += len(block)
+
+
+def _read_entries(descriptor: int, offset: int, layout: _Layout) -> tuple[dict[int, bytes], int]:
+    """The packed entries of a directory by their tag, and the offset of the next one."""
+    start = struct.calcsize(layout.head)
+    size = struct.calcsize(layout.entry) + layout.inline
+    count = struct.unpack(layout.head, os.pread(descriptor, start, offset))[0]
+    raw = os.pread(descriptor, count * size + layout.inline, offset + start)
+    entries = [raw[at:at + size] for at in range(0, count * size, size)]
+    following = struct.unpack(layout.pointer, raw[count * size:])[0]
+    return {struct.unpack_from('<H', entry)[0]: entry for entry in entries}, following

@@ -28,6 +28,9 @@ from .tiff_write import EXTRA_SAMPLES, SHORT, Field, edit_directories, resolutio
 
 JPEG_QUALITY = 90
 
+# What libvips takes for pixels per mm, and still writes with some precision.
+_DENSITIES = 1e-3, 1e6
+
 # How often progress is told, and a cancelled write noticed.
 _REPORT_SECONDS = 0.1
 
@@ -49,19 +52,21 @@ class Picture:
     :param dtype: of the samples.
     :param meaning: what the bands are.
     :param opaque: whether an alpha band would be opaque everywhere.
+    :param bare: whether it has no metadata but its pixel size.
     :param pixel_size: width and height of a pixel in mm, where known.
     :param read: the pixels (rows, cols, bands), alpha included, of a rectangle.
-    :param image: gives the libvips image, with or without its alpha band, for
-        as long as the context lasts.
+    :param image: gives the libvips image, with or without its alpha band and
+        with some header fields set, for as long as the context lasts.
     """
 
     size: Size
     dtype: np.dtype[Any]
     meaning: Meaning
     opaque: bool
+    bare: bool
     pixel_size: tuple[float | None, float | None]
     read: Callable[[Rect], npt.NDArray[Any]]
-    image: Callable[[bool], AbstractContextManager[pyvips.Image]]
+    image: Callable[[bool, Mapping[str, Any]], AbstractContextManager[pyvips.Image]]
 
 
 @dataclass(frozen=True)
@@ -214,7 +219,16 @@ def make_plan(what: Picture, target: Target, saver: str, lossy: bool, alpha: boo
                f"or pass vips_kwargs={{}} to leave the conversion to libvips' saver.")
         raise TileSourceError(msg)
     options = form.lossy if lossy or form.lossless is None else form.lossless
+    if what.bare and (target.suffix in {'.v', '.vips'} or not any(what.pixel_size)):
+        # Else libvips makes up an EXIF block with a resolution in it, which
+        # nobody knows, or which is less precise than the format's own.
+        options = {**options, **_no_metadata()}
     return Plan(saver, options, with_alpha, natural)
+
+
+def _no_metadata() -> dict[str, Any]:
+    """The option that keeps metadata out of a file, as this libvips knows it."""
+    return {'keep': 'none'} if pyvips.at_least_libvips(8, 15) else {'strip': True}
 
 
 def _tiff_plan(what: Picture, saver: str, lossy: bool, with_alpha: bool, natural: str) -> Plan:
@@ -273,20 +287,22 @@ def _save(what: Picture, plan: Plan, temporary: str, target: Target, report: Pro
     mm_y = what.pixel_size[1] or what.pixel_size[0]
     fields = [*plan.fields, *resolution_fields(what.pixel_size)] if (
         target.suffix in _TIFF) else []
-    labels: dict[str, Any] = {'interpretation': plan.interpretation}
-    if mm_x and mm_y:
-        labels.update(xres=1 / mm_x, yres=1 / mm_y)
+    labels: dict[str, Any] = {'interpretation': plan.interpretation, 'xres': 1.0, 'yres': 1.0}
+    if mm_x and mm_y and target.suffix not in _TIFF:
+        labels.update(xres=_density(mm_x, target), yres=_density(mm_y, target))
     options = dict(plan.options)
     if target.suffix in {'.dz', '.dzi'}:
         temporary = os.path.splitext(temporary)[0]
-    with vips_errors(f'{target.path} cannot be written'), what.image(plan.alpha) as original:
-        image = original.copy(**labels)
+    context = f'{target.path} cannot be written'
+    with vips_errors(context), what.image(plan.alpha, labels) as image:
         _run(lambda: pyvips.Operation.call(plan.saver, image, temporary, **options),
              image, report)
     if target.suffix in _TIFF:
-        remove = frozenset() if fields and mm_x else frozenset(
-            {tiff.X_RESOLUTION, tiff.Y_RESOLUTION, tiff.RESOLUTION_UNIT})
-        edit_directories(temporary, remove, fields)
+        # Unless they are put in again, these are libvips' guesses.
+        remove = {tiff.X_RESOLUTION, tiff.Y_RESOLUTION, tiff.RESOLUTION_UNIT}
+        if plan.fields:
+            remove.add(EXTRA_SAMPLES)
+        edit_directories(temporary, frozenset(remove), fields)
     elif not mm_x:
         forget_density(temporary)
 
@@ -313,6 +329,9 @@ def _run(save: Callable[[], Any], image: pyvips.Image, report: Progress) -> None
     def work() -> None:
         try:
             save()
+        except (TypeError, ValueError, OverflowError) as exc:
+            # An option that pyvips cannot convert for libvips.
+            failures.append(pyvips.Error('an option is of the wrong kind', str(exc)))
         except BaseException as exc:  # noqa: BLE001 - raised again in the caller's thread
             failures.append(exc)
         finally:
@@ -332,6 +351,17 @@ def _run(save: Callable[[], Any], image: pyvips.Image, report: Progress) -> None
         thread.join()
     if failures:
         raise failures[0]
+
+
+def _density(mm: float, target: Target) -> float:
+    """A pixel size as libvips has it, in pixels per mm."""
+    density = 1 / mm
+    # PNG has whole pixels per metre.
+    rounded = round(density * 1000) / 1000 if target.suffix == '.png' else density
+    if not (_DENSITIES[0] <= density <= _DENSITIES[1] and abs(rounded / density - 1) < 1e-4):
+        msg = f'A pixel size of {mm} mm cannot be stored in {target.path}; write a .tif.'
+        raise TileSourceError(msg)
+    return density
 
 
 def forget_density(path: str) -> None:
