@@ -170,7 +170,8 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
         It holds what the file system says of the file, so that a file that was
         replaced is opened anew.
         """
-        return strhash(FileTileSource.getLRUHash(*args, **kwargs), loader.file_identity(args[0]))
+        return str(strhash(
+            FileTileSource.getLRUHash(*args, **kwargs), loader.file_identity(args[0])))
 
     def getState(self) -> str:
         """

@@ -41,14 +41,23 @@ class BlockKey(NamedTuple):
 
 
 class _Held:
-    """A block in memory."""
+    """A block in memory; as a context, its samples while they are changed."""
 
-    __slots__ = ('dirty', 'pins', 'samples')
+    __slots__ = ('_lock', 'dirty', 'pins', 'samples')
 
-    def __init__(self, samples: npt.NDArray[Any]) -> None:
+    def __init__(self, samples: npt.NDArray[Any], lock: threading.RLock) -> None:
         self.samples = samples
+        self._lock = lock
         self.dirty = False
         self.pins = 0
+
+    def __enter__(self) -> npt.NDArray[Any]:
+        return self.samples
+
+    def __exit__(self, *_exc: object) -> None:
+        with self._lock:
+            self.pins -= 1
+            self.dirty = True
 
 
 class BlockPool:
@@ -84,7 +93,7 @@ class BlockPool:
         else:
             samples = np.empty(plane.shape, plane.dtype)
             self.spool.read(offset, samples)
-        held = _Held(samples)
+        held = _Held(samples, self.lock)
         self._held[name] = (held, offset)
         self._bytes += plane.block_bytes
         return held
@@ -177,26 +186,25 @@ class Plane:
             self.pool.shrink()
             return samples
 
-    def pin(self, key: BlockKey, fresh: bool) -> npt.NDArray[Any]:
+    def changing(self, key: BlockKey, fresh: bool) -> _Held:
         """
         The samples of a block that has a slot, to be changed in place.
 
+        It stays in memory as long as the context lasts.
+
         :param key: the block.
-        :param fresh: whether it has been reserved just now.
+        :param fresh: whether it has been reserved just now; it is 0 then.
         """
         with self.pool.lock:
             held = self.pool.get(self, key, fresh)
             held.pins += 1
             held.dirty = True
-            self.pool.shrink()
-            return held.samples
-
-    def unpin(self, key: BlockKey) -> None:
-        """End the changing of a block."""
-        with self.pool.lock:
-            held = self.pool.get(self, key)
-            held.pins -= 1
-            held.dirty = True
+            try:
+                self.pool.shrink()
+            except TileSourceError:
+                held.pins -= 1
+                raise
+            return held
 
     def overwrite(self, key: BlockKey, samples: npt.NDArray[Any]) -> None:
         """

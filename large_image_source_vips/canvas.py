@@ -169,15 +169,21 @@ class Canvas:
     def _changes_all(self, patch: Patch, rect: Rect) -> bool:
         """Whether a patch makes the image larger or changes its format."""
         layers = self._layers
-        return (layers is None or patch.color.dtype != layers.dtype or
-                patch.meaning != layers.meaning or self._extent is None or
-                not self._extent.contains(rect))
+        return (layers is None or self._extent is None or not self._extent.contains(rect) or
+                self._format_for(layers, patch) != (layers.dtype, layers.meaning))
+
+    def _format_for(self, layers: Layers, patch: Patch) -> tuple[np.dtype[Any], Meaning]:
+        """The dtype and the meaning of bands that take in a patch."""
+        dtype = layers.dtype
+        if patch.color.dtype != dtype:
+            dtype = joined_dtype(dtype, patch.color.dtype, self._extremes, patch.extremes)
+        return dtype, layers.meaning.joined(patch.meaning)
 
     def _add_claimed(self, patch: Patch, rect: Rect, mask: npt.NDArray[np.bool_] | None) -> None:
         """Add a patch while nobody else uses what it changes."""
         extent = _united(self._extent, rect)
         size = self._size_of(extent)
-        if max(size) > MAX_SIDE:
+        if extent is not self._extent and max(size) > MAX_SIDE:
             msg = (f'The tile at {rect.left}, {rect.top} would make the image {size.width} x '
                    f'{size.height} pixels; the most are {MAX_SIDE} each way.')
             raise TileSourceError(msg)
@@ -192,32 +198,28 @@ class Canvas:
         layers = self._layers
         if layers is None:
             return Layers.make(patch.color.dtype, patch.meaning)
-        dtype = joined_dtype(
-            layers.dtype, patch.color.dtype, self._extremes, patch.extremes)
-        meaning = layers.meaning.joined(patch.meaning)
+        dtype, meaning = self._format_for(layers, patch)
         if dtype == layers.dtype and meaning == layers.meaning:
             return layers
         return layers.converted(dtype, meaning)
 
     def _commit(self, layers: Layers, patch: Patch, extent: Rect, rect: Rect) -> None:
         """Make a pasted patch visible."""
-        old_size, old_origin = self.size, self.origin
         low, high = patch.extremes
         if self._layers is None:
             self._extremes = low, high
         else:
             self._extremes = min(low, self._extremes[0]), max(high, self._extremes[1])
-        if self._layers is None or self._layers.color is not layers.color:
+        if self._lower is None or self._layers is None or self._layers.color is not layers.color:
             self._lower = LowerLevels(layers)
+        old_size, old_origin, grown = self.size, self.origin, extent is not self._extent
         self._layers, self._extent = layers, extent
-        lower, origin = self._lower, self.origin
-        assert lower is not None
-        if origin != old_origin:
-            lower.forget_all()
+        if grown and self.origin != old_origin:
+            self._lower.forget_all()
         else:
-            lower.forget(rect.moved(-origin[0], -origin[1]))
-            if self.size != old_size:
-                lower.forget_edges(old_size)
+            self._lower.forget(rect.moved(-old_origin[0], -old_origin[1]))
+            if grown:
+                self._lower.forget_edges(old_size)
         self.ranges.add(patch)
         self.generation += 1
 
@@ -229,18 +231,25 @@ class Canvas:
 
         Blank places read as 0.
         """
-        origin = self.origin
-        full = Rect(*(value << reduction for value in rect)).moved(*origin)
-        with self._claims.on(block_area(full)):
-            layers, lower = self._layers, self._lower
-            if layers is None or lower is None:
-                return np.zeros((rect.height, rect.width, 4), np.uint8)
-            found = (layers.gather(0, rect.moved(*origin)) if reduction == 0 else
-                     lower.gather(reduction, rect, self.size, origin, self.averaged))
-            if found is None:
-                return np.zeros((rect.height, rect.width, layers.meaning.bands), layers.dtype)
-            color, alpha = found
-            return with_alpha(color, alpha) if layers.meaning.has_alpha else color.copy()
+        while True:
+            origin = self.origin
+            full = Rect(*(value << reduction for value in rect)).moved(*origin)
+            with self._claims.on(block_area(full)):
+                # The corner may have moved while the claim was waited for.
+                if origin == self.origin:
+                    return self._read_claimed(reduction, rect, origin)
+
+    def _read_claimed(self, reduction: int, rect: Rect, origin: tuple[int, int]) -> Array:
+        """Read while nothing under the rectangle changes."""
+        layers, lower = self._layers, self._lower
+        if layers is None or lower is None:
+            return np.zeros((rect.height, rect.width, 4), np.uint8)
+        found = (layers.gather(0, rect.moved(*origin)) if reduction == 0 else
+                 lower.gather(reduction, rect, self.size, origin, self.averaged))
+        if found is None:
+            return np.zeros((rect.height, rect.width, layers.meaning.bands), layers.dtype)
+        color, alpha = found
+        return with_alpha(color, alpha) if layers.meaning.has_alpha else color.copy()
 
     def output_rect(self) -> Rect:
         """
@@ -275,7 +284,15 @@ class Canvas:
         return Picture(
             Size(rect.width, rect.height), layers.dtype, layers.meaning, opaque, True,
             self.pixel_size,
-            lambda part: self.read(0, 0, part.moved(rect.left, rect.top)), self.image)
+            lambda part: self._read_as(layers, part.moved(rect.left, rect.top)), self.image)
+
+    def _read_as(self, layers: Layers, rect: Rect) -> Array:
+        """Pixels for a file whose format is settled."""
+        pixels = self.read(0, 0, rect)
+        if pixels.dtype != layers.dtype or pixels.shape[2] != layers.meaning.bands:
+            msg = 'A tile of another format was added while the image was being written.'
+            raise TileSourceError(msg)
+        return pixels
 
     @contextmanager
     def image(self, alpha: bool, labels: Mapping[str, Any]) -> Iterator[pyvips.Image]:
@@ -337,6 +354,8 @@ def _united(first: Rect | None, second: Rect) -> Rect:
     """The smallest rectangle around both."""
     if first is None or second.contains(first):
         return second
+    if first.contains(second):
+        return first
     left, top = min(first.left, second.left), min(first.top, second.top)
     return Rect(left, top, max(first.right, second.right) - left,
                 max(first.bottom, second.bottom) - top)

@@ -5,17 +5,23 @@ Who works on which blocks: any number of readers, or one writer.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 
 from .geometry import Rect
 
 
-@dataclass(eq=False)
 class _Claim:
-    area: Rect | None
-    write: bool
+    __slots__ = ('_owner', 'area', 'write')
+
+    def __init__(self, owner: Claims, area: Rect | None, write: bool) -> None:
+        self._owner = owner
+        self.area = area
+        self.write = write
+
+    def __enter__(self) -> None:
+        self._owner.enter(self)
+
+    def __exit__(self, *_exc: object) -> None:
+        self._owner.leave(self)
 
     def conflicts(self, other: _Claim) -> bool:
         if not (self.write or other.write):
@@ -38,28 +44,32 @@ class Claims:
         self._changed = threading.Condition()
         self._claims: list[_Claim] = []
 
-    @contextmanager
-    def on(self, area: Rect | None, write: bool = False) -> Iterator[None]:
+    def on(self, area: Rect | None, write: bool = False) -> _Claim:
         """
-        Hold a claim.
+        Hold a claim, as a context.
 
         :param area: block columns and rows; None for all there are and will be.
         :param write: whether blocks are changed; then nobody else uses them.
         """
-        claim = _Claim(area, write)
+        return _Claim(self, area, write)
+
+    def enter(self, claim: _Claim) -> None:
+        """Take a claim up, and wait until it is granted."""
         with self._changed:
             earlier = [other for other in self._claims if claim.conflicts(other)]
             self._claims.append(claim)
-        try:
-            if earlier:
-                self._wait_for(earlier)
-            yield
-        finally:
-            with self._changed:
+            try:
+                while earlier:
+                    self._changed.wait()
+                    earlier = [other for other in earlier if other in self._claims]
+            except BaseException:
                 self._claims.remove(claim)
                 self._changed.notify_all()
+                raise
 
-    def _wait_for(self, earlier: list[_Claim]) -> None:
+    def leave(self, claim: _Claim) -> None:
+        """Give a claim up."""
         with self._changed:
-            self._changed.wait_for(
-                lambda: not any(claim in self._claims for claim in earlier))
+            self._claims.remove(claim)
+            if self._claims:
+                self._changed.notify_all()

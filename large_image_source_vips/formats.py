@@ -23,6 +23,7 @@ levels hold picked samples, not averaged ones.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -71,9 +72,9 @@ def is_averaged(dtype: npt.DTypeLike) -> bool:
     return dtype.kind in 'fc' or (dtype.kind == 'u' and dtype.itemsize <= 2)
 
 
-def opaque_alpha(dtype: npt.DTypeLike) -> int:
+@functools.cache
+def opaque_alpha(dtype: np.dtype[Any]) -> int:
     """The value of an alpha band at which a pixel hides all that is below it."""
-    dtype = np.dtype(dtype)
     if dtype == np.uint16:
         return 65535
     return 255 if dtype.kind in 'fc' else min(255, int(np.iinfo(dtype).max))

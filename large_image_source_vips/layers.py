@@ -136,31 +136,34 @@ class Layers:
         except TileSourceError:
             self.color.release(fresh)
             raise
-        for part in touched:
-            if part.whole and replaces:
-                self.color.overwrite(part.key, np.ascontiguousarray(color[part.in_rect]))
-                self.alpha.release([part.key])
-                continue
-            self._paste_part(
-                part, color[part.in_rect], None if alpha is None else alpha[part.in_rect],
-                None if mask is None else mask[part.in_rect],
-                part.key in fresh, part.key in fresh_alpha)
+        try:
+            for part in touched:
+                if part.whole and replaces:
+                    self.color.overwrite(part.key, np.ascontiguousarray(color[part.in_rect]))
+                    self.alpha.release([part.key])
+                    continue
+                self._paste_part(
+                    part, color[part.in_rect], None if alpha is None else alpha[part.in_rect],
+                    None if mask is None else mask[part.in_rect],
+                    part.key in fresh, part.key in fresh_alpha)
+        except BaseException:
+            self.color.release(fresh)
+            self.alpha.release(fresh_alpha)
+            raise
 
     def _paste_part(self, part: Part, color: Array, alpha: Array | None,
                     mask: npt.NDArray[np.bool_] | None, fresh: bool, fresh_alpha: bool) -> None:
         key = part.key
-        below = self.color.pin(key, fresh)
-        below_alpha = None
-        if key in self.alpha.slots:
-            below_alpha = self.alpha.pin(key, fresh_alpha)
-        paste(below[part.in_block],
-              None if below_alpha is None else below_alpha[part.in_block][:, :, 0],
-              color, alpha, mask)
-        self.color.unpin(key)
-        if below_alpha is not None:
-            self.alpha.unpin(key)
-            if (below_alpha == opaque_alpha(self.dtype)).all():
-                self.alpha.release([key])
+        with self.color.changing(key, fresh) as below:
+            if key not in self.alpha.slots:
+                paste(below[part.in_block], None, color, alpha, mask)
+                return
+            with self.alpha.changing(key, fresh_alpha) as below_alpha:
+                paste(below[part.in_block], below_alpha[part.in_block][:, :, 0],
+                      color, alpha, mask)
+                opaque = bool((below_alpha == opaque_alpha(self.dtype)).all())
+        if opaque:
+            self.alpha.release([key])
 
     def gather(self, level: int, rect: Rect) -> tuple[Array, Array | None] | None:
         """

@@ -58,8 +58,10 @@ class LowerLevels:
         side = 2 * BLOCK_SIZE
         rect = Rect(key.column * side, key.row * side, side, side).clipped(
             Rect(0, 0, *size.reduced(finer)))
-        found = (layers.gather(0, rect.moved(*origin)) if finer == 0 else
-                 self.gather(finer, rect, size, origin, averaged))
+        found = None
+        if not rect.empty:
+            found = (layers.gather(0, rect.moved(*origin)) if finer == 0 else
+                     self.gather(finer, rect, size, origin, averaged))
         if found is not None:
             color, alpha = halve(*found, averaged)
             rows, cols = color.shape[:2]

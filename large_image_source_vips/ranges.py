@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from .samples import Patch
 
+Array = npt.NDArray[Any]
+
 
 class BandRanges:
     """
@@ -21,31 +23,33 @@ class BandRanges:
     """
 
     def __init__(self) -> None:
-        self._colors: tuple[list[Any], list[Any]] = ([], [])
-        self._alpha: tuple[Any, Any] | None = None
-        self._color_bands = 0
-        self._dtype: np.dtype[Any] | None = None
+        self._colors: tuple[Array, Array] | None = None
+        self._alpha: tuple[Array, Array] | None = None
 
     def add(self, patch: Patch) -> None:
         """Take in a tile."""
-        low, high = patch.low, patch.high
-        self._dtype = low.dtype if self._dtype is None else np.result_type(self._dtype, low.dtype)
-        count = min(len(low), patch.meaning.color_bands)
-        for values, new, pick in zip(self._colors, (low, high), (np.fmin, np.fmax), strict=True):
-            for band in range(count):
-                if band < len(values):
-                    values[band] = pick(values[band], new[band])
-                else:
-                    values.append(new[band])
-        if len(low) > count:
-            before = self._alpha or (low[-1], high[-1])
-            self._alpha = np.fmin(before[0], low[-1]), np.fmax(before[1], high[-1])
+        count = min(len(patch.low), patch.meaning.color_bands)
+        self._colors = _merged(self._colors, patch.low[:count], patch.high[:count])
+        if len(patch.low) > count:
+            self._alpha = _merged(self._alpha, patch.low[count:], patch.high[count:])
 
-    def as_dict(self) -> dict[str, npt.NDArray[Any]] | None:
+    def as_dict(self) -> dict[str, Array] | None:
         """The ranges as 'min' and 'max', each (bands,); None without tiles."""
-        if self._dtype is None:
+        if self._colors is None:
             return None
-        alpha = [] if self._alpha is None else [[value] for value in self._alpha]
-        return {
-            name: np.array([*values, *(alpha[index] if alpha else [])], self._dtype)
-            for index, (name, values) in enumerate(zip(('min', 'max'), self._colors, strict=True))}
+        alpha = self._alpha or (np.zeros(0, np.uint8), np.zeros(0, np.uint8))
+        return {name: np.concatenate([self._colors[index], alpha[index]])
+                for index, name in enumerate(('min', 'max'))}
+
+
+def _merged(ranges: tuple[Array, Array] | None, low: Array, high: Array) -> tuple[Array, Array]:
+    """Ranges widened by those of another tile, band by band."""
+    if ranges is None:
+        return low, high
+    old_low, old_high = ranges
+    if len(low) == len(old_low):
+        return np.fmin(old_low, low), np.fmax(old_high, high)
+    common = min(len(low), len(old_low))
+    longer_low, longer_high = (low, high) if len(low) > common else ranges
+    return (np.concatenate([np.fmin(old_low[:common], low[:common]), longer_low[common:]]),
+            np.concatenate([np.fmax(old_high[:common], high[:common]), longer_high[common:]]))

@@ -84,6 +84,8 @@ class Meaning:
         :param other: the meaning of a tile that comes later.
         :raises TileSourceError: if there is none.
         """
+        if self is other:
+            return self
         labels = self.labels or other.labels
         if {self.kind, other.kind} == {'gray', 'rgb'}:
             return replace(self if self.kind == 'rgb' else other, labels=labels)
@@ -98,6 +100,9 @@ class Meaning:
 def _described(meaning: Meaning) -> str:
     return (f'{meaning.color_bands} {meaning.kind} '
             f'band{"s" if meaning.color_bands != 1 else ""}')
+
+
+_GRAY_MEANING, _RGB_MEANING = Meaning('gray', None, 1), Meaning('rgb', None, 3)
 
 
 @dataclass(frozen=True)
@@ -161,7 +166,9 @@ def make_patch(tile: Any, interpretation: Any = None, expected: Meaning | None =
         array = array[:, :, :-1]
         if bool((alpha == opaque_alpha(alpha.dtype)).all()):
             alpha = None
-    return Patch(array, alpha, replace(meaning, labels=labels), low, high)
+    if labels:
+        meaning = replace(meaning, labels=True)
+    return Patch(array, alpha, meaning, low, high)
 
 
 def _native(array: Array) -> Array:
@@ -195,10 +202,9 @@ def _ranges(array: Array) -> tuple[Array, Array]:
     result = []
     for reduce in ((np.fmin.reduce, np.fmax.reduce) if array.dtype.kind == 'f' else
                    (np.minimum.reduce, np.maximum.reduce)):
-        with np.errstate(invalid='ignore'):
-            # Column by column first: long contiguous rows are what numpy is fast at.
-            columns: Array = reduce(array, axis=0)
-            result.append(reduce(columns.reshape(-1, bands), axis=0))
+        # Column by column first: long contiguous rows are what numpy is fast at.
+        columns: Array = reduce(array, axis=0)
+        result.append(reduce(columns.reshape(-1, bands), axis=0))
     return result[0], result[1]
 
 
@@ -255,17 +261,17 @@ def _meaning(array: Array, interpretation: Any, expected: Meaning | None) -> tup
         if expected is not None and expected.kind not in ('gray', 'rgb') and (
                 bands - expected.color_bands in (0, int(expected.has_alpha))):
             return replace(expected, labels=False), bands > expected.color_bands
-        interpretation = 'multiband' if bands >= 5 else None
+        if bands <= 4:
+            return (_GRAY_MEANING if bands <= 2 else _RGB_MEANING), bands in (2, 4)
+        interpretation = 'multiband'
     name, must_have_alpha = _SHORT_NAMES.get(str(interpretation), (interpretation, None))
-    if name is not None and not isinstance(name, str):
+    if not isinstance(name, str):
         name = repr(name)
-    if name is None:
-        kind, color, label = ('gray', 1, None) if bands <= 2 else ('rgb', 3, None)
-    elif name in COLOR_BANDS:
-        color, label = COLOR_BANDS[name], name
+    if name in COLOR_BANDS:
+        color = COLOR_BANDS[name]
         kind = 'gray' if name in _GRAY else 'rgb' if name in _RGB else name
     elif name in _DATA:
-        kind, color, label = 'multiband', bands, name
+        kind, color = 'multiband', bands
     else:
         msg = (f'{interpretation!r} is no interpretation; use a pyvips.enums.Interpretation, '
                f"'L', 'LA', 'RGB', 'RGBA' or 'pixelmap'.")
@@ -275,7 +281,7 @@ def _meaning(array: Array, interpretation: Any, expected: Meaning | None) -> tup
             must_have_alpha is not None and must_have_alpha != alpha_given):
         msg = f'A tile of {bands} bands cannot have the interpretation {interpretation!r}.'
         raise TileSourceError(msg)
-    return Meaning(kind, label, color), alpha_given
+    return Meaning(kind, name, color), alpha_given
 
 
 def meaning_of(interpretation: str, bands: int) -> Meaning:

@@ -43,10 +43,14 @@ def _no_space(exc: OSError, path: str, size: int) -> TileSourceError:
         f'Set TMPDIR to a folder with more room before the image is made.')
 
 
-def _dispose(fd: int, path: str | None) -> None:
+def _dispose(fd: int, path: str | None, owner: int) -> None:
     """Close a spool file and remove its name, if it still has one."""
-    # Whatever else has the file open keeps the inode, not the space.
+    if os.getpid() != owner:
+        # A forked process has a copy of the descriptor, but not the file.
+        os.close(fd)
+        return
     try:
+        # Whatever else has the file open keeps the inode, not the space.
         os.ftruncate(fd, 0)
     finally:
         os.close(fd)
@@ -81,7 +85,7 @@ class Spool:
             self.path = unlinked
             os.unlink(self._name)
         self._finalizer = weakref.finalize(
-            self, _dispose, self._fd, None if self.path == unlinked else self._name)
+            self, _dispose, self._fd, None if self.path == unlinked else self._name, self._pid)
         self._end = _FIRST_FREE
         self._reserved = 0
         self._free: dict[int, list[int]] = {}
@@ -106,10 +110,7 @@ class Spool:
         """Make sure that the disk holds the file up to a position."""
         if end <= self._reserved:
             return
-        if os.getpid() != self._pid:
-            msg = ('An image that is being put together can be changed only in the process '
-                   'that made it.')
-            raise TileSourceError(msg)
+        self._check_process()
         step = min(max(_MIN_STEP, self._reserved // 4), _MAX_STEP)
         target = max(end, self._reserved + step)
         try:
@@ -122,6 +123,12 @@ class Spool:
         except OSError as exc:
             raise _no_space(exc, self._name, self._reserved) from exc
         self._reserved = target
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            msg = ('An image that is being put together can be changed, and viewed at a lower '
+                   'level, only in the process that made it.')
+            raise TileSourceError(msg)
 
     def _grow(self, size: int) -> None:
         if hasattr(os, 'posix_fallocate'):
@@ -141,6 +148,7 @@ class Spool:
         :param data: a C-contiguous array, or bytes.
         :raises TileSourceError: if the system cannot.
         """
+        self._check_process()
         view = memoryview(cast(bytes, data)).cast('B')
         try:
             while len(view):

@@ -318,3 +318,27 @@ def test_tiles_read_while_others_add_are_old_or_new():
         assert low[:150, :175, :3].max() <= 200
     thread.join()
     assert failures == []
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
+@pytest.mark.filterwarnings('ignore:.*fork.*:DeprecationWarning')
+def test_a_forked_process_leaves_the_image_alone():
+    sink = make_sink(random_tile('uint8', (600, 700, 3)))
+    before = read_all(sink)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            if np.array_equal(read_all(sink), before):
+                code = 2
+            sink.addTile(TILE, 1000, 1000)
+        except TileSourceError as exc:
+            code = 0 if code == 2 and 'process' in str(exc) else 3
+        finally:
+            del sink
+            gc.collect()
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert np.array_equal(read_all(sink), before)
+    sink.addTile(TILE, 1000, 1000)
+    assert sink.sizeX == 1120

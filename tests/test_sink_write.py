@@ -1,5 +1,6 @@
 """Files that the sink writes: layout, options, names, failures."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from large_image.exceptions import TileSourceError
 from sink_helpers import make_sink, random_tile, read_all, read_file
 
 import large_image_source_vips
-from large_image_source_vips import atomic, webp_tiff
+from large_image_source_vips import atomic, webp_tiff, writer
 
 PARTIAL = atomic.PARTIAL_PREFIX
 
@@ -143,7 +144,7 @@ def test_transparent_pyramids_of_any_size(tmp_path, size):
         shapes = [page.shape for page in file.pages]
         assert shapes[0] == (rows, cols, 4)
         assert max(shapes[-1][:2]) <= 256
-        for larger, smaller in zip(shapes, shapes[1:], strict=False):
+        for larger, smaller in itertools.pairwise(shapes):
             assert smaller[:2] in {(-(-larger[0] // 2), -(-larger[1] // 2)),
                                    (larger[0] // 2, larger[1] // 2)}
         first = file.pages[0].asarray()
@@ -186,17 +187,21 @@ def test_cmyk_is_marked_as_inks(tmp_path):
     assert np.array_equal(read_file(tmp_path / 'a.tif'), tile)
 
 
-def test_large_files_are_bigtiff(tmp_path):
-    """By the bytes they may need: BigTIFF for 2.1 GB of floats, classic for little."""
-    sink = make_sink(np.ones((10, 10), np.float32))
-    sink.minWidth = sink.minHeight = 23_200
-    sink.write(tmp_path / 'a.tif')
+@pytest.mark.parametrize(('side', 'dtype', 'big'), [
+    (20_480, 'float32', True), (20_480, 'uint8', False), (60_000, 'uint8', True),
+    (10_000, 'float32', False)])
+def test_bigtiff_goes_by_the_bytes_that_may_be_needed(tmp_path, side, dtype, big):
+    sink = make_sink(np.ones((10, 10), dtype))
+    sink.minWidth = sink.minHeight = side
+    target = atomic.resolve_target(tmp_path / 'a.tif', True)
+    plan = writer.make_plan(
+        sink._store.picture(), target, writer.saver_for(target), False, True, None)
+    assert plan.options['bigtiff'] is big
+
+
+def test_small_files_are_classic_tiff(tmp_path):
+    make_sink(np.ones((10, 10), np.float32)).write(tmp_path / 'a.tif')
     with tifffile.TiffFile(tmp_path / 'a.tif') as file:
-        assert file.is_bigtiff
-        assert file.pages[0].shape[:2] == (23_200, 23_200)
-        assert file.pages[0].asarray()[:10, :10, 0].tolist() == np.ones((10, 10)).tolist()
-    make_sink(np.ones((10, 10), np.float32)).write(tmp_path / 'b.tif')
-    with tifffile.TiffFile(tmp_path / 'b.tif') as file:
         assert not file.is_bigtiff
 
 
@@ -341,8 +346,8 @@ def test_deepzoom(tmp_path, name):
     sink.write(tmp_path / name)
     assert sorted(os.listdir(tmp_path)) == ['a.dzi', 'a_files']
     with PIL.Image.open(tmp_path / 'a_files' / '10' / '0_0.jpg') as image:
-        assert np.abs(np.asarray(image).astype(int) - photo()[:image.height, :image.width]
-                      ).mean() < 4
+        exact = photo()[:image.height, :image.width]
+        assert np.abs(np.asarray(image).astype(int) - exact).mean() < 4
     (tmp_path / 'a_files' / 'stale').write_bytes(b'')
     sink.write(tmp_path / name)
     assert not (tmp_path / 'a_files' / 'stale').exists()
@@ -491,7 +496,8 @@ def test_a_progress_bar(tmp_path, capsys):
 def test_an_exception_in_progress_cancels(tmp_path, x, kind):
     def cancel(fraction):
         if fraction < 1:
-            raise kind('enough')
+            msg = 'enough'
+            raise kind(msg)
 
     (tmp_path / 'a.tif').write_bytes(b'old')
     sink = make_sink(photo(3000, 3000), x, 0)
