@@ -23,16 +23,16 @@ import PIL.Image
 import pyvips
 from large_image.exceptions import TileSourceError
 
-from .blocks import BLOCK_SIZE, BlockKey, BlockPool, Plane
+from .blocks import BLOCK_SIZE
 from .claims import Claims
 from .compose import with_alpha
 from .formats import is_averaged
 from .geometry import Rect, Size
-from .layers import Layers, block_area, parts
+from .layers import Layers, block_area
 from .lower_levels import LowerLevels
 from .ranges import BandRanges
+from .recompose import plane_image, recomposed
 from .samples import Array, Meaning, Patch, converted, converted_alpha, joined_dtype
-from .spool import Spool
 from .writer import Picture
 
 # libvips 8.14 has no wider or higher images (VIPS_MAX_COORD).
@@ -310,9 +310,12 @@ class Canvas:
             plane, place = layers.color, rect.moved(*self.origin)
             alpha = alpha and layers.meaning.has_alpha
             if alpha or place.left % BLOCK_SIZE or place.top % BLOCK_SIZE:
-                plane = _recomposed(layers, place, alpha)
+                plane = recomposed(
+                    Size(rect.width, rect.height), layers.dtype,
+                    layers.meaning.color_bands + alpha,
+                    lambda part: _pixels(layers, part.moved(place.left, place.top), alpha))
                 place = Rect(0, 0, *place[2:])
-            image = _spool_image(plane, place, labels)
+            image = plane_image(plane, place, labels)
         # The plane keeps its spool; tiles may be added while libvips reads.
         yield image
         del plane
@@ -361,60 +364,9 @@ def _united(first: Rect | None, second: Rect) -> Rect:
                 max(first.bottom, second.bottom) - top)
 
 
-def _recomposed(layers: Layers, place: Rect, alpha: bool) -> Plane:
-    """
-    A rectangle in blocks of its own that start at its corner.
-
-    libvips could crop and join bands as well, but would keep what it is given
-    (file, memory, disk) in its cache of operations after we are done.
-
-    :param layers: what to take it from.
-    :param place: the rectangle in the caller plane.
-    :param alpha: whether the blocks carry the alpha too.
-    """
-    bands = layers.meaning.color_bands + alpha
-    plane = Plane(BlockPool(Spool()), layers.dtype, bands)
-    for part in parts(0, 0, Rect(0, 0, *place[2:])):
-        rows, cols = part.in_rect
-        found = layers.gather(0, Rect(
-            place.left + cols.start, place.top + rows.start,
-            cols.stop - cols.start, rows.stop - rows.start))
-        if found is None:
-            continue
-        color, opacity = found
-        samples = with_alpha(color, opacity) if alpha else color
-        if part.whole:
-            plane.publish(part.key, np.ascontiguousarray(samples))
-        else:
-            block = np.zeros(plane.shape, plane.dtype)
-            block[part.in_block] = samples
-            plane.publish(part.key, block)
-    return plane
-
-
-def _spool_image(plane: Plane, place: Rect, labels: Mapping[str, Any]) -> pyvips.Image:
-    """
-    What libvips makes of blocks, without copying any.
-
-    :param plane: the blocks.
-    :param place: the rectangle in the plane of the blocks; its corner is one
-        of a block.
-    :param labels: header fields to set.
-    """
-    pool = plane.pool
-    with pool.lock:
-        pool.flush()
-        area = block_area(place)
-        offsets = np.zeros((area.height, area.width), np.uint64)
-        missing = False
-        for row in range(area.height):
-            for column in range(area.width):
-                offset = plane.slots.get(
-                    BlockKey(0, 0, area.left + column, area.top + row), 0)
-                offsets[row, column] = offset
-                missing = missing or not offset
-        if missing:
-            offsets[offsets == 0] = plane.shared_block(0)
-        return pool.spool.image(
-            Size(place.width, place.height), plane.dtype, plane.bands, BLOCK_SIZE, offsets,
-            labels)
+def _pixels(layers: Layers, rect: Rect, alpha: bool) -> Array | None:
+    """The samples of a rectangle in the caller plane, None if it is blank."""
+    found = layers.gather(0, rect)
+    if found is None or not alpha:
+        return found and found[0]
+    return with_alpha(*found)

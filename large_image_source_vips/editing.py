@@ -17,8 +17,9 @@ from large_image.exceptions import TileSourceError
 from .canvas import Canvas, as_position
 from .geometry import Rect, Size
 from .reader import FileReader
+from .recompose import plane_image, recomposed
 from .samples import as_mask, make_patch, meaning_of
-from .writer import Picture, Progress, write_image
+from .writer import SAVERS_CAN_FAIL, Picture, Progress, write_image
 
 if TYPE_CHECKING:
     import pyvips
@@ -243,16 +244,22 @@ def _file_picture(store: FileReader, frame: int | None) -> Picture:
         msg = f'There is no frame {chosen}; the file has {store.frame_count}.'
         raise TileSourceError(msg)
     meaning = meaning_of(store.interpretation, store.bands)
+    # libvips writes 64-bit float TIFF files, but cannot read them.
+    dtype = np.dtype(np.float32) if store.dtype == np.float64 else store.dtype
+
+    def read(rect: Rect) -> npt.NDArray[Any]:
+        return store.read(chosen, 0, rect)
 
     @contextmanager
     def image(alpha: bool, labels: Mapping[str, Any]) -> Iterator[pyvips.Image]:
-        result = store.image(chosen)
-        if store.bands > meaning.color_bands and not alpha:
-            result = result.extract_band(0, n=meaning.color_bands)
-        # libvips writes 64-bit float TIFF files, but cannot read them.
-        yield (result.cast('float') if result.format == 'double' else result).copy(**labels)
+        bands = store.bands if alpha else meaning.color_bands
+        if bands == store.bands and dtype == store.dtype and SAVERS_CAN_FAIL:
+            yield store.image(chosen).copy(**labels)
+            return
+        plane = recomposed(store.size, dtype, bands, lambda rect: read(rect)[:, :, :bands])
+        yield plane_image(plane, Rect(0, 0, *store.size), labels)
+        del plane
 
-    dtype = np.dtype(np.float32) if store.dtype == np.float64 else store.dtype
     return Picture(
         store.size, dtype, meaning, store.bands == meaning.color_bands, False, store.pixel_size,
-        lambda rect: store.read(chosen, 0, rect), image)
+        read, image)

@@ -31,6 +31,10 @@ JPEG_QUALITY = 90
 # What libvips takes for pixels per mm, and still writes with some precision.
 _DENSITIES = 1e-3, 1e6
 
+# libvips 8.14 crashes when the saver of a TIFF pyramid fails midway: pixels for
+# it must not fail, and it must not be stopped.
+SAVERS_CAN_FAIL = pyvips.at_least_libvips(8, 15)
+
 # How often progress is told, and a cancelled write noticed.
 _REPORT_SECONDS = 0.1
 
@@ -315,7 +319,8 @@ def _run(save: Callable[[], Any], image: pyvips.Image, report: Progress) -> None
     exception in a callback from libvips would be printed and lost.
 
     :param save: what to run.
-    :param image: the image that is computed on the way.
+    :param image: the image that is computed on the way.  Where libvips cannot
+        be stopped safely, what the caller raised is passed on at the end.
     :param report: called with the fraction that is done.
     """
     fraction = 0.0
@@ -345,7 +350,8 @@ def _run(save: Callable[[], Any], image: pyvips.Image, report: Progress) -> None
         while not finished.wait(_REPORT_SECONDS):
             report(fraction)
     except BaseException:
-        image.set_kill(True)
+        if SAVERS_CAN_FAIL:
+            image.set_kill(True)
         raise
     finally:
         thread.join()
