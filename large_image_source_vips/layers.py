@@ -161,7 +161,8 @@ class Layers:
             with self.alpha.changing(key, fresh_alpha) as below_alpha:
                 paste(below[part.in_block], below_alpha[part.in_block][:, :, 0],
                       color, alpha, mask)
-                opaque = bool((below_alpha == opaque_alpha(self.dtype)).all())
+                value = opaque_alpha(self.dtype)
+                opaque = bool(below_alpha.min() == value == below_alpha.max())
         if opaque:
             self.alpha.release([key])
 

@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 import pyvips
+import tifffile
 
 from large_image_source_vips.geometry import Rect
 from large_image_source_vips.reader import FileReader
@@ -79,3 +80,22 @@ def block_means(pixels, factor):
     heights = np.diff([*range(0, rows, factor), rows])
     widths = np.diff([*range(0, cols, factor), cols])
     return totals / (heights[:, None] * widths)[..., None]
+
+
+def declare_empty(path, number):
+    """Write 0 for the offset and the byte count of a tile or strip."""
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[0]
+        places = []
+        for code in (324, 325) if page.is_tiled else (273, 279):
+            tag = page.tags[code]
+            width = tag.valuebytecount // tag.count
+            places.append((tag.valueoffset + number * width, bytes(width)))
+    for offset, data in places:
+        overwrite(path, offset, data)
+
+
+def overwrite(path, offset, data):
+    with open(path, 'r+b') as file:
+        file.seek(offset)
+        file.write(data)

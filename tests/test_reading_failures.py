@@ -9,7 +9,14 @@ import pytest
 import pyvips
 import tifffile
 from large_image.exceptions import TileSourceError, TileSourceFileNotFoundError
-from reading_tools import level, level_by_tiles, random_pixels, smooth_pixels
+from reading_tools import (
+    declare_empty,
+    level,
+    level_by_tiles,
+    overwrite,
+    random_pixels,
+    smooth_pixels,
+)
 
 from large_image_source_vips.geometry import Rect
 from large_image_source_vips.reader import FileReader
@@ -26,25 +33,6 @@ def tile_place(path, number):
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages[0]
         return page.dataoffsets[number], page.databytecounts[number]
-
-
-def declare_empty(path, number):
-    """Write 0 for the offset and the byte count of a tile or strip."""
-    with tifffile.TiffFile(path) as tiff:
-        page = tiff.pages[0]
-        places = []
-        for code in (324, 325) if page.is_tiled else (273, 279):
-            tag = page.tags[code]
-            width = tag.valuebytecount // tag.count
-            places.append((tag.valueoffset + number * width, bytes(width)))
-    for offset, data in places:
-        overwrite(path, offset, data)
-
-
-def overwrite(path, offset, data):
-    with open(path, 'r+b') as file:
-        file.seek(offset)
-        file.write(data)
 
 
 @pytest.mark.parametrize('compression', COMPRESSIONS)

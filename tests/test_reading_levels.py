@@ -8,7 +8,14 @@ import pytest
 import pyvips
 import tifffile
 from large_image.exceptions import TileSourceError
-from reading_tools import block_means, level, level_by_tiles, random_pixels, smooth_pixels
+from reading_tools import (
+    block_means,
+    declare_empty,
+    level,
+    level_by_tiles,
+    random_pixels,
+    smooth_pixels,
+)
 
 from large_image_source_vips import levels as levels_module
 from large_image_source_vips import planes as planes_module
@@ -181,9 +188,13 @@ def test_no_room_for_a_plane_is_said(tmp_path, monkeypatch):
         level(reader)
 
 
-def test_a_picture_too_large_to_keep_is_only_passed_over(tmp_path, monkeypatch):
+@pytest.mark.parametrize('empty', [None, 3], ids=['whole', 'with an empty strip'])
+def test_a_picture_too_large_to_keep_is_only_passed_over(tmp_path, monkeypatch, empty):
     pixels = smooth_pixels(1300, 1701)
-    tifffile.imwrite(tmp_path / 'a.tif', pixels, photometric='rgb')
+    tifffile.imwrite(tmp_path / 'a.tif', pixels, photometric='rgb', rowsperstrip=13)
+    if empty is not None:
+        declare_empty(tmp_path / 'a.tif', empty)
+        pixels[13 * empty:13 * empty + 13] = 0
     monkeypatch.setattr(levels_module, '_MAX_KEPT', 1000)
     reader = FileReader(tmp_path / 'a.tif')
     found = level(reader, 3)
