@@ -1,0 +1,254 @@
+"""
+A file that is read: the questions of ``pixels.PixelStore``, answered.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+import pyvips
+from large_image.exceptions import TileSourceError, TileSourceFileNotFoundError
+from large_image.tilesource.utilities import _imageToPIL
+
+from . import loader, metadata
+from .errors import vips_errors
+from .formats import format_of
+from .geometry import Rect, Size
+from .layout import Layout
+from .levels import Levels
+from .output import TILE_SIZE
+from .source_file import SourceFile, source_file
+from .survey import survey
+from .unpack import unpacker
+
+# An associated image larger than this is given at a lower resolution.
+_MAX_ASSOCIATED = 8192
+
+
+class FileReader:
+    """
+    The pixels and the description of one file.
+
+    The path is made absolute now, so a later change of the working directory
+    does not matter.  A file that changes is noticed at the next read: if it
+    still holds an image of the same kind, that is read from then on, else the
+    read fails.
+
+    :param path: a str, bytes or path object.
+    :param loaders: the loaders that may be used where the setting
+        source_vips_loaders says nothing.
+    :raises TileSourceFileNotFoundError: if there is no such file.
+    :raises TileSourceError: if it cannot be read as an image, or the settings
+        do not allow to.
+    """
+
+    def __init__(self, path: Any, loaders: str | Collection[str] = 'all') -> None:
+        self._path = loader.absolute_path(path)
+        self._loaders = loaders
+        self._lock = threading.Lock()
+        self._description: metadata.Description | None = None
+        self._file = source_file(self._path, loaders)
+        self._layout = survey(self._file)
+        self._levels = Levels(self._file, self._layout)
+
+    # What the image is like
+
+    @property
+    def size(self) -> Size:
+        """The size of every frame in full-resolution pixels."""
+        return self._layout.size
+
+    @property
+    def frame_count(self) -> int:
+        """How many frames there are, at least 1."""
+        return len(self._layout.frames)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the samples."""
+        return self._layout.dtype
+
+    @property
+    def bands(self) -> int:
+        """How many bands each pixel has, alpha included."""
+        return self._layout.bands
+
+    @property
+    def interpretation(self) -> str:
+        """What the bands mean in libvips' words, such as 'srgb'."""
+        return self._layout.interpretation
+
+    @property
+    def pixel_size(self) -> tuple[float | None, float | None]:
+        """The width and height of a full-resolution pixel in mm, where known."""
+        return self._describe().pixel_size
+
+    @property
+    def magnification(self) -> float | None:
+        """The magnification of the objective that the file states, if any."""
+        return self._describe().magnification
+
+    def frame_axes(self) -> list[dict[str, Any]]:
+        """
+        One dictionary for each frame with its position on every axis.
+
+        :returns: entries such as ``{'IndexC': 0, 'IndexZ': 3}``; empty ones
+            where the file tells of no axes.
+        """
+        axes = self._layout.axes or ({},) * self.frame_count
+        return [dict(axis) for axis in axes]
+
+    def channel_names(self) -> list[str] | None:
+        """The names along the axis C, where known."""
+        return list(self._layout.channels) or None
+
+    def internal_metadata(self) -> dict[str, Any]:
+        """What is known of the file, field by field; survives ``json.dumps``."""
+        description = self._describe()
+        with vips_errors(f'Cannot read {self._path!r}'):
+            return metadata.internal_metadata(
+                self._file, self._layout, self._first_image(), description)
+
+    def icc_profiles(self) -> list[bytes | None]:
+        """The ICC profile of each frame; empty if there is none at all."""
+        with vips_errors(f'Cannot read {self._path!r}'):
+            return metadata.icc_profiles(self._file, self._layout, self._first_image())
+
+    def _describe(self) -> metadata.Description:
+        with self._lock:
+            if self._description is None:
+                with vips_errors(f'Cannot read {self._path!r}'):
+                    self._description = metadata.describe(
+                        self._file, self._layout, self._first_image())
+            return self._description
+
+    def _first_image(self) -> pyvips.Image:
+        """The first frame, open, for its header."""
+        first = self._layout.frames[0].levels[0]
+        return self._file.handle(first).image if first.random else self._file.open(first.opening)
+
+    # Pixels
+
+    def read(self, frame: int, reduction: int, rect: Rect) -> npt.NDArray[Any]:
+        """
+        The pixels of a rectangle at a reduction.
+
+        :param frame: the 0-based frame.
+        :param reduction: 0 for full resolution, r for 2 ** r times smaller.
+        :param rect: in level pixels of that reduction, inside
+            ``size.reduced(reduction)``.
+        :returns: an array (rect.height, rect.width, bands) of ``dtype``.  It
+            may be read-only and must not be changed.
+        :raises TileSourceError: if the pixels cannot be had; the message names
+            the file, the frame and the place.
+        """
+        try:
+            self._check_file()
+            pixels = self._levels.read(self._layout.frames[frame], reduction, rect)
+            if pixels.dtype != self.dtype or pixels.shape[2] != self.bands:
+                msg = f'its pixels are {pixels.shape[2]} x {pixels.dtype}'
+                raise TileSourceError(msg)
+            return pixels
+        except (TileSourceError, pyvips.Error) as exc:
+            what = f'frame {frame}, {self._place(reduction, rect)}'
+            raise self._failed(what, exc) from exc
+
+    def _place(self, reduction: int, rect: Rect) -> str:
+        """A rectangle in the words of large_image: its level and tile."""
+        levels = 1 + max(0, (max(self.size) - 1) // TILE_SIZE).bit_length()
+        return (f'level {levels - 1 - reduction}, tile {rect.left // TILE_SIZE}, '
+                f'{rect.top // TILE_SIZE} ({rect.width} x {rect.height} pixels at '
+                f'{rect.left}, {rect.top})')
+
+    def _failed(self, what: str, exc: Exception) -> TileSourceError:
+        """An error that names the file and what was to be read."""
+        msg = f'Cannot read {what} of {self._path!r}: {exc}'
+        if isinstance(exc, TileSourceFileNotFoundError):
+            return TileSourceFileNotFoundError(msg)
+        return TileSourceError(msg)
+
+    def _check_file(self) -> None:
+        """
+        See whether the file is still what was opened, and take it up if not.
+
+        :raises TileSourceError: if it is gone, no image any more, or another.
+        """
+        if loader.file_identity(self._path) == self._file.identity:
+            return
+        with self._lock:
+            changed: SourceFile = source_file(self._path, self._loaders)
+            if changed is self._file:
+                return
+            layout: Layout = survey(changed)
+            if layout.shape != self._layout.shape:
+                msg = 'it was replaced by a different image after it was opened'
+                raise TileSourceError(msg)
+            self._file, self._layout = changed, layout
+            self._levels = Levels(changed, layout)
+            self._description = None
+
+    # Further images
+
+    def associated_names(self) -> list[str]:
+        """The keys of the images that come with this one (label, macro, ...)."""
+        return sorted(self._layout.associated)
+
+    def associated_image(self, key: str) -> PIL.Image.Image | None:
+        """
+        An image that comes with this one, or None if there is none of that key.
+
+        :raises TileSourceError: if it cannot be decoded.
+        """
+        picture = self._layout.associated.get(key)
+        if picture is None:
+            return None
+        try:
+            self._check_file()
+            pixels = self._levels.read_whole(picture, _MAX_ASSOCIATED)
+        except (TileSourceError, pyvips.Error) as exc:
+            what = f'the image {key!r}'
+            raise self._failed(what, exc) from exc
+        image: PIL.Image.Image = _imageToPIL(pixels)
+        return image
+
+    def image(self, frame: int = 0) -> pyvips.Image:
+        """
+        A frame at full resolution as a libvips image, for writing it elsewhere.
+
+        Where libvips' own pixels are those that ``read`` gives, it reads them
+        from the file; else they are unpacked to memory or a temporary file
+        first, and the image is on those.
+
+        :param frame: the 0-based frame.
+        :raises TileSourceError: if it cannot be had.
+        """
+        picture = self._layout.frames[frame]
+        stored = picture.levels[0]
+        try:
+            self._check_file()
+            if stored.random and picture.orientation == 1 and stored.opened_size == stored.size:
+                image = self._file.open(stored.opening)
+                if unpacker(image).is_plain:
+                    return image
+            pixels = self._levels.full(picture)
+        except (TileSourceError, pyvips.Error) as exc:
+            what = f'frame {frame}'
+            raise self._failed(what, exc) from exc
+        image = pyvips.Image.new_from_memory(
+            np.ascontiguousarray(pixels).reshape(-1), *self.size, self.bands, format_of(self.dtype))
+        image = image.copy(interpretation=self.interpretation)
+        profiles = self.icc_profiles()
+        if profiles and profiles[frame]:
+            image.set_type(pyvips.GValue.blob_type, 'icc-profile-data', profiles[frame])
+        return image
+
+    def close(self) -> None:
+        """Give back memory, files and disk; the reader is not used again."""
+        self._file.forget()
+
+

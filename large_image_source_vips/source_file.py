@@ -1,0 +1,126 @@
+"""
+One file that is being read, shared by all sources on it in this process.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import weakref
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+import pyvips
+from large_image import config
+
+from . import loader
+from .handles import Handle, pool
+from .layout import Layout, Opening, Stored
+from .patched import single_directory
+from .planes import planes
+
+_serials = itertools.count()
+
+
+class SourceFile:
+    """
+    A file as it was at one moment, its loader, and what is open of it.
+
+    :param path: absolute.
+    :param identity: what the file system said of it then.
+    :param chosen: the loader.
+    """
+
+    def __init__(self, path: str, identity: loader.Identity, chosen: loader.Loader) -> None:
+        self.path = path
+        self.identity = identity
+        self.loader = chosen
+        self.layout: Layout | None = None
+        self.survey_lock = threading.Lock()
+        # The owner of handles and planes; unlike id() it is never used again.
+        self.serial = next(_serials)
+        weakref.finalize(self, _forget, self.serial).atexit = False
+
+    @contextmanager
+    def descriptor(self) -> Iterator[int]:
+        """A descriptor of the file for positioned reads."""
+        descriptor = loader.open_regular(self.path)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def open(self, opening: Opening, *, sequential: bool = False) -> pyvips.Image:
+        """
+        A fresh image.
+
+        :param opening: what to open.
+        :param sequential: whether pixels are wanted once, from top to bottom.
+        :raises TileSourceError: if the file changed or libvips refuses.
+        """
+        source = None if opening.directory is None else single_directory(self.path, opening)
+        image = loader.load(self.loader, self.path, self.identity, dict(opening.options),
+                            sequential=sequential, source=source)
+        if source is not None:
+            # libvips calls back into this object for as long as the image
+            # lives; this is where pyvips itself keeps such things.
+            image._references.append(source)
+        return image.get(opening.attached) if opening.attached else image
+
+    def handle(self, stored: Stored) -> Handle:
+        """The calling thread's open image of a picture that can be read at random."""
+        return pool.get(self.serial, stored.opening,
+                        lambda: Handle(self.open(stored.opening), stored.kept_rows))
+
+    def discard_handle(self, stored: Stored) -> None:
+        """Close the calling thread's image of a picture."""
+        pool.discard(self.serial, stored.opening)
+
+    def forget(self) -> None:
+        """Close everything that is open of this file."""
+        _forget(self.serial)
+
+
+def _forget(serial: int) -> None:
+    pool.forget(serial)
+    planes.forget(serial)
+
+
+_files: weakref.WeakValueDictionary[tuple[object, ...], SourceFile] = weakref.WeakValueDictionary()
+_files_lock = threading.Lock()
+
+
+def _renew_lock() -> None:
+    """Another thread of the parent may have held the lock at the fork."""
+    global _files_lock  # noqa: PLW0603  (a lock cannot be reset)
+    _files_lock = threading.Lock()
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+def source_file(path: str, loaders: str | Collection[str] = 'all') -> SourceFile:
+    """
+    The file at a path, as it is now and as the settings allow it.
+
+    :param path: absolute.
+    :param loaders: the loaders that may be used where the setting says nothing.
+    :raises TileSourceFileNotFoundError: if there is none.
+    :raises TileSourceError: if it is no image, or may not be read.
+    """
+    descriptor = loader.open_regular(path)
+    try:
+        chosen = loader.find_loader(path, descriptor, loaders)
+        identity = loader.identity_of_descriptor(descriptor)
+    finally:
+        os.close(descriptor)
+    key = path, identity, chosen, repr(config.getConfig('source_vips_dpi'))
+    with _files_lock:
+        found = _files.get(key)
+        if found is None:
+            found = _files[key] = SourceFile(path, identity, chosen)
+        return found
+
+
