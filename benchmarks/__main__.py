@@ -1,0 +1,102 @@
+"""
+``python -m benchmarks``: measure, and print one table.
+
+Times are medians, ratios are medians of the ratios of interleaved rounds, each
+run in a process of its own.  The exit status is 1 if outputs differ or a
+measurement fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from . import peer
+from .cases import Case, full_cases, quick_cases
+from .figures import Row, table
+from .runner import Runner, WorkerError
+
+
+def main() -> int:
+    """
+    Measure what was asked for.
+
+    :returns: the exit status.
+    """
+    options = parse()
+    cases = chosen(options)
+    if options.list:
+        print('\n'.join(case.name for case in cases))
+        return 0
+    options.folder.mkdir(parents=True, exist_ok=True)
+    pythons = {'ours': sys.executable, 'bare': sys.executable}
+    if not options.no_peer:
+        python = str(options.peer_python or peer.make(options.folder))
+        pythons |= {'peer': python, 'tiff': python}
+    runner = Runner(pythons, options.folder.resolve(), verbose=not options.quiet)
+
+    start = time.monotonic()
+    rows: list[Row] = []
+    wrong: list[str] = []
+    for case in cases:
+        try:
+            more_rows, more_wrong = runner.run(case, options.rounds)
+        except WorkerError as exc:
+            # The other cases are worth their time; this one is not forgotten.
+            wrong.append(f'{case.name} FAILED: {exc}')
+            continue
+        rows += more_rows
+        wrong += [f'OUTPUTS DIFFER: {text}' for text in more_wrong]
+        if not options.quiet:
+            print('\n'.join('    ' + '  '.join(row) for row in more_rows), file=sys.stderr)
+    print(table(rows))
+    print(f'\n{len(cases)} cases in {time.monotonic() - start:.0f} s')
+    if options.json:
+        options.json.write_text(json.dumps([row._asdict() for row in rows], indent=2) + '\n')
+    for text in wrong:
+        print(text, file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def chosen(options: argparse.Namespace) -> list[Case]:
+    """
+    The cases to run, in their order.
+
+    :raises SystemExit: if there is no case of a name that was given.
+    """
+    cases = quick_cases() if options.quick else full_cases()
+    if not options.case:
+        # Takes 80 GB of disk: only where somebody asks for it.
+        return [case for case in cases if case.name != 'sink-100000']
+    unknown = set(options.case) - {case.name for case in cases}
+    if unknown:
+        msg = f'There is no case {", ".join(sorted(unknown))}; see --list.'
+        raise SystemExit(msg)
+    return [case for case in cases if case.name in options.case]
+
+
+def parse() -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(prog='python -m benchmarks', description=__doc__)
+    parser.add_argument('--quick', action='store_true',
+                        help='small files and few tiles: shows that all works, not how fast')
+    parser.add_argument('--case', action='append', help='only this one; may be repeated')
+    parser.add_argument('--list', action='store_true', help='name the cases')
+    parser.add_argument('--rounds', type=int, help='how often, if not as each case says')
+    parser.add_argument('--folder', type=Path, default=Path('build/benchmarks'),
+                        help='for data (about 5 GB), spools and outputs; default: %(default)s')
+    parser.add_argument('--peer-python', type=Path,
+                        help='the Python of an environment with the released packages; '
+                             'without it one is made in the folder')
+    parser.add_argument('--no-peer', action='store_true',
+                        help='leave out what needs the released packages')
+    parser.add_argument('--json', type=Path, help='write the rows of the table to this file, too')
+    parser.add_argument('--quiet', action='store_true', help='nothing but the table')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    sys.exit(main())

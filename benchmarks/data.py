@@ -1,0 +1,83 @@
+"""
+The files that are read: made once, kept in a folder, named after what they are.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Any
+
+import pyvips
+
+from .outcome import Outcome
+from .sink import photograph
+
+TILED = {'tile': True, 'tile_width': 256, 'tile_height': 256, 'bigtiff': True}
+# The chroma is subsampled then, and a pixel takes about 1 bit, as in the slides of
+# scanners (Aperio's CMU-1: 0.93).
+QUALITY = 85
+JPEG = {'compression': 'jpeg', 'Q': QUALITY}
+DEFLATE = {'compression': 'deflate', 'predictor': 'horizontal'}
+
+# What a file is -> its suffix and the options of the saver.
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    'jpeg-pyramid': ('.tif', {**TILED, **JPEG, 'pyramid': True}),
+    'deflate-pyramid': ('.tif', {**TILED, **DEFLATE, 'pyramid': True}),
+    'flat-tiled': ('.tif', {**TILED, **JPEG}),
+    'flat-strips': ('.tif', {**DEFLATE, 'bigtiff': True}),
+    'photo': ('.jpg', {'Q': QUALITY}),
+}
+
+SLIDE_HEIGHT = 600
+
+
+def file_name(kind: str, size: int) -> str:
+    """
+    The name of a file in the folder of data.
+
+    :param kind: one of ``KINDS``; 'pages', many pages of 512 x 512; or
+        'slide-N', the Nth of many wide slides.
+    :param size: its width and height in pixels; for 'pages' their number.
+    """
+    suffix = KINDS[kind][0] if kind in KINDS else '.tif'
+    return f'{kind}-{size}{suffix}'
+
+
+def make(_contender: str, folder: str, kind: str, size: int) -> Outcome:
+    """
+    Make one file, unless it is there.
+
+    :param folder: where to.
+    :param kind: see ``file_name``.
+    :param size: see ``file_name``.
+    """
+    outcome = Outcome()
+    path = os.path.join(folder, file_name(kind, size))
+    if os.path.exists(path):
+        return outcome
+    # Half a file of an interrupted run must not be taken for a whole one.
+    unfinished = os.path.join(folder, 'unfinished' + os.path.splitext(path)[1])
+    with outcome.timed():
+        if kind in KINDS:
+            original(folder, size).write_to_file(unfinished, **KINDS[kind][1])
+        elif kind == 'pages':
+            stack = photograph(512, 512 * size).copy()
+            stack.set_type(pyvips.GValue.gint_type, 'page-height', 512)
+            stack.tiffsave(unfinished, **DEFLATE)
+        elif kind == 'slide-0':
+            photograph(size, SLIDE_HEIGHT).tiffsave(unfinished, **KINDS['jpeg-pyramid'][1])
+        else:
+            shutil.copyfile(os.path.join(folder, file_name('slide-0', size)), unfinished)
+        os.replace(unfinished, path)
+    return outcome
+
+
+def original(folder: str, size: int) -> pyvips.Image:
+    """A square photograph, kept without compression: all kinds hold the same pixels."""
+    path = os.path.join(folder, f'original-{size}.v')
+    if not os.path.exists(path):
+        unfinished = os.path.join(folder, 'unfinished.v')
+        photograph(size, size).vipssave(unfinished)
+        os.replace(unfinished, path)
+    return pyvips.Image.new_from_file(path)

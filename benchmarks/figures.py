@@ -1,0 +1,272 @@
+"""
+From the outcomes of a case to rows of the table, and whether outcomes agree.
+
+A *label* names a run within a case.  The contender is the part of it before the
+first blank: 'ours', 'ours shifted', 'bare', 'peer', 'tiff'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, NamedTuple
+
+# One outcome, as worker.py reports it, and all of a case: label -> one a round.
+Report = Mapping[str, Any]
+Reports = Mapping[str, Sequence[Report]]
+
+CONTENDERS = {
+    'ours': 'this package',
+    'bare': 'bare libvips',
+    'peer': 'released',
+    'tiff': 'tiff source',
+}
+
+MB = 1e6
+
+
+class Row(NamedTuple):
+    """One row of the table."""
+
+    figure: str
+    here: str
+    there: str
+    measured: str
+    target: str
+    reached: str
+
+
+@dataclass(frozen=True)
+class Bound:
+    """
+    What has to be reached.
+
+    :param limit: the number; None where there is only a wish.
+    :param at_least: whether more is better.
+    :param aim: what to wish for beyond the limit.
+    """
+
+    limit: float | None = None
+    at_least: bool = False
+    aim: float | None = None
+
+    def __str__(self) -> str:
+        sign = '>=' if self.at_least else '<='
+        words = [] if self.limit is None else [f'{sign} {self.limit:g}']
+        words += [] if self.aim is None else [f'aim {self.aim:g}']
+        return ', '.join(words) or '-'
+
+    def reached(self, value: float) -> str:
+        """In one word, as the table has it."""
+        limit = self.aim if self.limit is None else self.limit
+        if limit is None:
+            return '-'
+        return 'yes' if (value >= limit if self.at_least else value <= limit) else 'NO'
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that suits it."""
+    unit, scale = next(
+        ((unit, scale) for unit, scale in (('s', 1.0), ('ms', 1e-3)) if seconds >= scale),
+        ('us', 1e-6))
+    return f'{seconds / scale:.3g} {unit}'
+
+
+def typical(reports: Sequence[Report], part: str = 'total') -> float:
+    """The median of the seconds of a part."""
+    seconds: float = median(report['seconds'][part] for report in reports)
+    return seconds
+
+
+def highest(reports: Sequence[Report], fact: str) -> float | None:
+    """The largest value of a fact, or None where the system does not tell it."""
+    values = [report['facts'][fact] for report in reports if fact in report['facts']]
+    return max(values, default=None)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """
+    How one run compares with another: the median of the ratios of each round.
+
+    :param title: what is compared.
+    :param of: the label whose time is divided.
+    :param by: the label whose time it is divided by.
+    :param bound: what has to be reached.
+    :param part: the part of the run that is looked at.
+    :param each: whether the times are those of one tile, for runs that differ
+        in the number of their tiles.
+    """
+
+    title: str
+    of: str
+    by: str
+    bound: Bound
+    part: str = 'total'
+    each: bool = False
+
+    def row(self, reports: Reports) -> Row:
+        """The row of the table."""
+        rounds = min(len(reports[self.of]), len(reports[self.by]))
+        if rounds == 1:
+            # One of the two takes too long to be repeated.
+            value = self._time(reports[self.of]) / self._time(reports[self.by])
+        else:
+            value = median(self._time([reports[self.of][index]]) /
+                           self._time([reports[self.by][index]]) for index in range(rounds))
+        here, there = (self.of, self.by) if self.of.startswith('ours') else (self.by, self.of)
+        return Row(self.title, self._shown(here, reports), self._named(there, reports),
+                   f'{value:.3g} x', str(self.bound), self.bound.reached(value))
+
+    def _time(self, reports: Sequence[Report]) -> float:
+        scale = reports[0]['facts']['count'] if self.each else 1
+        return typical(reports, self.part) / scale
+
+    def _shown(self, label: str, reports: Reports) -> str:
+        return duration(self._time(reports[label]))
+
+    def _named(self, label: str, reports: Reports) -> str:
+        contender, _blank, rest = label.partition(' ')
+        return f'{rest or CONTENDERS[contender]} {self._shown(label, reports)}'
+
+
+@dataclass(frozen=True)
+class Value:
+    """
+    A figure of one run that is compared with no other.
+
+    :param title: what it is.
+    :param label: the run.
+    :param bound: what has to be reached, in the unit shown.
+    :param get: the figure from all reports of the run; None where the system
+        does not tell it.
+    :param unit: of the figure.
+    """
+
+    title: str
+    label: str
+    bound: Bound
+    get: Callable[[Sequence[Report]], float | None]
+    unit: str
+
+    def row(self, reports: Reports) -> Row:
+        """The row of the table."""
+        value = self.get(reports[self.label])
+        if value is None:
+            return Row(self.title, 'not told here', '-', '-', str(self.bound), '-')
+        shown = f'{value:.3g} {self.unit}' if value < 100 else f'{value:,.0f} {self.unit}'
+        return Row(self.title, shown, '-', shown, str(self.bound), self.bound.reached(value))
+
+
+@dataclass(frozen=True)
+class WorstStep:
+    """
+    No part of a run may take longer than the same part of another run.
+
+    :param title: what is compared.
+    :param ours: the label of the one.
+    :param other: the label of the other.
+    :param bound: of the largest ratio.
+    """
+
+    title: str
+    ours: str
+    other: str
+    bound: Bound
+
+    def row(self, reports: Reports) -> Row:
+        """The row of the table, which names the step."""
+        parts = [part for part in reports[self.ours][0]['seconds'] if part != 'total']
+        ratios = {part: typical(reports[self.ours], part) / typical(reports[self.other], part)
+                  for part in parts}
+        worst = max(ratios, key=lambda part: ratios[part])
+        return Row(f'{self.title} ({worst})', duration(typical(reports[self.ours], worst)),
+                   f'released {duration(typical(reports[self.other], worst))}',
+                   f'{ratios[worst]:.3g} x', str(self.bound), self.bound.reached(ratios[worst]))
+
+
+Figure = Ratio | Value | WorstStep
+
+
+def memory(title: str, label: str, bound: Bound) -> Value:
+    """The peak of resident memory of a run, in MB."""
+    return Value(title, label, bound,
+                 lambda reports: scaled(highest(reports, 'memory'), 1 / MB), 'MB')
+
+
+def open_files(title: str, label: str, bound: Bound) -> Value:
+    """The most files that a run had open at once."""
+    return Value(title, label, bound, lambda reports: highest(reports, 'files'), 'files')
+
+
+def each(title: str, label: str, bound: Bound, part: str, unit: str) -> Value:
+    """The time of one tile or turn in a part of a run; unit 'us' or 'ms'."""
+    scale = {'us': 1e6, 'ms': 1e3}[unit]
+    return Value(title, label, bound,
+                 lambda reports: typical(reports, part) / reports[0]['facts']['count'] * scale,
+                 unit)
+
+
+def scaled(value: float | None, scale: float) -> float | None:
+    """A value in another unit, None if there is none."""
+    return None if value is None else value * scale
+
+
+@dataclass(frozen=True)
+class Same:
+    """
+    Two runs that have to have computed the same.
+
+    :param one: a label.
+    :param other: another label.
+    :param tolerance: None if every bit has to agree, else how much the means of
+        the cells of a tile may differ.
+    """
+
+    one: str
+    other: str
+    tolerance: float | None = None
+
+    def differences(self, reports: Reports) -> list[str]:
+        """What differs, in words; empty if nothing does."""
+        first, second = reports[self.one][0], reports[self.other][0]
+        if self.tolerance is None:
+            return [] if first['digest'] == second['digest'] else [
+                f'{self.one} and {self.other} differ: {first["digest"]}, {second["digest"]}']
+        if len(first['sketches']) != len(second['sketches']):
+            return [f'{self.one} and {self.other} give different numbers of tiles']
+        return [
+            f'{self.one} and {self.other} differ by {off:.1f} in tile {number}'
+            for number, off in enumerate(map(
+                sketches_differ, first['sketches'], second['sketches']))
+            if off > self.tolerance]
+
+
+def sketches_differ(one: list[float] | None, other: list[float] | None) -> float:
+    """
+    The largest difference of two sketches.
+
+    :returns: 0 where the other contender had no tile to compare with.
+    """
+    if one is None or other is None:
+        return 0.0 if one is not None else float('inf')
+    if len(one) != len(other):
+        return float('inf')
+    return max((abs(a - b) for a, b in zip(one, other, strict=True)), default=0.0)
+
+
+def steady(label: str, reports: Sequence[Report]) -> list[str]:
+    """What a run computed differently from one round to the next, in words."""
+    digests = {report['digest'] for report in reports}
+    return [] if len(digests) == 1 else [f'{label} gives other pixels each time: {digests}']
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The table, as reStructuredText knows it."""
+    titles = Row('figure', 'this package', 'compared with', 'measured', 'target', 'reached')
+    widths = [max(len(row[column]) for row in [titles, *rows]) for column in range(len(titles))]
+    rule = '  '.join('=' * width for width in widths)
+    lines = ['  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+             for row in [titles, *rows]]
+    return '\n'.join([rule, lines[0], rule, *lines[1:], rule])

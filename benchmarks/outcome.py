@@ -1,0 +1,118 @@
+"""
+What one measurement gives: seconds, facts, and proof of what was computed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Pixels = npt.NDArray[Any]
+
+# A tile is sketched by the means of this many cells in each direction.
+SKETCH_CELLS = 4
+
+# How many tiles of a long series are sketched; its digest covers all.
+SKETCHES = 64
+
+
+@dataclass
+class Outcome:
+    """
+    The result of one job.
+
+    :param seconds: how long each named part took; 'total' is always there.
+    :param facts: other figures: peak memory in bytes, counts.
+    :param digest: a hash of all pixels in order, for contenders that have to
+        agree in every bit.
+    :param sketches: coarse means of tiles, for contenders that reduce or
+        compress in their own way; None where a tile could not be had.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, float] = field(default_factory=dict)
+    digest: str = ''
+    sketches: list[list[float] | None] = field(default_factory=list)
+
+    @contextmanager
+    def timed(self, part: str = 'total') -> Iterator[None]:
+        """Add the time of a block to a part, and look at the memory when it ends."""
+        start = time.perf_counter()
+        yield
+        self.seconds[part] = self.seconds.get(part, 0) + time.perf_counter() - start
+        peak = peak_memory()
+        if peak is not None:
+            self.facts['memory'] = peak
+
+    def prove(self, tiles: list[Pixels | None]) -> None:
+        """
+        Keep what tells whether two contenders computed the same.
+
+        :param tiles: arrays (rows, cols, bands) in an order that all
+            contenders follow.
+        """
+        signature = hashlib.blake2b(digest_size=16)
+        for tile in tiles:
+            if tile is not None:
+                signature.update(repr((tile.shape, str(tile.dtype))).encode())
+                signature.update(np.ascontiguousarray(tile).data)
+        self.digest = signature.hexdigest()
+        self.sketches = [None if tile is None else sketch(tile) for tile in tiles[:SKETCHES]]
+
+    def as_json(self) -> dict[str, Any]:
+        """The outcome as one JSON object, with the versions that gave it."""
+        import pyvips
+
+        versions = {
+            'libvips': '.'.join(str(pyvips.version(part)) for part in range(3)),
+            'python': sys.version.split()[0],
+        }
+        module = sys.modules.get('large_image_source_vips')
+        if module is not None:
+            # The source tree need not be installed.
+            with suppress(metadata.PackageNotFoundError):
+                name = 'large-image-source-vips'
+                versions[name] = metadata.version(name)
+            versions['from'] = str(module.__file__)
+        return {'seconds': self.seconds, 'facts': self.facts, 'digest': self.digest,
+                'sketches': self.sketches, 'versions': versions}
+
+
+def peak_memory() -> int | None:
+    """
+    The most memory, in bytes, that this process ever had resident.
+
+    Pages of mapped files count.
+
+    :returns: None where the system does not tell.
+    """
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts in KiB, macOS in bytes.
+    return peak if sys.platform == 'darwin' else peak * 1024
+
+
+def sketch(tile: Pixels) -> list[float]:
+    """
+    The means of the cells of a coarse grid.
+
+    :param tile: an array (rows, cols, bands); alpha is left out.
+    :returns: the values of up to three bands, cell by cell.
+    """
+    bands = tile[:, :, :3 if tile.shape[2] >= 3 else 1].astype(float)
+    rows = np.array_split(bands, SKETCH_CELLS, axis=0)
+    cells = [cell for row in rows for cell in np.array_split(row, SKETCH_CELLS, axis=1)]
+    return [round(float(value), 2)
+            for cell in cells if cell.size for value in cell.mean(axis=(0, 1))]

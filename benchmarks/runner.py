@@ -1,0 +1,220 @@
+"""
+Starts a process for each measurement, contenders in turn, and collects reports.
+
+This module and what it imports stay small on purpose: a process that starts
+another one hands its own peak of memory down to it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .cases import Case, Run
+from .figures import Report, Reports, Row, steady
+
+# How often the open files of a worker are counted, in seconds.
+LOOK_EVERY = 0.02
+
+# A version that is measured by mistake would make every figure a lie.
+PEER_VERSION = '1.35.6'
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class WorkerError(Exception):
+    """A measurement that could not be made."""
+
+
+@dataclass
+class Runner:
+    """
+    Runs cases.
+
+    :param pythons: contender -> the Python that has it; those that are left out
+        are not measured, nor are the figures that need them.
+    :param folder: where data are kept and spools and outputs go.
+    :param verbose: whether to say what is being done.
+    """
+
+    pythons: Mapping[str, str]
+    folder: Path
+    verbose: bool = True
+
+    def run(self, case: Case, rounds: int | None = None) -> tuple[list[Row], list[str]]:
+        """
+        Measure a case.
+
+        :param case: what to measure.
+        :param rounds: how often, if not as often as the case says.
+        :returns: the rows of the table, and in what outputs differ, in words.
+        """
+        runs = {label: run for label, run in case.runs.items()
+                if contender(label) in self.pythons}
+        for run in runs.values():
+            self.prepare(run)
+        reports: dict[str, list[Report]] = {label: [] for label in runs}
+        for number in range(rounds or case.rounds):
+            for label in turned(list(runs), number):
+                if number == 0 or not runs[label].once:
+                    self.say(f'{case.name}: {label}, round {number + 1}')
+                    reports[label].append(self.work(contender(label), runs[label]))
+        return rows(case, reports), differences(case, reports)
+
+    def prepare(self, run: Run) -> None:
+        """Make the files of a run, and have the system read them."""
+        for kind, size in run.files:
+            if not (self.folder / file_name(kind, size)).exists():
+                self.say(f'making {file_name(kind, size)}')
+                self.work('ours', Run('make', {
+                    'folder': str(self.folder), 'kind': kind, 'size': size}))
+            with open(self.folder / file_name(kind, size), 'rb') as file:
+                while file.read(1 << 20):
+                    pass
+
+    def work(self, who: str, run: Run) -> Report:
+        """
+        Do one job in a process of its own.
+
+        :param who: the contender.
+        :param run: the job.
+        :returns: what it reports, and under 'facts' the most files it had open.
+        :raises WorkerError: if it fails.
+        """
+        params = dict(run.params)
+        paths = [str(self.folder / file_name(*file)) for file in run.files]
+        if paths:
+            params['path'] = paths[0]
+        if len(paths) > 1:
+            params['others'] = paths[1:]
+        job = json.dumps({'contender': who, 'task': run.task, 'params': params})
+        with tempfile.TemporaryDirectory(prefix='work-', dir=self.folder) as scratch:
+            worker = subprocess.Popen(
+                [self.pythons[who], '-m', 'benchmarks.worker'], cwd=ROOT, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                env=environment(who, scratch))
+            try:
+                with counted_files(worker.pid) as most_files:
+                    out, errors = worker.communicate(job)
+            finally:
+                # Nothing is left to do for it if this process is interrupted.
+                worker.kill()
+        if worker.returncode:
+            last = '\n'.join(errors.strip().splitlines()[-12:])
+            msg = f'{who}, {run.task} {params} ended with {worker.returncode}:\n{last}'
+            raise WorkerError(msg)
+        report: dict[str, Any] = json.loads(out)
+        if most_files:
+            report['facts']['files'] = max(most_files)
+        check_version(who, report['versions'])
+        return report
+
+    def say(self, text: str) -> None:
+        """Tell what is going on."""
+        if self.verbose:
+            print(text, file=sys.stderr, flush=True)
+
+
+def environment(who: str, scratch: str) -> dict[str, str]:
+    """
+    The environment variables of a worker.
+
+    :param who: the contender.
+    :param scratch: the folder for its spools and outputs.
+    """
+    variables = {**os.environ, 'TMPDIR': scratch, 'PYTHONDONTWRITEBYTECODE': '1'}
+    if who in {'peer', 'tiff'}:
+        # May well lead to this package.
+        variables.pop('PYTHONPATH', None)
+    return variables
+
+
+def contender(label: str) -> str:
+    """Whose run a label stands for."""
+    return label.partition(' ')[0]
+
+
+def file_name(kind: str, size: int) -> str:
+    """As ``data.file_name``, without what that module needs."""
+    return f'{kind}-{size}{".jpg" if kind == "photo" else ".tif"}'
+
+
+def turned(labels: list[str], number: int) -> list[str]:
+    """The labels in another order each round: who comes first has no advantage."""
+    first = number % len(labels)
+    return labels[first:] + labels[:first]
+
+
+def check_version(who: str, versions: Mapping[str, str]) -> None:
+    """
+    Make sure that the contender is who it should be.
+
+    :raises WorkerError: if not.
+    """
+    origin = versions.get('from')
+    if origin is None:
+        return
+    in_tree = Path(origin).resolve().parent.parent == ROOT
+    version = versions.get('large-image-source-vips', 'no version')
+    if (who == 'ours') != in_tree or (who != 'ours' and version != PEER_VERSION):
+        msg = f'{who} would have been measured with {version} from {origin}'
+        raise WorkerError(msg)
+
+
+class counted_files:  # noqa: N801 - used as a function, as contextlib's are
+    """
+    Count the open files of a process, again and again, while a block runs.
+
+    :param pid: the process.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._folder = f'/proc/{pid}/fd'
+        self._over = threading.Event()
+        self._counts: list[int] = []
+        self._thread = threading.Thread(target=self._count, daemon=True)
+
+    def _count(self) -> None:
+        while not self._over.wait(LOOK_EVERY):
+            # The process has ended, or the system has no such folder.
+            with suppress(OSError):
+                self._counts.append(len(os.listdir(self._folder)))
+
+    def __enter__(self) -> list[int]:
+        self._thread.start()
+        return self._counts
+
+    def __exit__(self, *_exc: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+def rows(case: Case, reports: Reports) -> list[Row]:
+    """The rows of the table that can be told from the runs that were made."""
+    def complete(figure: Any) -> bool:
+        labels = [getattr(figure, name) for name in ('of', 'by', 'label', 'ours', 'other')
+                  if hasattr(figure, name)]
+        return all(label in reports for label in labels)
+
+    return [figure.row(reports) for figure in case.figures if complete(figure)]
+
+
+def differences(case: Case, reports: Reports) -> list[str]:
+    """In what the outputs differ that should not, in words."""
+    def found() -> Iterator[str]:
+        for label, of_label in reports.items():
+            yield from steady(label, of_label)
+        for same in case.same:
+            if same.one in reports and same.other in reports:
+                yield from same.differences(reports)
+
+    return [f'{case.name}: {text}' for text in found()]

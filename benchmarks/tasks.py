@@ -1,0 +1,23 @@
+"""
+The jobs that a worker can do, by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from . import data, reading, sink
+from .outcome import Outcome
+
+TASKS: dict[str, Callable[..., Outcome]] = {
+    'browse': reading.browse,
+    'iterate': reading.iterate,
+    'last_page': reading.last_page,
+    'low_levels': reading.low_levels,
+    'make': data.make,
+    'many_slides': reading.many_slides,
+    'region': reading.region,
+    'stitch': sink.stitch,
+    'tiles': reading.tiles,
+    'watch': sink.watch,
+}

@@ -1,0 +1,16 @@
+"""
+How Sphinx makes the documentation: ``tox -e docs``.
+"""
+
+from importlib.metadata import version as distribution_version
+
+project = 'large-image-source-vips'
+release = version = distribution_version('large-image-source-vips')
+
+extensions = ['sphinx.ext.autodoc']
+autodoc_member_order = 'bysource'
+autodoc_typehints = 'description'
+
+html_theme = 'alabaster'
+html_theme_options = {'description': 'A libvips tile source and sink for large_image'}
+html_show_copyright = False

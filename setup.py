@@ -1,0 +1,70 @@
+"""
+The distribution; the tools are configured in pyproject.toml.
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+EXTRAS = {
+    # The libvips that pyvips brings along as a wheel.  Leave it out to use the
+    # libvips of the system, which reads more formats.
+    'binary': ['pyvips[binary]'],
+    # The releases of girder-large-image for Girder 3 need Girder below 5.
+    'girder': ['girder-large-image', 'girder<5'],
+    'demo': ['scikit-image', 'tqdm'],
+    'docs': ['sphinx'],
+    'test': [
+        'hypothesis',
+        'imagecodecs',
+        'pytest>=8',
+        'pytest-xdist',
+        'tifffile',
+        'tqdm',
+    ],
+}
+
+setup(
+    name='large-image-source-vips',
+    version='2.0.0.dev0',
+    description='A libvips tile source and sink for large_image.',
+    long_description=(HERE / 'README.rst').read_text(encoding='utf-8'),
+    long_description_content_type='text/x-rst',
+    license_expression='Apache-2.0',
+    license_files=['LICENSE'],
+    keywords='large_image, tile source, libvips, whole slide image, pyramid, TIFF',
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Science/Research',
+        'Operating System :: OS Independent',
+        'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3 :: Only',
+        'Programming Language :: Python :: 3.10',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+        'Programming Language :: Python :: 3.14',
+        'Topic :: Scientific/Engineering :: Image Processing',
+        'Typing :: Typed',
+    ],
+    python_requires='>=3.10',
+    install_requires=[
+        'large-image>=1.35',
+        'numpy',
+        'Pillow',
+        'pyvips>=3',
+    ],
+    extras_require=EXTRAS,
+    packages=find_packages(include=['large_image_source_vips', 'large_image_source_vips.*']),
+    package_data={'large_image_source_vips': ['py.typed']},
+    entry_points={
+        'large_image.source': [
+            'vips = large_image_source_vips:VipsFileTileSource',
+        ],
+        'girder_large_image.source': [
+            'vips = large_image_source_vips.girder_source:VipsGirderTileSource',
+        ],
+    },
+)
