@@ -10,6 +10,8 @@ release = version = distribution_version('large-image-source-vips')
 extensions = ['sphinx.ext.autodoc']
 autodoc_member_order = 'bysource'
 autodoc_typehints = 'description'
+# Girder is a server; the documentation does not need one.
+autodoc_mock_imports = ['girder', 'girder_large_image']
 
 html_theme = 'alabaster'
 html_theme_options = {'description': 'A libvips tile source and sink for large_image'}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import uuid
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as _distribution_version
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from large_image import config
 from large_image.cache_util import LruCacheMetaclass, methodcache, strhash
 from large_image.constants import NEW_IMAGE_PATH_FLAG, TILE_FORMAT_NUMPY, SourcePriority
-from large_image.exceptions import TileSourceError
+from large_image.exceptions import TileGeneralError
 from large_image.tilesource import FileTileSource
 from large_image.tilesource.utilities import JSONDict, _encodeImageBinary, _imageToPIL
 
@@ -117,8 +117,12 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
     }
     mimeTypes: ClassVar[dict[str | None, SourcePriority]] = {
         None: SourcePriority.FALLBACK,
+        # The priority that large_image itself gives to types it knows.
+        **dict.fromkeys(loader.known_mime_types(), SourcePriority.IMPLICIT_LOW),
     }
     newPriority = SourcePriority.MEDIUM
+    # What the setting source_vips_loaders means by 'default'.
+    _default_loaders: ClassVar[str | Collection[str]] = 'all'
 
     sizeX = _StoreSize(lambda store: store.size.width)
     sizeY = _StoreSize(lambda store: store.size.height)
@@ -150,17 +154,22 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
             # happens to run.
             self._map._ts = weakref.proxy(self)
             return _canvases.setdefault(path, Canvas())
-        config._ignoreSourceNames('vips', self._shown_name(path))
-        reader = FileReader(path)
+        self._refuse_ignored_name(path)
+        reader = FileReader(path, self._default_loaders)
         profiles = reader.icc_profiles()
         if any(profiles):
             # The base class corrects colours when it finds this attribute.
             self._iccprofiles = profiles
         return reader
 
-    def _shown_name(self, path: Any) -> Any:
-        """The path under whose name a user knows the file."""
-        return os.fsdecode(path) if isinstance(path, bytes) else path
+    def _refuse_ignored_name(self, path: Any) -> None:
+        """
+        Leave a file to other sources if its name tells so.
+
+        :raises TileSourceError: if the name matches source_vips_ignored_names,
+            or is none.
+        """
+        config._ignoreSourceNames('vips', loader.absolute_path(path))
 
     @staticmethod
     def getLRUHash(*args: Any, **kwargs: Any) -> str:
@@ -314,7 +323,7 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
         """
         try:
             cls(path, *args, **kwargs)
-        except (TileSourceError, OSError):
+        except (TileGeneralError, OSError):
             return False
         return True
 

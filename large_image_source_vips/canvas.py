@@ -13,8 +13,9 @@ addresses for each block of 65,536 pixels.  A canvas has one open file.
 from __future__ import annotations
 
 import operator
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,9 @@ from .writer import Picture
 
 # libvips 8.14 has no wider or higher images (VIPS_MAX_COORD).
 MAX_SIDE = 10_000_000
+
+# Tiles of fewer bytes are added one at a time.
+PARALLEL_BYTES = 1 << 20
 
 
 def as_position(value: Any, name: str) -> int:
@@ -73,6 +77,7 @@ class Canvas:
         self.generation = 0
         self.ranges = BandRanges()
         self._claims = Claims()
+        self._queue = threading.Lock()
         self._layers: Layers | None = None
         self._extent: Rect | None = None
         self._min_size = Size(0, 0)
@@ -140,6 +145,17 @@ class Canvas:
         return layers is None or (is_averaged(layers.dtype) and not layers.meaning.labels)
 
     # Adding
+
+    def queue_for(self, tile: Any) -> AbstractContextManager[Any]:
+        """
+        What to hold while a tile is converted and added.
+
+        Threads that add small tiles queue up, as they would do for Python's
+        interpreter lock anyway, but without handing it around in each tile;
+        large ones are copied in parallel.
+        """
+        small = isinstance(tile, np.ndarray) and tile.nbytes < PARALLEL_BYTES
+        return self._queue if small else nullcontext()
 
     def add(self, patch: Patch, x: int, y: int, mask: npt.NDArray[np.bool_] | None) -> None:
         """

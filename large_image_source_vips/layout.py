@@ -109,6 +109,7 @@ class Layout:
         ``{'IndexC': 1}``; empty dictionaries where no axes are known.
     :param channels: names along the axis C.
     :param associated: further images by their keys.
+    :param pages: how many pages the file has, 0 where libvips' header says it.
     """
 
     frames: tuple[Picture, ...]
@@ -119,6 +120,7 @@ class Layout:
     axes: tuple[Mapping[str, int], ...] = ()
     channels: tuple[str, ...] = ()
     associated: Mapping[str, Picture] = field(default_factory=dict)
+    pages: int = 0
 
     @property
     def size(self) -> Size:

@@ -45,7 +45,7 @@ _SUFFIXES = {
     'jp2kload': 'j2k jp2 jpt j2c jpc',
     'jpegload': 'jpg jpeg jpe jfif',
     'jxlload': 'jxl',
-    'magickload': 'bmp dcm ico pcx psd tga xpm',
+    'magickload': 'bmp dcm dds ico psd ras xcf xpm',
     'matload': 'mat',
     'niftiload': 'nii nii.gz',
     'openexrload': 'exr',
@@ -86,6 +86,14 @@ _MIME_TYPES = {
 }
 # Tables of numbers and headerless bytes are not taken for images.
 _NOT_IMAGES = frozenset({'csvload', 'matrixload', 'rawload'})
+# What is left to ImageMagick, by its bytes and where they are.  It guesses at
+# anything else, and once it tried its own TIFF reader, an error in any other
+# TIFF file ends the process: it has put itself in the place of libtiff's error
+# handler (seen with ImageMagick 6.9).
+_FOR_MAGICK = (
+    (0, b'BM'), (0, b'8BPS'), (128, b'DICM'), (0, b'DDS '), (0, b'\0\0\1\0'),
+    (0, b'Y\xa6j\x95'), (0, b'gimp xcf'), (0, b'/* XPM */'),
+)
 # Loaders whose source variant wants to know the name of the file.
 _NAMED_SOURCES = frozenset({'fitsload', 'openslideload', 'vipsload'})
 # How much must be amiss for a loader to fail instead of handing out what it
@@ -245,7 +253,7 @@ def absolute_path(path: Any) -> str:
     """
     try:
         text = os.fsdecode(path)
-        if '\0' in text:
+        if b'\0' in os.fsencode(text):
             raise ValueError(text)
         return os.path.abspath(text)
     except (TypeError, ValueError) as exc:
@@ -323,12 +331,14 @@ def find_loader(path: str, descriptor: int, default: str | Collection[str] = 'al
         found = vips_lib.vips_foreign_find_load(os.fsencode(path) + b'[]')
         through = 'path'
     vips_lib.vips_error_clear()
-    if found == ffi.NULL:
+    name = '' if found == ffi.NULL else _operation_of_class(ffi.string(found).decode())
+    base = name.removesuffix('_source')
+    head = os.pread(descriptor, 512, 0)
+    if not name or (base == 'magickload' and not any(
+            head.startswith(magic, start) for start, magic in _FOR_MAGICK)):
         hint = '' if allowed is None else (
             '; loaders that the setting source_vips_loaders does not allow were not asked')
-        raise TileSourceError(_unknown(path, descriptor) + hint)
-    name = _operation_of_class(ffi.string(found).decode())
-    base = name.removesuffix('_source')
+        raise TileSourceError(_unknown(path, head) + hint)
     if base in _NOT_IMAGES:
         msg = f'Cannot read {path!r}: it is a table of numbers or text, not an image'
         raise TileSourceError(msg)
@@ -350,9 +360,8 @@ def _loaders_by_path() -> list[str]:
             if has_operation(name) and not has_operation(f'{name}_source')]
 
 
-def _unknown(path: str, descriptor: int) -> str:
-    """Why no loader was found, and what would help."""
-    head = os.pread(descriptor, 512, 0)
+def _unknown(path: str, head: bytes) -> str:
+    """Why no loader was found for a file that starts so, and what would help."""
     version = '.'.join(str(pyvips.version(part)) for part in range(3))
     for kind in _MISSING:
         found = head[kind.starts_at:].startswith(kind.magic)

@@ -331,6 +331,9 @@ def internal_metadata(file: SourceFile, layout: Layout, image: pyvips.Image,
     fields = header_fields(image)
     fields['filename'] = json_safe(file.path)
     fields['vips-loader'] = file.loader.name
+    if layout.pages:
+        # libvips may have been shown a single page only.
+        fields['n-pages'] = layout.pages
     fields.update(json_safe_table(description.further))
     if len(layout.frames) > 1:
         fields['frames'] = _frame_fields(file, layout, image)

@@ -4,9 +4,8 @@ A file that is read: the questions of ``pixels.PixelStore``, answered.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +29,14 @@ from .unpack import unpacker
 _MAX_ASSOCIATED = 8192
 
 
+class _Opened(NamedTuple):
+    """A file as it was at one moment; replaced as a whole when it changed."""
+
+    file: SourceFile
+    layout: Layout
+    levels: Levels
+
+
 class FileReader:
     """
     The pixels and the description of one file.
@@ -50,11 +57,20 @@ class FileReader:
     def __init__(self, path: Any, loaders: str | Collection[str] = 'all') -> None:
         self._path = loader.absolute_path(path)
         self._loaders = loaders
-        self._lock = threading.Lock()
-        self._description: metadata.Description | None = None
-        self._file = source_file(self._path, loaders)
-        self._layout = survey(self._file)
-        self._levels = Levels(self._file, self._layout)
+        self._opened = self._open()
+
+    def _open(self) -> _Opened:
+        file = source_file(self._path, self._loaders)
+        layout = survey(file)
+        return _Opened(file, layout, Levels(file, layout))
+
+    @property
+    def _file(self) -> SourceFile:
+        return self._opened.file
+
+    @property
+    def _layout(self) -> Layout:
+        return self._opened.layout
 
     # What the image is like
 
@@ -116,16 +132,19 @@ class FileReader:
 
     def icc_profiles(self) -> list[bytes | None]:
         """The ICC profile of each frame; empty if there is none at all."""
-        with vips_errors(f'Cannot read {self._path!r}'):
-            return metadata.icc_profiles(self._file, self._layout, self._first_image())
+        file = self._file
+        if file.icc_profiles is None:
+            with vips_errors(f'Cannot read {self._path!r}'):
+                file.icc_profiles = metadata.icc_profiles(file, self._layout, self._first_image())
+        return list(file.icc_profiles)
 
     def _describe(self) -> metadata.Description:
-        with self._lock:
-            if self._description is None:
-                with vips_errors(f'Cannot read {self._path!r}'):
-                    self._description = metadata.describe(
-                        self._file, self._layout, self._first_image())
-            return self._description
+        file = self._file
+        if file.description is None:
+            # Two threads may both do this; they find the same.
+            with vips_errors(f'Cannot read {self._path!r}'):
+                file.description = metadata.describe(file, self._layout, self._first_image())
+        return file.description
 
     def _first_image(self) -> pyvips.Image:
         """The first frame, open, for its header."""
@@ -148,8 +167,8 @@ class FileReader:
             the file, the frame and the place.
         """
         try:
-            self._check_file()
-            pixels = self._levels.read(self._layout.frames[frame], reduction, rect)
+            opened = self._current()
+            pixels = opened.levels.read(opened.layout.frames[frame], reduction, rect)
             if pixels.dtype != self.dtype or pixels.shape[2] != self.bands:
                 msg = f'its pixels are {pixels.shape[2]} x {pixels.dtype}'
                 raise TileSourceError(msg)
@@ -172,25 +191,21 @@ class FileReader:
             return TileSourceFileNotFoundError(msg)
         return TileSourceError(msg)
 
-    def _check_file(self) -> None:
+    def _current(self) -> _Opened:
         """
-        See whether the file is still what was opened, and take it up if not.
+        What is open, after a look at whether the file is still that.
 
         :raises TileSourceError: if it is gone, no image any more, or another.
         """
-        if loader.file_identity(self._path) == self._file.identity:
-            return
-        with self._lock:
-            changed: SourceFile = source_file(self._path, self._loaders)
-            if changed is self._file:
-                return
-            layout: Layout = survey(changed)
-            if layout.shape != self._layout.shape:
-                msg = 'it was replaced by a different image after it was opened'
-                raise TileSourceError(msg)
-            self._file, self._layout = changed, layout
-            self._levels = Levels(changed, layout)
-            self._description = None
+        opened = self._opened
+        if loader.file_identity(self._path) == opened.file.identity:
+            return opened
+        changed = self._open()
+        if changed.layout.shape != opened.layout.shape:
+            msg = 'it was replaced by a different image after it was opened'
+            raise TileSourceError(msg)
+        self._opened = changed
+        return changed
 
     # Further images
 
@@ -204,12 +219,11 @@ class FileReader:
 
         :raises TileSourceError: if it cannot be decoded.
         """
-        picture = self._layout.associated.get(key)
-        if picture is None:
+        if key not in self._layout.associated:
             return None
         try:
-            self._check_file()
-            pixels = self._levels.read_whole(picture, _MAX_ASSOCIATED)
+            opened = self._current()
+            pixels = opened.levels.read_whole(opened.layout.associated[key], _MAX_ASSOCIATED)
         except (TileSourceError, pyvips.Error) as exc:
             what = f'the image {key!r}'
             raise self._failed(what, exc) from exc
@@ -227,15 +241,15 @@ class FileReader:
         :param frame: the 0-based frame.
         :raises TileSourceError: if it cannot be had.
         """
-        picture = self._layout.frames[frame]
-        stored = picture.levels[0]
         try:
-            self._check_file()
+            opened = self._current()
+            picture = opened.layout.frames[frame]
+            stored = picture.levels[0]
             if stored.random and picture.orientation == 1 and stored.opened_size == stored.size:
-                image = self._file.open(stored.opening)
+                image = opened.file.open(stored.opening)
                 if unpacker(image).is_plain:
                     return image
-            pixels = self._levels.full(picture)
+            pixels = opened.levels.full(picture)
         except (TileSourceError, pyvips.Error) as exc:
             what = f'frame {frame}'
             raise self._failed(what, exc) from exc

@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import pyvips
 from large_image import config
@@ -19,6 +20,9 @@ from .handles import Handle, pool
 from .layout import Layout, Opening, Stored
 from .patched import single_directory
 from .planes import planes
+
+if TYPE_CHECKING:
+    from .metadata import Description
 
 _serials = itertools.count()
 
@@ -37,6 +41,8 @@ class SourceFile:
         self.identity = identity
         self.loader = chosen
         self.layout: Layout | None = None
+        self.description: Description | None = None
+        self.icc_profiles: list[bytes | None] | None = None
         self.survey_lock = threading.Lock()
         # The owner of handles and planes; unlike id() it is never used again.
         self.serial = next(_serials)
@@ -91,14 +97,16 @@ _files: weakref.WeakValueDictionary[tuple[object, ...], SourceFile] = weakref.We
 _files_lock = threading.Lock()
 
 
-def _renew_lock() -> None:
-    """Another thread of the parent may have held the lock at the fork."""
+def _renew_locks() -> None:
+    """Another thread of the parent may have held a lock at the fork."""
     global _files_lock  # noqa: PLW0603  (a lock cannot be reset)
     _files_lock = threading.Lock()
+    for file in list(_files.values()):
+        file.survey_lock = threading.Lock()
 
 
 if hasattr(os, 'register_at_fork'):
-    os.register_at_fork(after_in_child=_renew_lock)
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 def source_file(path: str, loaders: str | Collection[str] = 'all') -> SourceFile:

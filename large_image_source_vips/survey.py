@@ -140,8 +140,10 @@ def _survey_jpeg(file: SourceFile) -> Layout:
     size = Size(image.width, image.height)
     orientation = orientation_of(file, image)
     levels = {0: Stored(size, Opening())}
-    if max(size) >= _JPEG_WORTH:
-        shrink = 1 << _JPEG_REDUCTION
+    shrink = 1 << _JPEG_REDUCTION
+    # libvips leaves out a last, partial block; turned, it would be the first.
+    aligned = orientation == 1 or not (size.width % shrink or size.height % shrink)
+    if max(size) >= _JPEG_WORTH and aligned:
         smaller = Size(size.width // shrink, size.height // shrink)
         if min(smaller):
             levels[_JPEG_REDUCTION] = Stored(smaller, Opening((('shrink', shrink),)))

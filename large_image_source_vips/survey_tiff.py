@@ -16,6 +16,7 @@ import pyvips
 from large_image.exceptions import TileSourceError
 
 from . import ome
+from .decoding import empty_tiles
 from .formats import is_averaged
 from .layout import Layout, Opening, Picture, Stored, reduction_between, unique_keys
 from .loader import lacks_codec, why_not_decoded
@@ -25,15 +26,17 @@ from .unpack import unpacker
 
 _PALETTE = 3
 _MASK_SUBFILE = 4
-# libvips' VIPS_MAX_COORD was 10 million rows for long; a stack stays below it.
-_MAX_STACK_ROWS = 5_000_000
-# Beyond this page, walking the chain of directories at each open is what costs.
-_FAR_PAGE = 8
+# With more pages than this, walking the chain of directories at each open, as
+# libvips and libtiff do, is what costs; pages are shown to them one by one then.
+_MANY_PAGES = 64
 _NAMES = re.compile(r'\b(label|macro|thumbnail|overview)\b', re.IGNORECASE)
 
 
 # Compressions that every libtiff decodes: none, LZW, JPEG, deflate, PackBits.
 _ALWAYS_THERE = frozenset({1, 5, 7, 8, 32773, 32946})
+# How many bytes one byte becomes at most: a PackBits run has 128 bytes in 2,
+# an LZW code of 12 bits at most 4096 bytes, deflate 1032 to 1 (zlib's manual).
+_MOST_OF_A_BYTE = {1: 1, 5: 2731, 8: 1033, 32773: 64, 32946: 1033}
 # Forms that libvips does not read, at least up to 8.18.
 _NOT_READ: dict[str, Callable[[Page], bool]] = {
     'samples of more than 32 bits, such as 64-bit floats': lambda page: page.bits > 32,
@@ -84,8 +87,7 @@ def survey_tiff(file: SourceFile) -> Layout:
             msg = f'Cannot read {file.path!r}: {exc}'
             raise TileSourceError(msg) from exc
     plan = arrange(pages, sub_pages, texts, os.path.basename(file.path))
-    stacks = _stacks(pages)
-    frames = [_picture(pages, number, levels, stacks)
+    frames = [_picture(pages, number, levels)
               for number, levels in zip(plan.frames, plan.levels, strict=True)]
     first = frames[0].levels[0]
     _check_tables(file, first)
@@ -94,7 +96,8 @@ def survey_tiff(file: SourceFile) -> Layout:
         tuple(frames), unpack.dtype, unpack.bands, unpack.interpretation,
         averaged=is_averaged(unpack.dtype) and pages[plan.frames[0]].photometric != _PALETTE,
         axes=tuple(plan.axes), channels=tuple(plan.channels),
-        associated={key: _picture(pages, number, {}, {})
+        pages=len(pages),
+        associated={key: _picture(pages, number, {})
                     for key, number in plan.associated.items()})
 
 
@@ -143,19 +146,31 @@ def _sub_pages(tiff: TiffDirectories, pages: Sequence[Page]) -> dict[int, list[P
 
 
 def _check_tables(file: SourceFile, stored: Stored) -> None:
-    """Refuse a page that lists fewer tiles than it has: it would fail tile after tile."""
+    """
+    Refuse a page that cannot be what it says: it would fail slowly, tile by tile.
+
+    :raises TileSourceError: if it lists fewer tiles than it has, or one of them
+        is more than all the bytes of the file can become.
+    """
     page = stored.page
-    if page is None or page.tile is None:
-        return
-    if min(page.tile) < 1:
-        msg = f'Cannot read {file.path!r}: its tiles have no size'
+    assert page is not None  # it is a TIFF file
+    piece = page.tile or page.size._replace(height=min(page.rows_per_strip, page.size.height))
+    if min(piece) < 1:
+        msg = f'Cannot read {file.path!r}: its tiles or strips have no size'
         raise TileSourceError(msg)
     planes = page.samples if page.planar == 2 else 1
-    expected = -(-page.size.width // page.tile.width) * -(
-        -page.size.height // page.tile.height) * planes
-    if page.tile_count < expected:
+    expected = -(-page.size.width // piece.width) * -(-page.size.height // piece.height) * planes
+    if page.tile is not None and page.tile_count < expected:
         msg = f'Cannot read {file.path!r}: it lists {page.tile_count} of its {expected} tiles'
         raise TileSourceError(msg)
+    most = _MOST_OF_A_BYTE.get(page.compression)
+    needed = piece.width * piece.height * page.samples // planes * page.bits // 8
+    if most is not None and needed > most * file.identity.size:
+        empty = empty_tiles(file, stored)
+        if empty is None or not empty.all():
+            msg = (f'Cannot read {file.path!r}: a tile or strip of it is said to have {needed} '
+                   f'bytes, more than a file of {file.identity.size} bytes can hold')
+            raise TileSourceError(msg)
 
 
 def arrange(pages: Sequence[Page], sub_pages: Mapping[int, Sequence[Page | None]],
@@ -276,49 +291,26 @@ def _name_others(plan: Arrangement, pages: Sequence[Page], texts: Mapping[int, s
     plan.associated = dict(zip(unique_keys(names), numbers, strict=True))
 
 
-def _stacks(pages: Sequence[Page]) -> dict[int, tuple[int, int]]:
-    """
-    For tiled pages that libvips can open as one image: its first page and their number.
-    """
-    stacks: dict[int, tuple[int, int]] = {}
-    first = 0
-    for number in range(1, len(pages) + 1):
-        start = pages[first]
-        together = (number < len(pages) and pages[number].form == start.form
-                    and (number - first + 1) * start.size.height <= _MAX_STACK_ROWS)
-        if not together:
-            if number - first > 1 and start.tile is not None:
-                stacks.update(dict.fromkeys(range(first, number), (first, number - first)))
-            first = number
-    return stacks
-
-
 def _picture(pages: Sequence[Page], number: int,
-             levels: Mapping[int, tuple[Page, int, int | None]],
-             stacks: Mapping[int, tuple[int, int]]) -> Picture:
+             levels: Mapping[int, tuple[Page, int, int | None]]) -> Picture:
     """A frame or associated image with its levels."""
-    stored = {0: _stored(pages[number], number, None, stacks)}
+    alone = len(pages) > _MANY_PAGES
+    stored = {0: _stored(pages[number], number, None, alone)}
     for reduction, (page, owner, index) in sorted(levels.items()):
-        stored[reduction] = _stored(page, owner, index, stacks)
+        stored[reduction] = _stored(page, owner, index, alone)
     orientation = pages[number].orientation
     return Picture(stored, orientation if 1 <= orientation <= 8 else 1)
 
 
-def _stored(page: Page, number: int, sub_page: int | None,
-            stacks: Mapping[int, tuple[int, int]]) -> Stored:
-    """How to open a page, or a sub-IFD of it."""
-    tile = page.tile
-    kept_rows = 2 * tile.height if tile else 0
-    if sub_page is None and number in stacks:
-        first, count = stacks[number]
-        return Stored(
-            page.size, Opening((('page', first), ('n', count))),
-            page.size._replace(height=page.size.height * count),
-            (number - first) * page.size.height, random=True, kept_rows=kept_rows, page=page)
-    if number >= _FAR_PAGE:
-        opening = Opening(directory=page.offset)
-    elif sub_page is None:
-        opening = Opening((('page', number),))
-    else:
-        opening = Opening((('page', number), ('subifd', sub_page)))
-    return Stored(page.size, opening, random=tile is not None, kept_rows=kept_rows, page=page)
+def _stored(page: Page, number: int, sub_page: int | None, alone: bool) -> Stored:
+    """
+    How to open a page, or a sub-IFD of it.
+
+    :param number: of the page in the main chain.
+    :param sub_page: the number of the sub-IFD, None for the page itself.
+    :param alone: whether libvips is to see its directory only.
+    """
+    options = {'page': number} if sub_page is None else {'page': number, 'subifd': sub_page}
+    opening = Opening(directory=page.offset) if alone else Opening(tuple(options.items()))
+    return Stored(page.size, opening, random=page.tile is not None,
+                  kept_rows=2 * page.tile.height if page.tile else 0, page=page)

@@ -37,6 +37,8 @@ _TYPES = {
 }
 _INTEGERS = frozenset({1, 3, 4, 6, 8, 9, 13, 16, 17, 18})
 _RATIONALS = frozenset({5, 10})
+# The codes of the module struct for the integers.
+_CODES = {1: 'B', 3: 'H', 4: 'I', 6: 'b', 8: 'h', 9: 'i', 13: 'I', 16: 'Q', 17: 'q', 18: 'Q'}
 
 SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 DESCRIPTION, STRIP_OFFSETS, ORIENTATION, SAMPLES, ROWS_PER_STRIP = 270, 273, 274, 277, 278
@@ -123,12 +125,6 @@ class Page:
         entry = self.entries.get(TILE_OFFSETS if self.tile else STRIP_OFFSETS)
         return entry.values if entry else 0
 
-    @property
-    def form(self) -> tuple[object, ...]:
-        """What must agree for libvips to stack pages in one image."""
-        return (self.size, self.kind, self.photometric, self.planar, self.compression,
-                self.orientation, self.tile, self.rows_per_strip, len(self.sub_offsets))
-
 
 class TiffDirectories:
     """
@@ -155,6 +151,7 @@ class TiffDirectories:
         self._count = struct.Struct(self._order + ('Q' if self.big else 'H'))
         self._entry = struct.Struct(self._order + ('HHQ8s' if self.big else 'HHI4s'))
         self._pointer = struct.Struct(self._order + ('Q' if self.big else 'I'))
+        self._integers = {kind: struct.Struct(self._order + _CODES[kind]) for kind in _INTEGERS}
         self.first_offset_at = 8 if self.big else 4
         self._first: int = self._pointer.unpack_from(head, self.first_offset_at)[0]
 
@@ -221,11 +218,17 @@ class TiffDirectories:
 
     def _page(self, offset: int) -> tuple[Page, int]:
         """A page and the offset of the next one, 0 for none."""
-        entries, next_offset_at, next_offset = self._entries(offset)
+        block, entries, next_offset_at, next_offset = self._entries(offset)
 
         def first(tag: int, default: int) -> int:
             entry = entries.get(tag)
-            return default if entry is None else self._first_integer(entry, default)
+            if entry is None or entry.kind not in _INTEGERS or not entry.values:
+                return default
+            number = self._integers[entry.kind]
+            if 0 <= entry.offset - offset <= len(block) - number.size:
+                return int(number.unpack_from(block, entry.offset - offset)[0])
+            values = self.integers(entry._replace(values=1))
+            return values[0] if values else default
 
         size = Size(first(WIDTH, 0), first(HEIGHT, 0))
         if min(size) < 1:
@@ -239,11 +242,12 @@ class TiffDirectories:
             compression=first(COMPRESSION, 1), orientation=first(ORIENTATION, 1),
             subfile_type=first(SUBFILE_TYPE, 0), tile=tile,
             rows_per_strip=first(ROWS_PER_STRIP, size.height),
-            sub_offsets=tuple(self.integers(entries.get(SUB_IFDS), limit=256)), entries=entries)
+            sub_offsets=tuple(self.integers(entries.get(SUB_IFDS), limit=256))
+            if SUB_IFDS in entries else (), entries=entries)
         return page, next_offset
 
-    def _entries(self, offset: int) -> tuple[dict[int, Entry], int, int]:
-        """The entries of a directory, where its next-pointer is, and what that says."""
+    def _entries(self, offset: int) -> tuple[bytes, dict[int, Entry], int, int]:
+        """A directory as bytes, its entries, where its next-pointer is, and what that says."""
         block = self._read(offset, _READ_AHEAD)
         if len(block) < self._count.size:
             msg = f'its directory at {offset} lies beyond the end'
@@ -267,7 +271,7 @@ class TiffDirectories:
             at += self._entry.size
         tail = block[end:end + self._pointer.size]
         following = self._pointer.unpack(tail)[0] if len(tail) == self._pointer.size else 0
-        return entries, offset + end, following
+        return block, entries, offset + end, following
 
     def _dtype(self, kind: int) -> np.dtype[Any]:
         """The numpy dtype of a type of values, in the byte order of the file."""
@@ -303,11 +307,6 @@ class TiffDirectories:
             return []
         values = self.array(entry)
         return [] if values is None else [int(value) for value in values.tolist()]
-
-    def _first_integer(self, entry: Entry, default: int) -> int:
-        """The first value of an entry of integers."""
-        values = self.integers(entry._replace(values=min(entry.values, 1)))
-        return values[0] if values else default
 
     def number(self, entry: Entry | None) -> float | None:
         """The first value of an entry of numbers; None if there is none or its divisor is 0."""

@@ -26,6 +26,8 @@ from large_image_source_vips.reader import FileReader
 
 # A mutated file may be slow; what takes longer than this is taken to hang.
 _SECONDS = 60
+# What takes longer than this is kept, to find out why.
+_SLOW = 3
 _BATCH = 250
 
 
@@ -68,10 +70,11 @@ def seeds():
           photometric='minisblack', metadata={'axes': 'ZCYX', 'PhysicalSizeX': 0.5})
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer) as tiff:
-        tiff.write(pixels, tile=(32, 48), subifds=1, description='Aperio|AppMag = 40|MPP = 0.25',
+        tiff.write(pixels, tile=(32, 48), subifds=1, compression='deflate',
+                   description='Aperio|AppMag = 40|MPP = 0.25',
                    extratags=[(274, 'H', 1, 3, True)], **rgb)
-        tiff.write(pixels[::2, ::2], tile=(32, 48), **rgb)
-        tiff.write(pixels[::4, ::4], tile=(32, 48), **rgb)
+        tiff.write(pixels[::2, ::2], tile=(32, 48), compression='deflate', **rgb)
+        tiff.write(pixels[::4, ::4], tile=(32, 48), compression='deflate', **rgb)
     files['pyramid'] = buffer.getvalue()
     return files
 
@@ -172,6 +175,15 @@ def _child(seed, count, folder, pipe):
     pipe.send('done')
 
 
+def keep(folder, seed, why):
+    """Copy the file that is being looked at, or the one behind it, to where it can be studied."""
+    source = pathlib.Path(folder) / f'{seed}.bin'
+    kept = pathlib.Path(tempfile.gettempdir()) / f'fuzz_{why}_{seed}.bin'
+    if source.exists():
+        kept.write_bytes(source.read_bytes())
+    sys.stdout.write(f'{why}: {kept}\n')
+
+
 def main(total=20_000, first_seed=1):
     """Run many batches in child processes, and say what came of them."""
     context = multiprocessing.get_context('spawn')
@@ -191,16 +203,15 @@ def main(total=20_000, first_seed=1):
                     result = ours.recv() if ours.poll(_SECONDS) else 'hung'
                 except EOFError:
                     result = 'crashed'
-                slowest = max(slowest, time.monotonic() - asked)
+                seconds = time.monotonic() - asked
+                if seconds > max(slowest, _SLOW):
+                    keep(folder, seed, f'slow_{seconds:.0f}s')
+                slowest = max(slowest, seconds)
                 if result in counts:
                     counts[result] += 1
                 elif result != 'done':
                     problems += 1
-                    kept = pathlib.Path(tempfile.gettempdir()) / f'fuzz_{result}_{seed}.bin'
-                    source = pathlib.Path(folder) / f'{seed}.bin'
-                    if source.exists():
-                        kept.write_bytes(source.read_bytes())
-                    sys.stdout.write(f'{result}: {kept}\n')
+                    keep(folder, seed, result)
                     child.kill()
                     break
             child.join()

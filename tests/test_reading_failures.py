@@ -142,6 +142,29 @@ def test_a_page_that_lists_too_few_tiles_is_refused(tmp_path):
         FileReader(path)
 
 
+@pytest.mark.parametrize('compression', [None, 'lzw', 'deflate', 'packbits'])
+def test_a_small_file_that_claims_to_be_huge_is_refused(tmp_path, compression):
+    path = tmp_path / 'a.tif'
+    write_tiff(path, smooth_pixels(90, 130), compression, None)
+    with tifffile.TiffFile(path) as tiff:
+        tag = tiff.pages[0].tags[256]
+    assert tag.valuebytecount in {2, 4}
+    overwrite(path, tag.offset + 2, b'\4\0\1\0\0\0' + (1 << 28).to_bytes(4, 'little'))
+    with pytest.raises(TileSourceError, match='more than a file of'):
+        FileReader(path)
+
+
+@pytest.mark.parametrize('compression', [None, 'lzw', 'deflate', 'packbits'])
+@pytest.mark.parametrize('tile', [None, (1024, 1024)], ids=['strips', 'tiles'])
+def test_data_that_compress_as_well_as_can_be_are_read(tmp_path, compression, tile):
+    path = tmp_path / 'a.tif'
+    pixels = np.full((4000, 4000), 7, 'uint8')
+    tifffile.imwrite(path, pixels, photometric='minisblack', compression=compression, tile=tile,
+                     rowsperstrip=None if tile else 4000, metadata=None,
+                     compressionargs={'level': 9} if compression == 'deflate' else None)
+    np.testing.assert_array_equal(level(FileReader(path))[..., 0], pixels)
+
+
 @pytest.mark.parametrize('suffix', ['.png', '.jpg', '.webp', '.gif'])
 @pytest.mark.parametrize('share', [0.3, 0.6, 0.95])
 def test_cut_files_of_other_formats(tmp_path, suffix, share):

@@ -125,9 +125,12 @@ def test_a_pixel_has_one_value_whatever_it_is_read_with(tmp_path, kind):
             np.testing.assert_array_equal(part, whole[top:bottom, left:right])
 
 
-def test_a_large_jpeg_is_shrunk_on_load(tmp_path):
+@pytest.mark.parametrize('orientation', [1, 3, 6])
+def test_a_large_jpeg_is_shrunk_on_load(tmp_path, orientation):
+    exif = PIL.Image.Exif()
+    exif[274] = orientation
     pixels = smooth_pixels(1234, 4321)
-    PIL.Image.fromarray(pixels).save(tmp_path / 'a.jpg', quality=95)
+    PIL.Image.fromarray(pixels).save(tmp_path / 'a.jpg', quality=95, exif=exif)
     reader = FileReader(tmp_path / 'a.jpg')
     decoded = level(reader).astype(int)
     for reduction in range(5):

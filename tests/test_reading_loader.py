@@ -1,5 +1,6 @@
 """Which files are read, by which loader, and what is refused before libvips sees it."""
 
+import contextlib
 import os
 import pathlib
 import pickle
@@ -173,15 +174,33 @@ def test_no_loadable_suffix_of_libvips_is_missing():
 
 @pytest.mark.parametrize('missing', ['%PDF-1.4\n', 'SIMPLE  =                    T', 'v/1\x01'])
 def test_a_loader_that_libvips_lacks_is_named(tmp_path, missing, monkeypatch):
-    (tmp_path / 'a').write_text(missing)
     monkeypatch.setattr(loader, 'has_loader', lambda name: False)
-    descriptor = os.open(tmp_path / 'a', os.O_RDONLY)
-    try:
-        reason = loader._unknown(str(tmp_path / 'a'), descriptor)
-    finally:
-        os.close(descriptor)
+    reason = loader._unknown(str(tmp_path / 'a'), missing.encode())
     assert 'looks like' in reason
     assert 'install' in reason
+
+
+@needs('magickload')
+def test_image_magick_is_not_asked_about_what_others_read(tmp_path):
+    # A directory that libtiff refuses and ImageMagick would try.
+    make_tiff(tmp_path / 'a.tif')
+    data = bytearray((tmp_path / 'a.tif').read_bytes())
+    for place in range(4, 64):
+        damaged = bytearray(data)
+        damaged[place] ^= 0xff
+        (tmp_path / 'b.tif').write_bytes(damaged)
+        with contextlib.suppress(TileSourceError):
+            assert FileReader(tmp_path / 'b.tif')._file.loader.name != 'magickload'
+    (tmp_path / 'c.tga').write_bytes(bytes(18) + bytes(1000))
+    with pytest.raises(TileSourceError, match='no image format'):
+        FileReader(tmp_path / 'c.tga')
+
+
+@needs('magickload')
+def test_image_magick_reads_what_nothing_else_does(tmp_path):
+    pixels = random_pixels((30, 41, 3))
+    PIL.Image.fromarray(pixels).save(tmp_path / 'a.bmp')
+    np.testing.assert_array_equal(read(tmp_path / 'a.bmp')[..., :3], pixels)
 
 
 # The setting source_vips_loaders

@@ -56,7 +56,7 @@ def slide_bytes(pixels, label):
                 (picked(pixels, 3), None, 'Aperio Image thumbnail'),
                 (label, None, f'Aperio Image\nlabel {label.shape[1]}x{label.shape[0]}')):
             tiff.write(image, photometric='rgb', tile=tile, description=text, metadata=None,
-                       subfiletype=0 if tile else 1)
+                       compression='deflate', subfiletype=0 if tile else 1)
     return stream.getvalue()
 
 

@@ -16,13 +16,14 @@ import subprocess
 import sys
 import time
 
+import pytest
 import requests
 
 # How long a service may take to come up or to go, in seconds.  Generous: it is
 # waited out only where something is broken.
 _PATIENCE = 120
 _HERE = '127.0.0.1'
-_PASSWORD = 'correct horse'  # noqa: S105  (of a server that lives for a minute)
+_PASSWORD = 'correct horse'
 
 GIRDER_LINE = int(importlib.metadata.version('girder').partition('.')[0])
 
@@ -60,7 +61,8 @@ def wait_until(ready, what, process=None, log=None):
         if died or time.monotonic() > deadline:
             text = log.read_text(errors='replace')[-4000:] if log else ''
             reason = f'ended with {process.returncode}' if died else 'took too long'
-            raise RuntimeError(f'{what} {reason}\n{text}')
+            msg = f'{what} {reason}\n{text}'
+            raise RuntimeError(msg)
         time.sleep(0.05)
 
 
@@ -119,6 +121,16 @@ class Database(Service):
             program('secantusd-py'), '--host', _HERE, '--port', str(port), '--standalone',
             '--storage-path', ':memory:', '--cache-size', '128M', '--log-level', 'WARNING',
         ], lambda: _accepts(port))
+
+
+def redis_server(folder):
+    """A server of Redis, through which Girder 5 tells its web clients of events."""
+    port = free_port()
+    redis = Service(folder, 'redis', [
+        'redis-server', '--bind', _HERE, '--port', str(port), '--save', '', '--dir', str(folder),
+    ], lambda: _accepts(port))
+    redis.address = f'redis://{_HERE}:{port}'
+    return redis
 
 
 class Client:
@@ -219,11 +231,14 @@ class Girder(Service):
         self.port = free_port()
         self.site = f'http://{_HERE}:{self.port}'
         self.url = f'{self.site}/api/v1'
+        self.mongo = database.address
         self.database = f'{database.address}/{name}'
         self.environment = {
             'HOME': str(folder),
             'GIRDER_CONFIG': str(folder / 'girder.cfg'),
             'GIRDER_MONGO_URI': self.database,
+            # Girder 5 leaves imports to workers; this makes the server do them.
+            'GIRDER_WORKER_TASK_ALWAYS_EAGER': 'true',
             **{f'LARGE_IMAGE_{key.upper()}': json.dumps(value) for key, value in settings.items()},
         }
         # In the other modes Girder 5 starts anew whenever a source file changes.
@@ -255,6 +270,13 @@ class Girder(Service):
         """Where an upload is on disk."""
         sha = hashlib.sha512(data).hexdigest()
         return self.root / sha[:2] / sha[2:4] / sha
+
+    def new_gridfs(self, name):
+        """The id of a new assetstore in the database; a skipped test where there is none."""
+        if GIRDER_LINE >= 5:
+            pytest.skip('Girder 5 has no GridFS assetstores any more')
+        return self.admin.post(
+            'assetstore', type=GRIDFS, name=name, db=name, mongohost=self.mongo)['_id']
 
     def import_folder(self, source, folder):
         """Make the files below a folder on disk items of a folder in Girder."""
