@@ -12,8 +12,8 @@ EXTRAS = {
     # The libvips that pyvips brings along as a wheel.  Leave it out to use the
     # libvips of the system, which reads more formats.
     'binary': ['pyvips[binary]'],
-    # The releases of girder-large-image for Girder 3 need Girder below 5.
-    'girder': ['girder-large-image', 'girder<5'],
+    # Its releases need Girder 3, its pre-releases Girder 5; either will do.
+    'girder': ['girder-large-image>=1.35'],
     'demo': ['scikit-image', 'tqdm'],
     'docs': ['sphinx'],
     'test': [

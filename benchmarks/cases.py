@@ -26,6 +26,10 @@ from .figures import (
 # decode, reduce and compress in their own ways, in 8-bit values.
 CLOSE = 3.0
 
+# The same where levels are made smaller: the released package picks pixels, this
+# one averages them, so grain stays in the one and not in the other.
+PICKED = 8.0
+
 # Peak memory of the sink in MB, and its open files.
 SINK_MEMORY = 700
 SINK_FILES = 40
@@ -249,7 +253,7 @@ def levels_case(name: str, title: str, file: tuple[str, int], bound: Bound) -> C
     return Case(name, dict.fromkeys(('ours', 'bare', 'peer'), Run(
         'low_levels', {'levels': 4}, (file,))), (
         Ratio(title, 'peer', 'ours', bound), Ratio(title, 'ours', 'bare', Bound())),
-        (Same('ours', 'bare', CLOSE), Same('ours', 'peer', CLOSE)), rounds=3)
+        (Same('ours', 'bare', CLOSE), Same('ours', 'peer', PICKED)), rounds=3)
 
 
 def browsing(side: int) -> Case:
@@ -259,7 +263,7 @@ def browsing(side: int) -> Case:
         Ratio('browse: pyramid, flat tiles, flat strips, JPEG', 'peer', 'ours',
               Bound(3, at_least=True)),
         WorstStep('the worst step of it', 'ours', 'peer', Bound(1))),
-        (Same('ours', 'peer', CLOSE),), rounds=3)
+        (Same('ours', 'peer', PICKED),), rounds=3)
 
 
 def slides(count: int, width: int) -> Case:

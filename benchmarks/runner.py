@@ -110,7 +110,7 @@ class Runner:
                 worker.kill()
         if worker.returncode:
             last = '\n'.join(errors.strip().splitlines()[-12:])
-            msg = f'{who}, {run.task} {params} ended with {worker.returncode}:\n{last}'
+            msg = f'{who}, {run.task} {dict(run.params)} ended with {worker.returncode}:\n{last}'
             raise WorkerError(msg)
         report: dict[str, Any] = json.loads(out)
         if most_files:
