@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import itertools
+import pathlib
 import random
 
 import numpy as np
@@ -54,6 +55,16 @@ def test_a_thousand_tiles_for_eight_clients_at_once(girder, admin, folder):
 
     with concurrent.futures.ThreadPoolExecutor(CLIENTS) as pool:
         assert sum(pool.map(work, range(CLIENTS))) == 1000
+    check_open_files(girder)
+
+
+def check_open_files(girder):
+    """See that a server does not hold a file for every thread and variation there was."""
+    from large_image_source_vips.handles import MAX_HANDLES
+
+    descriptors = pathlib.Path(f'/proc/{girder.process.pid}/fd')
+    if descriptors.exists():
+        assert len(list(descriptors.iterdir())) < MAX_HANDLES + 100
 
 
 # The class itself, on the database and the files of the server
