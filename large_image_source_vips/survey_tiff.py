@@ -37,6 +37,9 @@ _ALWAYS_THERE = frozenset({1, 5, 7, 8, 32773, 32946})
 # How many bytes one byte becomes at most: a PackBits run has 128 bytes in 2,
 # an LZW code of 12 bits at most 4096 bytes, deflate 1032 to 1 (zlib's manual).
 _MOST_OF_A_BYTE = {1: 1, 5: 2731, 8: 1033, 32773: 64, 32946: 1033}
+# What may be claimed beyond that: a file that was cut is to open, and to fail
+# where it was cut.
+_CLAIMED_BYTES = 1 << 30
 # Forms that libvips does not read, at least up to 8.18.
 _NOT_READ: dict[str, Callable[[Page], bool]] = {
     'samples of more than 32 bits, such as 64-bit floats': lambda page: page.bits > 32,
@@ -165,7 +168,7 @@ def _check_tables(file: SourceFile, stored: Stored) -> None:
         raise TileSourceError(msg)
     most = _MOST_OF_A_BYTE.get(page.compression)
     needed = piece.width * piece.height * page.samples // planes * page.bits // 8
-    if most is not None and needed > most * file.identity.size:
+    if most is not None and needed > most * file.identity.size + _CLAIMED_BYTES:
         empty = empty_tiles(file, stored)
         if empty is None or not empty.all():
             msg = (f'Cannot read {file.path!r}: a tile or strip of it is said to have {needed} '
