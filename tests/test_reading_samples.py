@@ -72,7 +72,10 @@ def test_few_bits_fill_the_range(tmp_path, bits):
     # As Pillow has it: the largest sample is 255.
     pixels = random_pixels((50, 61)) % (1 << bits)
     path = tmp_path / 'a.tif'
-    tifffile.imwrite(path, pixels, photometric='minisblack', bitspersample=bits)
+    try:
+        tifffile.imwrite(path, pixels, photometric='minisblack', bitspersample=bits)
+    except NotImplementedError as exc:
+        pytest.skip(f'this imagecodecs does not pack samples of {bits} bits: {exc}')
     expected = pixels * (255 // ((1 << bits) - 1))
     np.testing.assert_array_equal(read(path)[..., 0], expected)
 
