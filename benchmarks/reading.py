@@ -53,6 +53,19 @@ def numpy_tile(source: Any, column: int, row: int, level: int, frame: int = 0) -
     return tile
 
 
+def keep_few_tiles() -> None:
+    """
+    Keep large_image's own cache of tiles small.
+
+    It then is full after the first tiles, as that of a server is after a while,
+    and a tile takes the memory of one that is let go.
+    """
+    import large_image
+
+    # The cache gets that part of the memory.
+    large_image.config.setConfig('cache_python_memory_portion', 1024)
+
+
 def decoded(tile: bytes | Pixels) -> Pixels:
     """The pixels of a tile, encoded or not, as an array (rows, cols, bands)."""
     if isinstance(tile, np.ndarray):
@@ -71,6 +84,7 @@ def tile_reader(contender: str, path: str, encoded: bool) -> TileReader:
     """
     if contender == 'bare':
         return bare_tile_reader(path)
+    keep_few_tiles()
     source = open_source(contender, path)
     level = source.levels - 1
     if encoded:
@@ -353,10 +367,7 @@ def many_slides(contender: str, path: str, others: list[str]) -> Outcome:
     :param path: the first slide.
     :param others: the other ones.
     """
-    import large_image
-
-    # The cache gets that part of the memory.
-    large_image.config.setConfig('cache_python_memory_portion', 1024)
+    keep_few_tiles()
     outcome = Outcome()
     names = [path, *others]
     kept = []

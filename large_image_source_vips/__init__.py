@@ -141,6 +141,10 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
         :raises TileSourceError: if the file cannot be read as an image.
         """
         super().__init__(path, **kwargs)
+        # The base class' viewer for notebooks refers back to the source; a cycle
+        # would keep what a discarded source holds until the garbage collector
+        # happens to run.
+        self._map._ts = weakref.proxy(self)
         self.tileWidth = self.tileHeight = TILE_SIZE
         self._store: PixelStore = self._open_store(self._getLargeImagePath())
 
@@ -149,10 +153,6 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
         if _is_new(path):
             # Read by the base class, which then refuses to pickle.
             self._unpickleable = True
-            # The base class' viewer for notebooks refers back to the source; a
-            # cycle would keep a discarded image until the garbage collector
-            # happens to run.
-            self._map._ts = weakref.proxy(self)
             return _canvases.setdefault(path, Canvas())
         self._refuse_ignored_name(path)
         reader = FileReader(path, self._default_loaders)

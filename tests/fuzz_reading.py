@@ -7,6 +7,7 @@ or leave descriptors open.  The work is done in child processes, so that a
 crash of one shows, with the file that caused it.
 """
 
+import gc
 import io
 import json
 import multiprocessing
@@ -162,6 +163,8 @@ def run_batch(seed, count, folder, report):
         path.write_bytes(mutate(files[int(rng.integers(0, len(files)))], files, rng))
         report(look(path))
     path.unlink()
+    # What an exception's traceback refers to in a circle.
+    gc.collect()
     if before is not None and len(os.listdir('/proc/self/fd')) > before + 4:
         msg = f'descriptors were left open: {os.listdir("/proc/self/fd")}'
         raise AssertionError(msg)
