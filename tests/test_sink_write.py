@@ -579,14 +579,16 @@ def test_an_interrupted_process_leaves_the_old_file(tmp_path, number):
             for y in range(0, 8192, 1024):
                 sink.addTile(tile, x, y)
         def progress(fraction):
-            if 0 < fraction < 0.5:
+            if 0 < fraction < 1:
                 print('writing', flush=True)
+                # Not past this before the signal has come.
+                sys.stdin.readline()
         sink.write(sys.argv[1], progress=progress)
         print('done', flush=True)
     """
     process = subprocess.Popen(
         [sys.executable, '-c', textwrap.dedent(script), str(tmp_path / 'a.tif')],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == 'writing\n'
     process.send_signal(number)
     output, errors = process.communicate()
