@@ -570,9 +570,11 @@ def test_a_spool_that_cannot_grow_leaves_the_image_as_it_was():
 def test_an_interrupted_process_leaves_the_old_file(tmp_path, number):
     (tmp_path / 'a.tif').write_bytes(b'old')
     script = """
-        import sys
+        import signal, sys
         import numpy as np
         import large_image_source_vips
+        # A process in the background of a shell is started without it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         sink = large_image_source_vips.new()
         tile = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), dtype=np.uint8)
         for x in range(0, 12288, 1024):
