@@ -136,7 +136,7 @@ def sink_cases() -> list[Case]:
             'ours': Run('stitch', {'count': 10000}),
             # 10 % of 256 is 25.6.
             'ours shifted': Run('stitch', {'count': 10000, 'step': 230, 'offset': -37}),
-        }, (Ratio('10,000 tiles, shifted by 37 and overlapping, against aligned ones',
+        }, (Ratio('10,000 tiles, shifted by -37, overlapping, against aligned ones',
                   'ours shifted', 'ours', Bound(2)),), rounds=3),
         many_tiles(40000),
         many_tiles(100000),
