@@ -11,16 +11,23 @@ from __future__ import annotations
 import os
 import uuid
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as _distribution_version
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from large_image import config
 from large_image.cache_util import LruCacheMetaclass, methodcache, strhash
-from large_image.constants import NEW_IMAGE_PATH_FLAG, TILE_FORMAT_NUMPY, SourcePriority
+from large_image.constants import (
+    NEW_IMAGE_PATH_FLAG,
+    TILE_FORMAT_IMAGE,
+    TILE_FORMAT_NUMPY,
+    SourcePriority,
+)
 from large_image.exceptions import TileGeneralError
 from large_image.tilesource import FileTileSource
+from large_image.tilesource.tileiterator import TileIterator
 from large_image.tilesource.utilities import JSONDict, _encodeImageBinary, _imageToPIL
 
 from . import loader
@@ -30,6 +37,7 @@ from .formats import format_of
 from .geometry import Rect, Size
 from .output import TILE_SIZE, fit_edge
 from .reader import FileReader
+from .walk import Key, Walk, handed_over, tiles_under
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,11 +101,12 @@ class _StoreSize:
             raise AttributeError(msg)
 
 
-def _level_count(store: PixelStore) -> int:
-    """How often the image is halved until it fits into one tile, plus one; 0 if empty."""
-    if not all(store.size):
+@lru_cache(maxsize=1024)
+def _level_count(size: Size) -> int:
+    """How often an image is halved until it fits into one tile, plus one; 0 if empty."""
+    if not all(size):
         return 0
-    return 1 + max(0, (max(store.size) - 1) // TILE_SIZE).bit_length()
+    return 1 + max(0, (max(size) - 1) // TILE_SIZE).bit_length()
 
 
 class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclass):
@@ -126,7 +135,7 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
 
     sizeX = _StoreSize(lambda store: store.size.width)
     sizeY = _StoreSize(lambda store: store.size.height)
-    levels = _StoreSize(_level_count)
+    levels = _StoreSize(lambda store: _level_count(store.size))
 
     def __init__(self, path: str | os.PathLike[str], **kwargs: Any) -> None:
         """
@@ -277,15 +286,46 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
         :raises TileSourceXYZRangeError: if there is no such tile.
         :raises TileSourceError: if the tile cannot be decoded.
         """
-        store = self._store
         frame = self._getFrame(frame)
-        self._xyzInRange(x, y, z, frame, store.frame_count)
-        reduction = self.levels - 1 - z
-        size = store.size.reduced(reduction)
-        place = Rect(x * TILE_SIZE, y * TILE_SIZE, TILE_SIZE, TILE_SIZE)
-        pixels = store.read(frame, reduction, place.clipped(Rect(0, 0, *size)))
+        self._xyzInRange(x, y, z, frame, self._store.frame_count)
+        key = Key(x, y, z)
+        pixels = handed_over(self, frame, key)
+        if pixels is None:
+            pixels = self._read_tile(frame, key)
         return self._outputTile(
             pixels, TILE_FORMAT_NUMPY, x, y, z, pilImageAllowed, numpyAllowed, frame=frame)
+
+    def _read_tile(self, frame: int, key: Key) -> np.ndarray[Any, Any]:
+        """The pixels of a tile, cut at the edge of the image."""
+        reduction = self.levels - 1 - key.z
+        place = Rect(key.x * TILE_SIZE, key.y * TILE_SIZE, TILE_SIZE, TILE_SIZE)
+        inside = place.clipped(Rect(0, 0, *self._store.size.reduced(reduction)))
+        return self._store.read(frame, reduction, inside)
+
+    def getRegion(self, format: Any = (TILE_FORMAT_IMAGE,), **kwargs: Any) -> Any:
+        """As the base class describes; tiles are decoded by several threads."""
+        return super().getRegion.__func__(self._walk(kwargs), format, **kwargs)
+
+    def tileIterator(self, format: Any = (TILE_FORMAT_NUMPY,), resample: Any = True,
+                     **kwargs: Any) -> Any:
+        """As the base class describes; the tiles to come are decoded ahead."""
+        return TileIterator(self._walk(kwargs), format=format, resample=resample, **kwargs)
+
+    def _walk(self, kwargs: dict[str, Any]) -> Any:
+        """
+        This source, for one who takes its tiles in order.
+
+        :param kwargs: those of ``tileIterator``.
+        """
+        if isinstance(self._store, Canvas):
+            # Its blocks are not encoded, so nothing is gained.
+            return self
+
+        def order() -> Iterator[Key]:
+            for tile in TileIterator(self, **kwargs):
+                yield from tiles_under(tile, TILE_SIZE)
+
+        return Walk(self, self._getFrame(kwargs.get('frame')), self._read_tile, order)
 
     def _outputTile(self, tile: np.ndarray[Any, Any], tileEncoding: str, x: int, y: int, z: int,
                     pilImageAllowed: bool = False, numpyAllowed: bool | str = False,

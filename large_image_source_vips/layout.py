@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,7 @@ class Picture:
     levels: Mapping[int, Stored]
     orientation: int = 1
 
-    @property
+    @cached_property
     def size(self) -> Size:
         """In full-resolution pixels, oriented."""
         return oriented(self.levels[0].size, self.orientation)
@@ -122,7 +123,7 @@ class Layout:
     associated: Mapping[str, Picture] = field(default_factory=dict)
     pages: int = 0
 
-    @property
+    @cached_property
     def size(self) -> Size:
         """The size of every frame in full-resolution pixels."""
         return self.frames[0].size

@@ -73,10 +73,10 @@ class Levels:
         :returns: an array (rect.height, rect.width, bands), perhaps read-only.
         :raises TileSourceError: if they cannot be had.
         """
-        nearest = max(stored for stored in picture.levels if stored <= reduction)
+        if reduction in picture.levels:
+            return self._read_stored(picture, reduction, rect)
+        nearest = max(stored for stored in picture.levels if stored < reduction)
         halvings = reduction - nearest
-        if not halvings:
-            return self._read_stored(picture, nearest, rect)
         if halvings <= _DIRECT:
             return self._reduced(
                 lambda part: self._read_stored(picture, nearest, part),
@@ -125,6 +125,10 @@ class Levels:
         column and row are repeated.
         """
         stored = picture.levels[reduction]
+        if picture.orientation == 1 and rect.right <= stored.size.width \
+                and rect.bottom <= stored.size.height:
+            # Nearly every tile there is.
+            return self._fetch(stored, rect)
         size = oriented(stored.size, picture.orientation)
         inside = _within(rect, size)
         pixels = orient(
