@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,13 +26,61 @@ from .layout import Opening, Stored
 from .loader import Identity, Loader, why_not_decoded
 from .source_file import SourceFile
 from .tiff import TiffDirectories, TiffFormatError
+from .unpack import Unpacker
 
+# The first row, and rows: valid until the next ones are asked for.
 Rows = tuple[int, npt.NDArray[Any]]
 
-# The bytes that one fetch takes, about.
-_CHUNK_BYTES = 8 << 20
+# The bytes that one fetch takes, at most, if it is of more than 8 rows: larger
+# pieces of memory come fresh from the system each time, which takes longer than
+# decoding what goes into them.
+_PIECE_BYTES = 120_000
+# The bytes of rows that are handed out together, about: they stay in the cache of
+# a processor until they have been used.
+_CHUNK_BYTES = 1 << 20
 # Rows come in multiples of this many, for those who make them smaller.
 _ROWS = 8
+# The bytes of pixels in the strips that are decoded together, at least; it takes
+# some milliseconds to open them.
+_BAND_BYTES = 4 << 20
+
+
+class Band(NamedTuple):
+    """
+    Rows that are decoded on their own.
+
+    :param top: the first row, a multiple of 8.
+    :param bottom: the row behind the last.
+    :param strips: the first strip and the one behind the last; None where the
+        rows are all there are.
+    """
+
+    top: int
+    bottom: int
+    strips: tuple[int, int] | None = None
+
+
+def bands(stored: Stored) -> list[Band]:
+    """
+    The parts of an image that can be decoded one without the other.
+
+    The strips of a TIFF page can, in groups; everything else is one part.
+
+    :param stored: a picture that is not read at random.
+    """
+    page, height = stored.page, stored.opened_size.height
+    if page is None or stored.opened is not None or stored.opening.attached \
+            or stored.opening.strips or not page.has_whole_strips:
+        return [Band(0, height)]
+    rows = page.rows_per_strip
+    row_bytes = max(1, stored.size.width * page.samples * page.bits // 8)
+    unit = _ROWS // math.gcd(_ROWS, rows)
+    each = unit * -(-_BAND_BYTES // (unit * rows * row_bytes))
+    total = -(-height // rows)
+    if each >= total:
+        return [Band(0, height)]
+    return [Band(first * rows, min((first + each) * rows, height),
+                 (first, min(first + each, total))) for first in range(0, total, each)]
 
 
 def why(stored: Stored, error: pyvips.Error) -> str:
@@ -55,24 +104,35 @@ def empty_tiles(file: SourceFile, stored: Stored) -> npt.NDArray[np.bool_] | Non
             raise TileSourceError(msg) from exc
 
 
-def decode(file: SourceFile, stored: Stored) -> Iterator[Rows]:
-    """
-    All pixels of the image that a picture is in.
+def unpacker_of(file: SourceFile, stored: Stored) -> Unpacker:
+    """What becomes of the samples of a picture."""
+    return file.handle(stored).unpacker if stored.random else _handle(file, stored).unpacker
 
+
+def decode(file: SourceFile, stored: Stored, band: Band | None = None) -> Iterator[Rows]:
+    """
+    The pixels of the image that a picture is in.
+
+    :param band: one of ``bands(stored)``; None for all rows.
     :returns: the first row and the rows, in multiples of 8 but for the last.
+        An array is filled anew when the next one is asked for.
     :raises TileSourceError: if they cannot be decoded.
     """
-    handle = _handle(file, stored)
     if must_decode_elsewhere(file.loader.name):
-        unpack = handle.unpacker
-        del handle
-        size = stored.opened_size
-        yield from decode_elsewhere((file.path, file.identity, file.loader, stored),
-                                    (size.width, unpack.bands), unpack.dtype, size.height)
-        return
+        unpack, size = unpacker_of(file, stored), stored.opened_size
+        return decode_elsewhere((file.path, file.identity, file.loader, stored),
+                                (size.width, unpack.bands), unpack.dtype, size.height)
     empty = empty_tiles(file, stored)
-    yield from (_rows(stored, handle) if empty is None
-                else _aligned(_around_empty_strips(file, stored, handle, empty)))
+    strips = band.strips if band else None
+    if empty is not None:
+        first, end = strips or (0, empty.size)
+        return _aligned(_around_empty_strips(file, stored, empty, first, end))
+    if band is None or strips is None:
+        # Such an iterator may wait for long; it does not hold the file, which
+        # could not be let go of then.
+        return _rows(stored, _handle(file, stored))
+    part = _strips(stored, *strips)
+    return _rows(part, _handle(file, part), band.top)
 
 
 def decode_anew(path: str, identity: Identity, loader: Loader, stored: Stored) -> Iterator[Rows]:
@@ -90,17 +150,30 @@ def _handle(file: SourceFile, stored: Stored) -> Handle:
     return Handle(image)
 
 
-def _rows(stored: Stored, handle: Handle) -> Iterator[Rows]:
-    """All pixels of an open image."""
-    size = stored.opened_size
-    row_bytes = max(1, size.width * handle.unpacker.raw_pixel_bytes)
-    step = max(_ROWS, _CHUNK_BYTES // row_bytes // _ROWS * _ROWS)
-    for top in range(0, size.height, step):
-        rect = Rect(0, top, size.width, min(step, size.height - top))
-        try:
-            yield top, handle.fetch(rect)
-        except pyvips.Error as exc:
-            raise TileSourceError(why(stored, exc)) from exc
+def _rows(stored: Stored, handle: Handle, first: int = 0) -> Iterator[Rows]:
+    """
+    All pixels of an open image, in one array that is filled again and again.
+
+    :param first: the number of its first row.
+    """
+    size, unpack = stored.opened_size, handle.unpacker
+    row_bytes = max(1, size.width * unpack.raw_pixel_bytes)
+    step = max(_ROWS, _PIECE_BYTES // row_bytes // _ROWS * _ROWS)
+    columns = max(1, min(size.width, _PIECE_BYTES // (_ROWS * unpack.raw_pixel_bytes)))
+    together = step * max(1, _CHUNK_BYTES // (step * row_bytes))
+    shape = min(together, size.height), size.width, unpack.bands
+    buffer = np.empty(shape, unpack.dtype)
+    for start in range(0, size.height, together):
+        end = min(start + together, size.height)
+        for top in range(start, end, step):
+            for left in range(0, size.width, columns):
+                rect = Rect(left, top, min(columns, size.width - left), min(step, end - top))
+                try:
+                    piece = handle.fetch(rect)
+                except pyvips.Error as exc:
+                    raise TileSourceError(why(stored, exc)) from exc
+                buffer[top - start:top - start + rect.height, left:rect.right] = piece
+        yield first + start, buffer[:end - start]
 
 
 def _aligned(pieces: Iterator[Rows]) -> Iterator[Rows]:
@@ -112,27 +185,34 @@ def _aligned(pieces: Iterator[Rows]) -> Iterator[Rows]:
         whole = rows.shape[0] // _ROWS * _ROWS
         if whole:
             yield top, rows[:whole]
-        kept_top, kept = top + whole, rows[whole:] if whole < rows.shape[0] else None
+        kept_top, kept = top + whole, rows[whole:].copy() if whole < rows.shape[0] else None
     if kept is not None:
         yield kept_top, kept
 
 
-def _around_empty_strips(file: SourceFile, stored: Stored, handle: Handle,
-                         empty: npt.NDArray[np.bool_]) -> Iterator[Rows]:
-    """All pixels of a picture some strips of which are declared empty: those are blank."""
-    page, unpack = stored.page, handle.unpacker
+def _strips(stored: Stored, first: int, end: int) -> Stored:
+    """Some strips of a picture as a picture of its own."""
+    page = stored.page
+    assert page is not None  # else there are no strips
+    rows = min(end * page.rows_per_strip, stored.size.height) - first * page.rows_per_strip
+    return dataclasses.replace(
+        stored, size=stored.size._replace(height=rows),
+        opening=Opening(directory=page.offset, strips=(first, end)))
+
+
+def _around_empty_strips(file: SourceFile, stored: Stored, empty: npt.NDArray[np.bool_],
+                         begin: int, stop: int) -> Iterator[Rows]:
+    """The pixels of some strips, those that are declared empty blank."""
+    page, unpack = stored.page, _handle(file, stored).unpacker
     assert page is not None  # else no strip is known to be empty
     height, rows_each = stored.size.height, page.rows_per_strip
-    edges = np.flatnonzero(np.diff(empty)) + 1
-    for first, end in itertools.pairwise([0, *edges.tolist(), empty.size]):
+    edges = begin + 1 + np.flatnonzero(np.diff(empty[begin:stop]))
+    for first, end in itertools.pairwise([begin, *edges.tolist(), stop]):
         top, bottom = first * rows_each, min(end * rows_each, height)
         if top >= bottom:
             return
         if empty[first]:
             yield top, np.zeros((bottom - top, stored.size.width, unpack.bands), unpack.dtype)
             continue
-        part = dataclasses.replace(
-            stored, size=stored.size._replace(height=bottom - top),
-            opening=Opening(directory=page.offset, strips=(first, end)))
-        for row, rows in _rows(part, _handle(file, part)):
-            yield top + row, rows
+        part = _strips(stored, first, end)
+        yield from _rows(part, _handle(file, part), top)

@@ -23,6 +23,11 @@ class Size(NamedTuple):
     width: int
     height: int
 
+    @property
+    def area(self) -> int:
+        """How many pixels there are."""
+        return self.width * self.height
+
     def reduced(self, reduction: int) -> Size:
         """
         The size of this image at a reduction.

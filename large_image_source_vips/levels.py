@@ -5,9 +5,9 @@ A reduction that the file stores is read; one that it lacks comes of the nearest
 larger one that it stores:
 
 * at most 4 times smaller: from the stored pixels under the rectangle;
-* 8 times smaller: a plane, made in one pass over the stored level, by as many
-  threads as there are processors;
-* beyond: a plane, made of the plane twice its size.
+* beyond: a plane, made of the plane twice its size; the first of them, 4 times
+  smaller, in one pass over the stored level, by as many threads as there are
+  processors.  Once it is there it serves rectangles, too: its pixels are the same.
 
 Which way a level is made depends on the level alone, so a pixel has one value,
 whatever rectangle it is read with.
@@ -19,8 +19,7 @@ an image brighter.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -29,26 +28,33 @@ import numpy.typing as npt
 import pyvips
 from large_image.exceptions import TileSourceError
 
-from .decoding import decode, empty_tiles, why
+from .decoded import WORKERS, Decoded
+from .decoding import Band, bands, decode, empty_tiles, unpacker_of, why
+from .elsewhere import must_decode_elsewhere
 from .geometry import Rect, Size
 from .handles import Handle
 from .layout import Layout, Picture, Stored, oriented
-from .planes import PlaneWriter, planes
+from .planes import MAX_PLANE_MEMORY, Plane, planes
 from .raster import orient, reduce_pixels, stored_rect
 from .source_file import SourceFile
 
 Array = npt.NDArray[Any]
 
-# Up to this many halvings are computed for each tile, from 16 stored ones.
+# Up to this many halvings are computed for each tile, from 16 stored ones; so many
+# has the first plane.
 _DIRECT = 2
-# The halvings of the first plane.
-_PLANE = 3
-# The stored pixels that the pass for a plane reads at a time.
-_BLOCK_COLS, _BLOCK_ROWS = 2048, 512
+# The stored pixels that a pass reads at a time, about.
+_BLOCK = Size(1024, 512)
+# The rows of a plane that are made together of the one twice its size: little enough
+# for the caches of a processor.
+_HALVED_ROWS = 32
 # A picture that is decoded whole and takes more bytes than this is not kept
 # when only a small level of it is wanted.
 _MAX_KEPT = 2 << 30
-_WORKERS = min(4, os.cpu_count() or 1)
+# The decoder of a smaller picture does not wait where it was stopped, but goes on to
+# the end: it would hold a file open.
+_MIN_STOPPED = 64 << 20
+
 
 class Levels:
     """
@@ -74,16 +80,21 @@ class Levels:
         :raises TileSourceError: if they cannot be had.
         """
         if reduction in picture.levels:
-            return self._read_stored(picture, reduction, rect)
+            pixels = self._read_stored(picture, reduction, rect)
+            # A view would keep the whole picture for as long as the tile is kept.
+            whole = rect.width * rect.height == picture.size.reduced(reduction).area
+            return pixels if whole or picture.levels[reduction].random else pixels.copy()
         nearest = max(stored for stored in picture.levels if stored < reduction)
         halvings = reduction - nearest
+        if halvings == _DIRECT:
+            made = planes.peek(self._file.serial, self._plane_key(picture, reduction))
+            if made is not None:
+                return _cut(made.pixels, rect)
         if halvings <= _DIRECT:
             return self._reduced(
                 lambda part: self._read_stored(picture, nearest, part),
                 picture.size.reduced(nearest), rect, 1 << halvings)
-        plane = self._plane(picture, nearest, reduction)
-        part: Array = plane[rect.top:rect.bottom, rect.left:rect.right].copy()
-        return part
+        return _cut(self._plane(picture, nearest, reduction).pixels, rect)
 
     def read_whole(self, picture: Picture, longest: int) -> Array:
         """
@@ -103,11 +114,16 @@ class Levels:
         """
         stored, size = picture.levels[0], picture.size
         if not stored.random and picture.orientation == 1:
-            return self._decoded(stored)[stored.top:stored.top + size.height]
-        bands = (Rect(0, top, size.width, min(_BLOCK_ROWS, size.height - top))
-                 for top in range(0, size.height, _BLOCK_ROWS))
-        return planes.get(self._file.serial, (stored.opening, stored.top, 0), lambda: _gather(
-            size, ((band.top, self._read_stored(picture, 0, band)) for band in bands)))
+            return self._decoded_rows(stored, 0, size.height)
+
+        def make() -> Plane:
+            plane = self._new_plane(size, stored)
+            for top in range(0, size.height, _BLOCK.height):
+                rect = Rect(0, top, size.width, min(_BLOCK.height, size.height - top))
+                plane.put(top, self._read_stored(picture, 0, rect))
+            return plane.finish()
+
+        return planes.get(self._file.serial, self._plane_key(picture, 0), make).pixels
 
     def _reduced(self, read: Callable[[Rect], Array], size: Size, rect: Rect,
                  factor: int) -> Array:
@@ -143,11 +159,8 @@ class Levels:
     def _fetch(self, stored: Stored, rect: Rect) -> Array:
         """A rectangle of a stored picture, as it is stored."""
         if not stored.random:
-            plane = self._decoded(stored)
-            top = stored.top + rect.top
-            part = plane[top:top + rect.height, rect.left:rect.right]
-            # A view would keep the whole plane for as long as the tile is kept.
-            return part if part.size == plane.size else part.copy()
+            rows = self._decoded_rows(stored, rect.top, rect.bottom)
+            return rows[:, rect.left:rect.right]
         place = rect.moved(0, stored.top)
         try:
             return self._file.handle(stored).fetch(place)
@@ -193,76 +206,132 @@ class Levels:
 
     # Whole pictures
 
-    def _decoded(self, stored: Stored) -> Array:
-        """A picture of a format that is decoded whole."""
-        def make() -> PlaneWriter:
-            return _gather(stored.opened_size, decode(self._file, stored))
+    def _decoded_rows(self, stored: Stored, top: int, bottom: int) -> Array:
+        """Rows of a picture of a format that cannot be read at random, as a view."""
+        def make() -> Decoded:
+            plane = self._new_plane(stored.opened_size, stored)
+            return Decoded(plane, bands(stored), stops=(
+                plane.nbytes > _MIN_STOPPED and stored.page is None and
+                not must_decode_elsewhere(self._file.loader.name)))
 
-        return planes.get(self._file.serial, stored.opening, make)
+        decoded = planes.get(self._file.serial, stored.opening, make)
+        return decoded.rows(stored.top + top, stored.top + bottom,
+                            lambda band: decode(self._file, stored, band))
+
+    def _new_plane(self, size: Size, stored: Stored) -> Plane:
+        """An empty plane for the samples of a stored picture."""
+        unpack = unpacker_of(self._file, stored)
+        return Plane((size.height, size.width, unpack.bands), unpack.dtype)
 
     # What is not stored
 
-    def _plane(self, picture: Picture, nearest: int, reduction: int) -> Array:
+    def _plane_key(self, picture: Picture, reduction: int) -> tuple[Any, ...]:
+        """What tells a plane of this file from others."""
+        first = picture.levels[0]
+        return first.opening, first.top, reduction
+
+    def _plane(self, picture: Picture, nearest: int, reduction: int) -> Plane:
         """
         A whole level that the file lacks.
 
         :param nearest: the stored reduction that it is made of.
-        :param reduction: at least 3 more than that.
+        :param reduction: at least 2 more than that.
         """
-        first = picture.levels[0]
-
-        def make() -> PlaneWriter:
-            if reduction - nearest > _PLANE:
-                pieces = iter([(0, reduce_pixels(
-                    self._plane(picture, nearest, reduction - 1), 2, self._layout.averaged))])
+        def make() -> Plane:
+            plane = self._new_plane(picture.size.reduced(reduction), picture.levels[nearest])
+            if reduction - nearest > _DIRECT:
+                self._halve(self._plane(picture, nearest, reduction - 1).pixels, plane)
             else:
-                pieces = self._pass_over(picture, nearest)
-            return _gather(picture.size.reduced(reduction), pieces)
+                self._pass_over(picture, nearest, plane)
+            return plane.finish()
 
-        return planes.get(self._file.serial, (first.opening, first.top, reduction), make)
+        return planes.get(self._file.serial, self._plane_key(picture, reduction), make)
 
-    def _pass_over(self, picture: Picture, nearest: int) -> Iterator[tuple[int, Array]]:
-        """A stored level made 8 times smaller: the first row and the rows, from top to bottom."""
-        stored = picture.levels[nearest]
-        factor = 1 << _PLANE
-        if self._is_too_large_to_keep(picture, stored):
-            for top, rows in decode(self._file, stored):
-                yield top // factor, reduce_pixels(rows, factor, self._layout.averaged)
-            return
-        size = picture.size.reduced(nearest)
-        bands = [Rect(0, top, size.width, min(_BLOCK_ROWS, size.height - top))
-                 for top in range(0, size.height, _BLOCK_ROWS)]
+    def _halve(self, larger: Array, plane: Plane) -> None:
+        """Fill a plane with the means of a larger one."""
+        rows = 2 * _HALVED_ROWS
 
-        def work(band: Rect) -> tuple[int, Array]:
-            blocks = [Rect(left, band.top, min(_BLOCK_COLS, size.width - left), band.height)
-                      for left in range(0, size.width, _BLOCK_COLS)]
-            return band.top // factor, np.concatenate([
-                reduce_pixels(self._read_stored(picture, nearest, block), factor,
-                              self._layout.averaged) for block in blocks], axis=1)
+        def work(top: int) -> None:
+            plane.put(top // 2, reduce_pixels(larger[top:top + rows], 2, self._layout.averaged))
 
-        if not stored.random or len(bands) < _WORKERS:
-            yield from map(work, bands)
-            return
-        with ThreadPoolExecutor(_WORKERS) as workers:
-            yield from workers.map(work, bands)
+        _side_by_side(work, range(0, larger.shape[0], rows))
 
-    def _is_too_large_to_keep(self, picture: Picture, stored: Stored) -> bool:
-        """Whether a picture that is decoded whole is so large that a pass does not keep it."""
+    def _pass_over(self, picture: Picture, nearest: int, plane: Plane) -> None:
+        """Fill a plane with the means of a stored level."""
+        stored, averaged = picture.levels[nearest], self._layout.averaged
+        factor = 1 << _DIRECT
+
+        def stream(band: Band) -> None:
+            for top, rows in decode(self._file, stored, band):
+                plane.put(top // factor, reduce_pixels(rows, factor, averaged))
+
+        def read(blocks: list[Rect]) -> None:
+            for block in blocks:
+                plane.put(block.top // factor, reduce_pixels(
+                    self._read_stored(picture, nearest, block), factor, averaged),
+                    block.left // factor)
+
+        # The stored level is so many times larger.
+        size = plane.nbytes * factor * factor
+        if self._is_only_passed_over(picture, stored, size):
+            _side_by_side(stream, bands(stored))
+        else:
+            _side_by_side(read, _rows_of_blocks(picture.size.reduced(nearest), stored))
+
+    def _is_only_passed_over(self, picture: Picture, stored: Stored, size: int) -> bool:
+        """
+        Whether a pass does not keep what it decodes.
+
+        :param size: what that is in bytes.
+        """
         if stored.random or stored.opened_size != stored.size or picture.orientation != 1:
             return False
-        samples = stored.size.width * stored.size.height * self._layout.bands
-        return samples * self._layout.dtype.itemsize > _MAX_KEPT
+        if planes.peek(self._file.serial, stored.opening) is not None:
+            # Some of it is there.
+            return False
+        # A part that can be decoded on its own soon is again.
+        bound = _MAX_KEPT if len(bands(stored)) == 1 else MAX_PLANE_MEMORY
+        return size > bound
 
 
-def _gather(size: Size, pieces: Iterator[tuple[int, Array]]) -> PlaneWriter:
-    """A plane of pieces: for each the first row and the rows."""
-    writer: PlaneWriter | None = None
-    for top, rows in pieces:
-        if writer is None:
-            writer = PlaneWriter((size.height, size.width, rows.shape[2]), rows.dtype)
-        writer.put(top, rows)
-    assert writer is not None  # no size is 0
-    return writer
+def _side_by_side(work: Callable[[Any], None], items: Any) -> None:
+    """Do something with each item, in as many threads as there are processors."""
+    if WORKERS < 2 or len(items) < 2:
+        for item in items:
+            work(item)
+        return
+    with ThreadPoolExecutor(min(WORKERS, len(items))) as workers:
+        futures = [workers.submit(work, item) for item in items]
+        try:
+            for future in futures:
+                future.result()
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _rows_of_blocks(size: Size, stored: Stored) -> list[list[Rect]]:
+    """
+    A picture in blocks that are read at a time, row by row.
+
+    No tile of the file is in two of them: each thread would decode it.
+
+    :param size: in pixels of the stored level.
+    """
+    tile = stored.page.tile if stored.page and stored.page.tile else Size(1, 1)
+    if any(extent % (1 << _DIRECT) for extent in tile):
+        # No TIFF file should have those.
+        tile = Size(1, 1)
+    width, height = (-(-extent // one) * one for extent, one in zip(_BLOCK, tile, strict=True))
+    whole = Rect(0, 0, *size)
+    return [[Rect(left, top, width, height).clipped(whole) for left in range(0, size.width, width)]
+            for top in range(0, size.height, height)]
+
+
+def _cut(pixels: Array, rect: Rect) -> Array:
+    """A copy of a part: a view would keep all of it for as long as the tile is kept."""
+    part: Array = pixels[rect.top:rect.bottom, rect.left:rect.right].copy()
+    return part
 
 
 def _within(rect: Rect, size: Size) -> Rect:

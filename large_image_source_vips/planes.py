@@ -2,8 +2,8 @@
 Whole images in memory or in a temporary file, made once and shared.
 
 A format that cannot be read at random is decoded once; a level that a file
-lacks is computed once.  What comes of it is a *plane*: a read-only array that
-all threads, and all sources on the same file, read from.
+lacks is computed once.  What comes of it is a *plane*: pixels that all threads,
+and all sources on the same file, read from.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import tempfile
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,71 +30,107 @@ MAX_DISK = 32 << 30
 MAX_PLANE_MEMORY = 256 << 20
 
 
-class PlaneWriter:
+class Plane:
     """
-    A plane that is being filled, row by row, from any number of threads.
+    Pixels in memory or in a temporary file; filled row by row, from any number
+    of threads, and read as an array.
 
     :param shape: (rows, cols, bands).
     :param dtype: of the samples.
     :raises TileSourceError: if there is no room for it.
     """
 
+    # A plane in the cache is whole; ``decoded.Decoded`` may not be.
+    complete = True
+
     def __init__(self, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> None:
         self.shape = shape
         self.dtype = dtype
-        self.bytes = shape[0] * shape[1] * shape[2] * dtype.itemsize
-        self.on_disk = self.bytes > MAX_PLANE_MEMORY
-        self._array: npt.NDArray[Any] | None = None
+        self.nbytes = shape[0] * shape[1] * shape[2] * dtype.itemsize
+        self.on_disk = self.nbytes > MAX_PLANE_MEMORY
         self._file: Any = None
         try:
             if self.on_disk:
-                free = shutil.disk_usage(tempfile.gettempdir()).free
-                if free < self.bytes:
-                    raise OSError(errno.ENOSPC, f'only {free} bytes are free')
-                # Closed by finish(), or with this object.
-                self._file = tempfile.TemporaryFile(  # noqa: SIM115
-                    prefix='large_image_source_vips_')
+                self._array = self._reserve()
             else:
                 self._array = np.empty(shape, dtype)
-        except (OSError, MemoryError) as exc:
+        except (OSError, ValueError, MemoryError) as exc:
             raise TileSourceError(self._no_room(exc)) from exc
+        self.pixels: npt.NDArray[Any] = self._array.view()
+        self.pixels.flags.writeable = False
+
+    def _reserve(self) -> npt.NDArray[Any]:
+        """The array of a temporary file that has all its room already."""
+        free = shutil.disk_usage(tempfile.gettempdir()).free
+        if free < self.nbytes:
+            raise OSError(errno.ENOSPC, f'only {free} bytes are free')
+        # Closed by finish(), or with this object; the array outlives it.
+        self._file = tempfile.TemporaryFile(  # noqa: SIM115
+            prefix='large_image_source_vips_')
+        if hasattr(os, 'posix_fallocate'):
+            os.posix_fallocate(self._file.fileno(), 0, self.nbytes)
+        else:
+            os.ftruncate(self._file.fileno(), self.nbytes)
+        mapped = mmap.mmap(self._file.fileno(), self.nbytes, access=mmap.ACCESS_READ)
+        return np.frombuffer(mapped, self.dtype).reshape(self.shape)
 
     def _no_room(self, exc: BaseException) -> str:
         place = f'in {tempfile.gettempdir()!r}' if self.on_disk else 'in memory'
-        return f'No room for {self.bytes} bytes of decoded pixels {place}: {exc}'
+        return f'No room for {self.nbytes} bytes of decoded pixels {place}: {exc}'
 
-    def put(self, top: int, rows: npt.NDArray[Any]) -> None:
+    def put(self, top: int, rows: npt.NDArray[Any], left: int = 0) -> None:
         """
-        Fill some rows.
+        Fill a rectangle.
 
         :param top: the first row.
-        :param rows: an array (rows, cols, bands) as wide as the plane.
+        :param rows: an array (rows, cols, bands).
+        :param left: the first column.
         """
-        if self._array is not None:
-            self._array[top:top + rows.shape[0]] = rows
+        if self._file is None:
+            self._array[top:top + rows.shape[0], left:left + rows.shape[1]] = rows
             return
-        data = np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
-        offset = top * self.shape[1] * self.shape[2] * self.dtype.itemsize
+        if rows.shape[1] == self.shape[1]:
+            rows = rows.reshape(1, -1)
         try:
-            # Written, not mapped: a full disk is an error here and would be a
-            # signal there.
-            while data:
-                written = os.pwrite(self._file.fileno(), data, offset)
-                data, offset = data[written:], offset + written
+            for number, row in enumerate(rows):
+                # Written, not through the mapping: each page that is first
+                # touched there is an interruption, and a full disk a signal.
+                self._write(((top + number) * self.shape[1] + left), row)
         except OSError as exc:
             raise TileSourceError(self._no_room(exc)) from exc
 
-    def finish(self) -> npt.NDArray[Any]:
-        """The plane, read-only; a temporary file goes when the plane does."""
-        if self._array is not None:
-            self._array.flags.writeable = False
-            return self._array
-        try:
-            with self._file:
-                mapped = mmap.mmap(self._file.fileno(), self.bytes, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as exc:
-            raise TileSourceError(self._no_room(exc)) from exc
-        return np.frombuffer(mapped, self.dtype).reshape(self.shape)
+    def _write(self, pixel: int, values: npt.NDArray[Any]) -> None:
+        """Write successive pixels."""
+        data = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+        offset = pixel * self.shape[2] * self.dtype.itemsize
+        while data:
+            written = os.pwrite(self._file.fileno(), data, offset)
+            data, offset = data[written:], offset + written
+
+    def finish(self) -> Plane:
+        """Give back what only filling it needs; a temporary file goes when the pixels do."""
+        if self._file is not None:
+            self._file.close()
+        return self
+
+
+class Kept(Protocol):
+    """What a ``PlaneCache`` keeps: its size, where it is, and whether it is whole."""
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in bytes."""
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether that is in a temporary file."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing of it is yet to be made."""
+
+
+K = TypeVar('K', bound=Kept)
 
 
 class _Slot:
@@ -102,13 +138,16 @@ class _Slot:
 
     def __init__(self) -> None:
         self.done = threading.Event()
-        self.plane: npt.NDArray[Any] | None = None
+        self.made: Any = None
         self.failure = ''
-        self.on_disk = False
 
     @property
     def bytes(self) -> int:
-        return 0 if self.plane is None else self.plane.nbytes
+        return 0 if self.made is None else int(self.made.nbytes)
+
+    @property
+    def on_disk(self) -> bool:
+        return self.made is not None and bool(self.made.on_disk)
 
 
 class PlaneCache:
@@ -123,24 +162,38 @@ class PlaneCache:
         self.max_memory = max_memory
         self.max_disk = max_disk
         self._slots: OrderedDict[tuple[Hashable, Hashable], _Slot] = OrderedDict()
+        self._inherited: list[_Slot] = []
         self._lock = threading.Lock()
         # Owners that have gone, to be forgotten when the lock is free.
         self._gone: deque[Hashable] = deque()
 
     def after_fork(self) -> None:
-        """Keep what is finished; what another thread of the parent was making never will be."""
-        self._lock = threading.Lock()
-        finished = [(key, slot) for key, slot in self._slots.items() if slot.done.is_set()]
-        self._slots = OrderedDict(finished)
+        """
+        Keep what is whole; what another thread of the parent was making never will be.
 
-    def get(self, owner: Hashable, what: Hashable,
-            make: Callable[[], PlaneWriter]) -> npt.NDArray[Any]:
+        The rest is held, unused: freeing an open image would run code that
+        expects threads which do not exist here.
+        """
+        self._lock = threading.Lock()
+        slots, self._slots = self._slots, OrderedDict()
+        for key, slot in slots.items():
+            if slot.done.is_set() and slot.made is not None and slot.made.complete:
+                self._slots[key] = slot
+            else:
+                self._inherited.append(slot)
+
+    def peek(self, owner: Hashable, what: Hashable) -> Any:
+        """A plane if it has been made, else None."""
+        slot = self._slots.get((owner, what))
+        return None if slot is None else slot.made
+
+    def get(self, owner: Hashable, what: Hashable, make: Callable[[], K]) -> K:
         """
         A plane, made by the first who asks; the others wait.
 
         :param owner: the file.
         :param what: what of it the plane shows.
-        :param make: gives a writer whose rows have all been put.
+        :param make: makes it.
         :raises TileSourceError: whatever ``make`` raised; nothing is kept then.
         """
         key = owner, what
@@ -155,18 +208,17 @@ class PlaneCache:
         slot.done.wait()
         if slot.failure:
             raise TileSourceError(slot.failure)
-        assert slot.plane is not None  # done, and no failure
-        return slot.plane
+        made: K = slot.made
+        return made
 
     def _make(self, key: tuple[Hashable, Hashable], slot: _Slot,
-              make: Callable[[], PlaneWriter]) -> None:
+              make: Callable[[], Kept]) -> None:
         """Make a plane; whatever happens, those who wait are told."""
         # Those who wait get the words only: an error that is kept would keep
         # what it happened to, open files among it.
         slot.failure = 'Making the pixels was interrupted'
         try:
-            writer = make()
-            slot.plane, slot.on_disk = writer.finish(), writer.on_disk
+            slot.made = make()
             slot.failure = ''
         except TileSourceError as exc:
             slot.failure = str(exc)

@@ -4,6 +4,7 @@ Arrays of pixels turned, and made smaller.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -92,20 +93,61 @@ def _means(pixels: Array, row_factor: int, col_factor: int) -> Array:
     """The means of blocks that divide the array evenly."""
     count = row_factor * col_factor
     dtype = pixels.dtype
+    result: Array
+    if count == 1:
+        result = pixels.copy()
+        return result
     wide = (np.dtype('uint16') if dtype.itemsize == 1 and count <= 256 else np.dtype('uint32')
             ) if dtype.kind == 'u' else dtype
+    height, width, bands = pixels.shape
     # Row by row first: those additions run along contiguous memory.
-    rows = pixels[::row_factor].astype(wide)
+    rows = _scratch('rows', (height // row_factor, width, bands), wide)
+    np.copyto(rows, pixels[::row_factor])
     for step in range(1, row_factor):
         rows += pixels[step::row_factor]
-    total = rows[:, ::col_factor].copy()
-    for step in range(1, col_factor):
-        total += rows[:, step::col_factor]
+    total = _scratch('total', (rows.shape[0], width // col_factor, bands), wide)
+    # Band by band: numpy's innermost loop is then along the columns.
+    for band in range(bands):
+        part = total[..., band]
+        np.copyto(part, rows[:, ::col_factor, band])
+        for step in range(1, col_factor):
+            part += rows[:, step::col_factor, band]
     if dtype.kind != 'u':
-        means: Array = total / dtype.type(count)
-        return means
-    quotient = total // count
-    twice = 2 * (total - quotient * count)
-    quotient += (twice > count) | ((twice == count) & (quotient & 1).astype(bool))
-    rounded: Array = quotient.astype(dtype)
-    return rounded
+        result = total / dtype.type(count)
+        return result
+    if count & (count - 1):
+        quotient = total // count
+        twice = 2 * (total - quotient * count)
+        quotient += (twice > count) | ((twice == count) & (quotient & 1).astype(bool))
+        result = quotient.astype(dtype)
+        return result
+    # The same for a power of two, without dividing: with just less than a half
+    # added, and a last bit of 1 on top, halves go to the even neighbour.
+    shift = wide.type(count.bit_length() - 1)
+    odd = np.right_shift(total, shift, out=_scratch('odd', total.shape, wide))
+    odd &= wide.type(1)
+    total += odd
+    total += wide.type(count // 2 - 1)
+    total >>= shift
+    result = total.astype(dtype)
+    return result
+
+
+_kept = threading.local()
+_MAX_KEPT = 16 << 20
+
+
+def _scratch(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """
+    An array for what is needed for a moment only.
+
+    Fresh memory takes longer to come by than the sums take; so it is kept, by
+    each thread, until the next array of the same name.
+    """
+    size = int(np.prod(shape)) * dtype.itemsize
+    buffer = vars(_kept).get(name)
+    if buffer is None or buffer.size < size:
+        buffer = np.empty(size, np.uint8)
+        if size <= _MAX_KEPT:
+            setattr(_kept, name, buffer)
+    return np.frombuffer(buffer, dtype, size // dtype.itemsize).reshape(shape)

@@ -55,6 +55,7 @@ _MAX_DIRECTORIES = 1 << 20
 _READ_AHEAD = 1024
 
 # Names of the compressions of the tag, for messages and the documentation.
+_OLD_JPEG, _JPEG, _YCBCR = 6, 7, 6
 COMPRESSIONS = {
     1: 'uncompressed', 2: 'CCITT RLE', 3: 'CCITT fax 3', 4: 'CCITT fax 4', 5: 'LZW',
     6: 'old-style JPEG', 7: 'JPEG', 8: 'deflate', 32773: 'PackBits', 32946: 'deflate',
@@ -118,6 +119,18 @@ class Page:
     def compression_name(self) -> str:
         """The compression in words."""
         return COMPRESSIONS.get(self.compression, f'compression {self.compression}')
+
+    @property
+    def has_whole_strips(self) -> bool:
+        """Whether each strip holds some rows of all samples and is decoded on its own."""
+        lists = [self.entries.get(tag) for tag in (STRIP_OFFSETS, STRIP_COUNTS)]
+        return (
+            self.tile is None and HEIGHT in self.entries and self.rows_per_strip > 0 and
+            (self.planar == 1 or self.samples == 1) and self.compression != _OLD_JPEG and
+            # Without JPEG, subsampled colours are for libtiff to make sense of.
+            (self.photometric != _YCBCR or self.compression == _JPEG) and
+            all(entry is not None and entry.values == -(-self.size.height // self.rows_per_strip)
+                for entry in lists))
 
     @property
     def tile_count(self) -> int:

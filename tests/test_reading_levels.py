@@ -17,6 +17,7 @@ from reading_tools import (
     smooth_pixels,
 )
 
+from large_image_source_vips import decoding
 from large_image_source_vips import levels as levels_module
 from large_image_source_vips import planes as planes_module
 from large_image_source_vips.geometry import Rect
@@ -36,12 +37,12 @@ def test_photographs_are_averaged(tmp_path, dtype, kind):
     pixels = random_pixels((701, 1303, 3), dtype)
     tifffile.imwrite(tmp_path / 'a.tif', pixels, photometric='rgb', **KINDS[kind])
     reader = FileReader(tmp_path / 'a.tif')
-    for reduction in (1, 2, 3):
+    for reduction in (1, 2):
         # One rounding, to the nearest.
         tolerance = 0.5 if pixels.dtype.kind == 'u' else 1e-2
         expected = block_means(pixels, 1 << reduction)
         np.testing.assert_allclose(level(reader, reduction), expected, atol=tolerance)
-    for reduction in (4, 5, 6):
+    for reduction in (3, 4, 5, 6):
         expected = block_means(level(reader, reduction - 1), 2)
         np.testing.assert_allclose(level(reader, reduction), expected, atol=tolerance)
 
@@ -148,9 +149,9 @@ def test_a_level_is_made_once_for_all_threads_and_sources(tmp_path, monkeypatch)
     passes = []
     original = levels_module.Levels._pass_over
 
-    def counting(self, picture, nearest):
+    def counting(self, picture, nearest, plane):
         passes.append(nearest)
-        return original(self, picture, nearest)
+        return original(self, picture, nearest, plane)
 
     monkeypatch.setattr(levels_module.Levels, '_pass_over', counting)
     readers = [FileReader(tmp_path / 'a.tif') for _ in range(4)]
@@ -192,19 +193,26 @@ def test_no_room_for_a_plane_is_said(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('empty', [None, 3], ids=['whole', 'with an empty strip'])
-def test_a_picture_too_large_to_keep_is_only_passed_over(tmp_path, monkeypatch, empty):
+@pytest.mark.parametrize('band_bytes', [1000, 1 << 30], ids=['bands', 'one band'])
+def test_a_picture_too_large_to_keep_is_only_passed_over(tmp_path, monkeypatch, empty,
+                                                         band_bytes):
     pixels = smooth_pixels(1300, 1701)
     tifffile.imwrite(tmp_path / 'a.tif', pixels, photometric='rgb', rowsperstrip=13)
     if empty is not None:
         declare_empty(tmp_path / 'a.tif', empty)
         pixels[13 * empty:13 * empty + 13] = 0
     monkeypatch.setattr(levels_module, '_MAX_KEPT', 1000)
+    monkeypatch.setattr(levels_module, 'MAX_PLANE_MEMORY', 1000)
+    monkeypatch.setattr(decoding, '_BAND_BYTES', band_bytes)
     reader = FileReader(tmp_path / 'a.tif')
     found = level(reader, 3)
-    np.testing.assert_allclose(found, block_means(pixels, 8), atol=0.5)
     held = planes_module.planes
+    opening = reader._layout.frames[0].levels[0].opening
     assert {key[1] for key in held._slots if key[0] == reader._file.serial} == {
-        (reader._layout.frames[0].levels[0].opening, 0, 3)}
+        (opening, 0, 2), (opening, 0, 3)}
+    # What was made in passing is what would be computed for a tile.
+    np.testing.assert_allclose(level(reader, 2), block_means(pixels, 4), atol=0.5)
+    np.testing.assert_allclose(found, block_means(level(reader, 2), 2), atol=0.5)
 
 
 @pytest.mark.parametrize('factor', [2, 4, 8])

@@ -17,7 +17,7 @@ from reading_tools import level, level_by_tiles, random_pixels, smooth_pixels
 from large_image_source_vips import handles as handles_module
 from large_image_source_vips.geometry import Rect
 from large_image_source_vips.handles import HandlePool, pool
-from large_image_source_vips.planes import PlaneCache, PlaneWriter, planes
+from large_image_source_vips.planes import Plane, PlaneCache, planes
 from large_image_source_vips.reader import FileReader
 
 linux = pytest.mark.skipif(not os.path.isdir('/proc/self/fd'), reason='there is no /proc/self/fd')
@@ -249,9 +249,9 @@ def test_handles_of_real_slides_stay_within_the_bound(tmp_path, monkeypatch):
 
 
 def make_plane(size):
-    writer = PlaneWriter((size, 1, 1), np.dtype('uint8'))
-    writer.put(0, np.zeros((size, 1, 1), 'uint8'))
-    return writer
+    plane = Plane((size, 1, 1), np.dtype('uint8'))
+    plane.put(0, np.zeros((size, 1, 1), 'uint8'))
+    return plane.finish()
 
 
 def test_planes_are_bounded():

@@ -1,0 +1,124 @@
+"""
+Pictures of formats that cannot be read at random, decoded as far as is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .decoding import Band, Rows
+from .planes import Plane
+
+Array = npt.NDArray[Any]
+Decode = Callable[[Band], Iterator[Rows]]
+
+WORKERS = min(4, os.cpu_count() or 1)
+
+
+class _Part:
+    """
+    A band, and how far it is decoded.
+
+    :param band: which.
+    """
+
+    def __init__(self, band: Band) -> None:
+        self.band = band
+        # The row behind the last one that is there.
+        self.done = band.top
+        self.lock = threading.Lock()
+        # The decoder, where it waits to go on.
+        self.pieces: Iterator[Rows] | None = None
+
+
+class Decoded:
+    """
+    A picture that is decoded band by band, when rows of it are first asked for.
+
+    A picture of one band is decoded from its top down to the last row that was
+    asked for; the decoder waits there.
+
+    :param plane: to decode it into.
+    :param parts: what can be decoded on its own; together the whole picture.
+    :param stops: whether the decoder of a picture of one band may wait.
+    """
+
+    def __init__(self, plane: Plane, parts: Sequence[Band], *, stops: bool) -> None:
+        self._plane = plane
+        self._parts = [_Part(band) for band in parts]
+        self._tops = np.array([band.top for band in parts])
+        self._stops = stops and len(parts) == 1
+        self._unfinished = len(parts)
+        self._count_lock = threading.Lock()
+        self.complete = False
+
+    @property
+    def nbytes(self) -> int:
+        """What all pixels take in bytes, decoded or not."""
+        return self._plane.nbytes
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether they are in a temporary file."""
+        return self._plane.on_disk
+
+    def rows(self, top: int, bottom: int, decode: Decode) -> Array:
+        """
+        Some rows.
+
+        :param top: the first row.
+        :param bottom: the row behind the last.
+        :param decode: gives the rows of a part.  It is not kept: with it the
+            file would be held, which is let go of when its last reader is.
+        :returns: a read-only view (bottom - top, cols, bands).
+        :raises TileSourceError: if they cannot be decoded, or there is no room.
+        """
+        if not self.complete:
+            self._fill(top, bottom, decode)
+        return self._plane.pixels[top:bottom]
+
+    def _fill(self, top: int, bottom: int, decode: Decode) -> None:
+        """Decode what is lacking, bands side by side."""
+        first = int(np.searchsorted(self._tops, top, side='right')) - 1
+        end = int(np.searchsorted(self._tops, bottom, side='left'))
+        lacking = [part for part in self._parts[first:end]
+                   if part.done < min(bottom, part.band.bottom)]
+        if len(lacking) < 2 or WORKERS < 2:
+            for part in lacking:
+                self._go_on(part, bottom, decode)
+        else:
+            with ThreadPoolExecutor(min(WORKERS, len(lacking))) as workers:
+                for _none in workers.map(
+                        lambda part: self._go_on(part, bottom, decode), lacking):
+                    pass
+
+    def _go_on(self, part: _Part, bottom: int, decode: Decode) -> None:
+        """Decode a band down to a row at least."""
+        bottom = min(bottom, part.band.bottom) if self._stops else part.band.bottom
+        with part.lock:
+            if part.done >= bottom:
+                return
+            pieces = part.pieces or decode(part.band)
+            # An error ends the decoder; the next who asks starts anew.
+            part.pieces = None
+            for top, rows in pieces:
+                if top + rows.shape[0] > part.done:
+                    self._plane.put(top, rows)
+                    part.done = top + rows.shape[0]
+                if part.done >= bottom:
+                    break
+            if part.done < part.band.bottom:
+                part.pieces = pieces
+                return
+        with self._count_lock:
+            self._unfinished -= 1
+            if not self._unfinished:
+                self._plane.finish()
+                self.complete = True
