@@ -12,6 +12,8 @@ EXTRAS = {
     # The libvips that pyvips brings along as a wheel.  Leave it out to use the
     # libvips of the system, which reads more formats.
     'binary': ['pyvips[binary]'],
+    # Inflates deflated TIFF files about twice as fast as zlib.
+    'fast': ['isal'],
     # Its releases need Girder 3, its pre-releases Girder 5; either will do.
     'girder': ['girder-large-image>=1.35'],
     'demo': ['scikit-image', 'tqdm'],
@@ -19,6 +21,7 @@ EXTRAS = {
     'test': [
         'hypothesis',
         'imagecodecs',
+        'isal',
         'pytest>=8',
         'pytest-xdist',
         'tifffile',

@@ -12,6 +12,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ import numpy.typing as npt
 import pyvips
 from large_image.exceptions import TileSourceError
 
+from .deflate import Damaged, suits
 from .elsewhere import decode_elsewhere, must_decode_elsewhere
 from .geometry import Rect, Size
 from .handles import Handle
@@ -127,6 +129,10 @@ def decode(file: SourceFile, stored: Stored, band: Band | None = None) -> Iterat
     if empty is not None:
         first, end = strips or (0, empty.size)
         return _aligned(_around_empty_strips(file, stored, empty, first, end))
+    page = stored.page
+    if page is not None and suits(page) and page.has_whole_strips and not stored.opening.strips:
+        first, end = strips or (0, -(-page.size.height // page.rows_per_strip))
+        return _aligned(_deflated(file, stored, first, end))
     if band is None or strips is None:
         # Such an iterator may wait for long; it does not hold the file, which
         # could not be let go of then.
@@ -174,6 +180,20 @@ def _rows(stored: Stored, handle: Handle, first: int = 0) -> Iterator[Rows]:
                     raise TileSourceError(why(stored, exc)) from exc
                 buffer[top - start:top - start + rect.height, left:rect.right] = piece
         yield first + start, buffer[:end - start]
+
+
+def _deflated(file: SourceFile, stored: Stored, first: int, end: int) -> Iterator[Rows]:
+    """The pixels of some deflated strips; from one that is damaged on, libvips decodes them."""
+    page = stored.page
+    assert page is not None  # else there are no strips
+    number = first
+    with suppress(Damaged):
+        for top, rows in file.open_deflated(stored).strips(first, end):
+            yield top, rows
+            number += 1
+    if number < end:
+        part = _strips(stored, number, end)
+        yield from _rows(part, _handle(file, part), number * page.rows_per_strip)
 
 
 def _aligned(pieces: Iterator[Rows]) -> Iterator[Rows]:

@@ -14,7 +14,7 @@ import threading
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy.typing as npt
 import pyvips
@@ -29,6 +29,16 @@ MAX_BYTES = 256 << 20
 MAX_HANDLES = 128
 # What a handle takes besides its tiles.
 _BASE_BYTES = 1 << 16
+
+
+class Open(Protocol):
+    """Something that is open for one thread."""
+
+    # What it takes in memory.
+    bytes: int
+
+
+H = TypeVar('H', bound=Open)
 
 
 class Handle:
@@ -72,13 +82,13 @@ class HandlePool:
         self.max_bytes = max_bytes
         self.max_handles = max_handles
         self._local = threading.local()
-        self._inherited: list[Handle] = []
+        self._inherited: list[Open] = []
         self._forget_everything()
 
     def _forget_everything(self) -> None:
         self._lock = threading.Lock()
         # By owner (a file), what is open of it, and thread.
-        self._handles: OrderedDict[tuple[Hashable, Hashable, int], Handle] = OrderedDict()
+        self._handles: OrderedDict[tuple[Hashable, Hashable, int], Open] = OrderedDict()
         self._bytes = 0
         # Owners and threads that have gone, to be forgotten when the lock is free.
         self._gone: deque[tuple[int, Hashable]] = deque()
@@ -102,7 +112,7 @@ class HandlePool:
     def __len__(self) -> int:
         return len(self._handles)
 
-    def get(self, owner: Hashable, what: Hashable, make: Callable[[], Handle]) -> Handle:
+    def get(self, owner: Hashable, what: Hashable, make: Callable[[], H]) -> H:
         """
         The calling thread's handle.
 
@@ -112,9 +122,10 @@ class HandlePool:
         """
         key = owner, what, self._thread()
         with self._lock:
-            handle = self._handles.get(key)
-            if handle is not None:
+            found: Any = self._handles.get(key)
+            if found is not None:
                 self._handles.move_to_end(key)
+                handle: H = found
                 return handle
         handle = make()
         with self._lock:
@@ -159,9 +170,9 @@ class HandlePool:
                 self._lock.release()
             del dropped
 
-    def _collect(self) -> list[Handle]:
+    def _collect(self) -> list[Open]:
         """What has to go now; to be called with the lock, and dropped without it."""
-        dropped: list[Handle] = []
+        dropped: list[Open] = []
         while self._gone:
             position, value = self._gone.popleft()
             keys = [key for key in self._handles if key[position] == value]
@@ -171,7 +182,7 @@ class HandlePool:
             dropped.append(self._remove(next(iter(self._handles))))
         return dropped
 
-    def _remove(self, key: tuple[Hashable, Hashable, int]) -> Handle:
+    def _remove(self, key: tuple[Hashable, Hashable, int]) -> Open:
         handle = self._handles.pop(key)
         self._bytes -= handle.bytes
         return handle

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from large_image.exceptions import TileSourceError
 
 from .decoded import WORKERS, Decoded
 from .decoding import Band, bands, decode, empty_tiles, unpacker_of, why
+from .deflate import Damaged, has_tiles
 from .elsewhere import must_decode_elsewhere
 from .geometry import Rect, Size
 from .handles import Handle
@@ -161,6 +163,9 @@ class Levels:
         if not stored.random:
             rows = self._decoded_rows(stored, rect.top, rect.bottom)
             return rows[:, rect.left:rect.right]
+        if has_tiles(stored.page):
+            with suppress(Damaged):
+                return self._file.deflated(stored).tiles(rect)
         place = rect.moved(0, stored.top)
         try:
             return self._file.handle(stored).fetch(place)

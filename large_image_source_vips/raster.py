@@ -4,7 +4,6 @@ Arrays of pixels turned, and made smaller.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,8 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from .geometry import Rect, Size
+from .scratch import scratch
 
 Array = npt.NDArray[Any]
+
+# The bytes of pixels that are made smaller at a time, about: what comes up in between
+# stays in the cache of a processor.
+_TOGETHER = 1 << 19
 
 # How a stored array becomes an oriented one: EXIF orientation -> (transposed
 # first, then rows reversed, then columns reversed).
@@ -78,7 +82,14 @@ def reduce_pixels(pixels: Array, factor: int, averaged: bool) -> Array:
                     min(factor, row_part.stop - row_part.start),
                     min(factor, col_part.stop - col_part.start))
         return reduced
-    return _means(pixels, factor, factor)
+    step = max(1, _TOGETHER // max(1, pixels[:1].nbytes) // factor) * factor
+    if rows <= step:
+        return _means(pixels, factor, factor)
+    reduced = np.empty((rows // factor, cols // factor, pixels.shape[2]), pixels.dtype)
+    for top in range(0, rows, step):
+        reduced[top // factor:(top + step) // factor] = _means(
+            pixels[top:top + step], factor, factor)
+    return reduced
 
 
 def _parts(whole: int, total: int, factor: int) -> Iterator[tuple[slice, slice]]:
@@ -101,11 +112,11 @@ def _means(pixels: Array, row_factor: int, col_factor: int) -> Array:
             ) if dtype.kind == 'u' else dtype
     height, width, bands = pixels.shape
     # Row by row first: those additions run along contiguous memory.
-    rows = _scratch('rows', (height // row_factor, width, bands), wide)
+    rows = scratch('rows', (height // row_factor, width, bands), wide)
     np.copyto(rows, pixels[::row_factor])
     for step in range(1, row_factor):
         rows += pixels[step::row_factor]
-    total = _scratch('total', (rows.shape[0], width // col_factor, bands), wide)
+    total = scratch('total', (rows.shape[0], width // col_factor, bands), wide)
     # Band by band: numpy's innermost loop is then along the columns.
     for band in range(bands):
         part = total[..., band]
@@ -124,30 +135,10 @@ def _means(pixels: Array, row_factor: int, col_factor: int) -> Array:
     # The same for a power of two, without dividing: with just less than a half
     # added, and a last bit of 1 on top, halves go to the even neighbour.
     shift = wide.type(count.bit_length() - 1)
-    odd = np.right_shift(total, shift, out=_scratch('odd', total.shape, wide))
+    odd = np.right_shift(total, shift, out=scratch('odd', total.shape, wide))
     odd &= wide.type(1)
     total += odd
     total += wide.type(count // 2 - 1)
     total >>= shift
     result = total.astype(dtype)
     return result
-
-
-_kept = threading.local()
-_MAX_KEPT = 16 << 20
-
-
-def _scratch(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """
-    An array for what is needed for a moment only.
-
-    Fresh memory takes longer to come by than the sums take; so it is kept, by
-    each thread, until the next array of the same name.
-    """
-    size = int(np.prod(shape)) * dtype.itemsize
-    buffer = vars(_kept).get(name)
-    if buffer is None or buffer.size < size:
-        buffer = np.empty(size, np.uint8)
-        if size <= _MAX_KEPT:
-            setattr(_kept, name, buffer)
-    return np.frombuffer(buffer, dtype, size // dtype.itemsize).reshape(shape)

@@ -16,6 +16,7 @@ import pyvips
 from large_image import config
 
 from . import loader
+from .deflate import Damaged, DeflatedPage
 from .handles import Handle, pool
 from .layout import Layout, Opening, Stored
 from .patched import single_directory
@@ -78,6 +79,28 @@ class SourceFile:
         """The calling thread's open image of a picture that can be read at random."""
         return pool.get(self.serial, stored.opening,
                         lambda: Handle(self.open(stored.opening), stored.kept_rows))
+
+    def deflated(self, stored: Stored) -> DeflatedPage:
+        """
+        The calling thread's way to a page whose tiles are deflated.
+
+        :raises Damaged: if libvips had better look at it.
+        """
+        return pool.get(self.serial, ('deflate', stored.opening),
+                        lambda: self.open_deflated(stored))
+
+    def open_deflated(self, stored: Stored) -> DeflatedPage:
+        """
+        A page whose tiles or strips are deflated, opened anew.
+
+        :raises Damaged: if libvips had better look at it.
+        """
+        assert stored.page is not None  # only a page has tiles or strips
+        descriptor = loader.open_regular(self.path)
+        if loader.identity_of_descriptor(descriptor) != self.identity:
+            os.close(descriptor)
+            raise Damaged
+        return DeflatedPage(descriptor, stored.page)
 
     def discard_handle(self, stored: Stored) -> None:
         """Close the calling thread's image of a picture."""

@@ -314,6 +314,7 @@ def _stored(page: Page, number: int, sub_page: int | None, alone: bool) -> Store
     :param alone: whether libvips is to see its directory only.
     """
     options = {'page': number} if sub_page is None else {'page': number, 'subifd': sub_page}
-    opening = Opening(directory=page.offset) if alone else Opening(tuple(options.items()))
+    opening = (Opening(directory=page.offset) if alone or page.is_separate_gray
+               else Opening(tuple(options.items())))
     return Stored(page.size, opening, random=page.tile is not None,
                   kept_rows=2 * page.tile.height if page.tile else 0, page=page)

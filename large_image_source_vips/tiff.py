@@ -21,6 +21,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,7 +45,7 @@ SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258
 DESCRIPTION, STRIP_OFFSETS, ORIENTATION, SAMPLES, ROWS_PER_STRIP = 270, 273, 274, 277, 278
 STRIP_COUNTS, X_RESOLUTION, Y_RESOLUTION, PLANAR, RESOLUTION_UNIT = 279, 282, 283, 284, 296
 SOFTWARE, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_COUNTS = 305, 322, 323, 324, 325
-SUB_IFDS, SAMPLE_FORMAT, ICC_PROFILE = 330, 339, 34675
+PREDICTOR, SUB_IFDS, SAMPLE_FORMAT, ICC_PROFILE = 317, 330, 339, 34675
 
 # What a value of a tag may take in memory; an OME-XML of a large screen is some
 # 50 MB, the table of a slide of 10 million tiles 80 MB.
@@ -56,6 +57,12 @@ _READ_AHEAD = 1024
 
 # Names of the compressions of the tag, for messages and the documentation.
 _OLD_JPEG, _JPEG, _YCBCR = 6, 7, 6
+_DEFLATE = frozenset({8, 32946})
+_GRAY = frozenset({0, 1})
+# A photometric interpretation that means nothing: libvips takes samples as they are.
+_NO_PHOTOMETRIC = 34
+# Photometric interpretation and samples: gray with black as 0, and RGB.
+_PLAIN_COLOURS = frozenset({(1, 1), (2, 3)})
 COMPRESSIONS = {
     1: 'uncompressed', 2: 'CCITT RLE', 3: 'CCITT fax 3', 4: 'CCITT fax 4', 5: 'LZW',
     6: 'old-style JPEG', 7: 'JPEG', 8: 'deflate', 32773: 'PackBits', 32946: 'deflate',
@@ -107,6 +114,7 @@ class Page:
     tile: Size | None
     rows_per_strip: int
     sub_offsets: tuple[int, ...]
+    predictor: int
     entries: dict[int, Entry] = field(repr=False, compare=False)
 
     @property
@@ -120,7 +128,26 @@ class Page:
         """The compression in words."""
         return COMPRESSIONS.get(self.compression, f'compression {self.compression}')
 
+    @cached_property
+    def is_plain_deflate(self) -> bool:
+        """Whether it is deflated, 8 or 16 bit, gray or RGB without further samples."""
+        return (
+            self.compression in _DEFLATE and self.bits in {8, 16} and self.sample_format == 1 and
+            self.planar == 1 and (self.photometric, self.samples) in _PLAIN_COLOURS and
+            self.predictor in {1, 2})
+
     @property
+    def is_separate_gray(self) -> bool:
+        """
+        Whether it has several planes of gray, in strips.
+
+        Up to 8.18 at least, libvips decodes no more than the first row of each
+        strip of these; of planes of anything else it decodes all.
+        """
+        return (self.planar == 2 and self.samples > 1 and self.tile is None and
+                self.photometric in _GRAY and PHOTOMETRIC in self.entries)
+
+    @cached_property
     def has_whole_strips(self) -> bool:
         """Whether each strip holds some rows of all samples and is decoded on its own."""
         lists = [self.entries.get(tag) for tag in (STRIP_OFFSETS, STRIP_COUNTS)]
@@ -183,6 +210,10 @@ class TiffDirectories:
         """
         patches = {self.first_offset_at: self._pointer.pack(page.offset),
                    page.next_offset_at: self._pointer.pack(0)}
+        if page.is_separate_gray:
+            entry = page.entries[PHOTOMETRIC]
+            patches[entry.offset] = np.array(
+                _NO_PHOTOMETRIC, self._dtype(entry.kind)).tobytes()
         if strips is None:
             return patches
         first, end = strips
@@ -256,7 +287,7 @@ class TiffDirectories:
             subfile_type=first(SUBFILE_TYPE, 0), tile=tile,
             rows_per_strip=first(ROWS_PER_STRIP, size.height),
             sub_offsets=tuple(self.integers(entries.get(SUB_IFDS), limit=256))
-            if SUB_IFDS in entries else (), entries=entries)
+            if SUB_IFDS in entries else (), predictor=first(PREDICTOR, 1), entries=entries)
         return page, next_offset
 
     def _entries(self, offset: int) -> tuple[bytes, dict[int, Entry], int, int]:
@@ -285,6 +316,11 @@ class TiffDirectories:
         tail = block[end:end + self._pointer.size]
         following = self._pointer.unpack(tail)[0] if len(tail) == self._pointer.size else 0
         return block, entries, offset + end, following
+
+    @property
+    def order(self) -> str:
+        """The byte order of the file as numpy and struct write it, '<' or '>'."""
+        return self._order
 
     def _dtype(self, kind: int) -> np.dtype[Any]:
         """The numpy dtype of a type of values, in the byte order of the file."""
@@ -346,9 +382,21 @@ class TiffDirectories:
 
         :returns: a flag for each, in file order, or None if there are none.
         """
+        places = self.places(page)
+        if places is None:
+            return None
+        empty = (places[0] == 0) & (places[1] == 0)
+        return empty if empty.any() else None
+
+    def places(self, page: Page) -> tuple[npt.NDArray[Any], npt.NDArray[Any]] | None:
+        """
+        Where the tiles (or strips) of a page are.
+
+        :returns: their offsets and byte counts, in file order; None if the page
+            does not list both, alike.
+        """
         tags = (TILE_OFFSETS, TILE_COUNTS) if page.tile else (STRIP_OFFSETS, STRIP_COUNTS)
         offsets, counts = (self.array(page.entries.get(tag)) for tag in tags)
         if offsets is None or counts is None or offsets.shape != counts.shape:
             return None
-        empty = (offsets == 0) & (counts == 0)
-        return empty if empty.any() else None
+        return offsets, counts

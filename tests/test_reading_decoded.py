@@ -16,7 +16,7 @@ import tifffile
 from large_image.exceptions import TileSourceError
 from reading_tools import level, level_by_tiles, needs, random_pixels, read, smooth_pixels
 
-from large_image_source_vips import decoding
+from large_image_source_vips import decoding, deflate
 from large_image_source_vips import levels as levels_module
 from large_image_source_vips.geometry import Rect
 from large_image_source_vips.reader import FileReader
@@ -26,14 +26,19 @@ from large_image_source_vips.reader import FileReader
 def counted(monkeypatch):
     """The rows that were decoded: pairs of the first and the one behind the last."""
     rows = []
-    original = decoding._rows
 
-    def counting(stored, handle, first=0):
-        for top, pixels in original(stored, handle, first):
-            rows.append((top, top + pixels.shape[0]))
-            yield top, pixels
+    def count(name):
+        original = getattr(decoding, name)
 
-    monkeypatch.setattr(decoding, '_rows', counting)
+        def counting(*args):
+            for top, pixels in original(*args):
+                rows.append((top, top + pixels.shape[0]))
+                yield top, pixels
+
+        monkeypatch.setattr(decoding, name, counting)
+
+    count('_rows')
+    count('_deflated')
     monkeypatch.setattr(decoding, '_BAND_BYTES', 20_000)
     monkeypatch.setattr(decoding, '_CHUNK_BYTES', 20_000)
     monkeypatch.setattr(decoding, '_PIECE_BYTES', 3_000)
@@ -41,9 +46,19 @@ def counted(monkeypatch):
     return rows
 
 
+@pytest.fixture(params=['isal', 'libvips'])
+def inflated_by(request, monkeypatch):
+    """With and without the extra ``fast``."""
+    if request.param == 'isal':
+        pytest.importorskip('isal')
+    else:
+        monkeypatch.setattr(deflate, 'isal_zlib', None)
+
+
 @pytest.mark.parametrize('rows_each', [1, 3, 8, 13, 64, 4000])
 @pytest.mark.parametrize('compression', [None, 'deflate', 'lzw', 'packbits', 'jpeg'])
-def test_strips_are_decoded_where_they_are_needed(tmp_path, counted, compression, rows_each):
+def test_strips_are_decoded_where_they_are_needed(tmp_path, counted, inflated_by, compression,
+                                               rows_each):
     rows_each = 8 if compression == 'jpeg' and rows_each < 8 else rows_each
     if compression == 'jpeg' and rows_each == 13:
         rows_each = 16
@@ -68,7 +83,8 @@ def test_strips_are_decoded_where_they_are_needed(tmp_path, counted, compression
 @pytest.mark.parametrize('bands', [1, 3, 5])
 @pytest.mark.parametrize('orientation', [1, 6])
 @pytest.mark.parametrize('order', ['<', '>'])
-def test_strips_of_every_kind_are_exact(tmp_path, counted, dtype, bands, orientation, order):
+def test_strips_of_every_kind_are_exact(tmp_path, counted, inflated_by, dtype, bands,
+                                         orientation, order):
     pixels = random_pixels((333, 201, bands), dtype)
     tifffile.imwrite(tmp_path / 'a.tif', pixels if bands > 1 else pixels[..., 0], rowsperstrip=7,
                      photometric='rgb' if bands == 3 else 'minisblack', byteorder=order,
@@ -80,7 +96,7 @@ def test_strips_of_every_kind_are_exact(tmp_path, counted, dtype, bands, orienta
     assert counted
 
 
-def test_several_threads_decode_each_strip_once(tmp_path, counted):
+def test_several_threads_decode_each_strip_once(tmp_path, counted, inflated_by):
     pixels = random_pixels((2000, 300, 3))
     tifffile.imwrite(tmp_path / 'a.tif', pixels, photometric='rgb', compression='zlib',
                      rowsperstrip=16)

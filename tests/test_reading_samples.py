@@ -51,6 +51,24 @@ def test_planes_stored_apart_are_one_image(tmp_path):
     np.testing.assert_array_equal(read(path), pixels)
 
 
+@pytest.mark.parametrize('rows_each', [1, 8, 64, 200])
+@pytest.mark.parametrize('bands', [2, 3, 4, 5])
+@pytest.mark.parametrize('dtype', ['uint8', 'uint16', 'int16', 'float32'])
+@pytest.mark.parametrize('order', ['<', '>'])
+def test_planes_of_gray_stored_apart_are_one_image(tmp_path, dtype, bands, rows_each, order):
+    """Libvips alone decodes the first row of each strip only."""
+    pixels = random_pixels((150, 211, bands), dtype)
+    path = tmp_path / 'a.tif'
+    tifffile.imwrite(path, pixels.transpose(2, 0, 1), photometric='minisblack', metadata=None,
+                     planarconfig='separate', rowsperstrip=rows_each, compression='zlib',
+                     byteorder=order)
+    reader = FileReader(path)
+    np.testing.assert_array_equal(level_by_tiles(reader), pixels)
+    assert reader.interpretation == 'multiband'
+    written = reader.image().numpy().reshape(150, 211, bands)
+    np.testing.assert_array_equal(written, pixels)
+
+
 def test_white_may_be_zero(tmp_path):
     pixels = random_pixels((50, 61))
     path = tmp_path / 'a.tif'
