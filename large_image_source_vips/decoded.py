@@ -108,12 +108,7 @@ class Decoded:
             pieces = part.pieces or decode(part.band)
             # An error ends the decoder; the next who asks starts anew.
             part.pieces = None
-            for top, rows in pieces:
-                if top + rows.shape[0] > part.done:
-                    self._plane.put(top, rows)
-                    part.done = top + rows.shape[0]
-                if part.done >= bottom:
-                    break
+            self._keep(part, pieces, bottom)
             if part.done < part.band.bottom:
                 part.pieces = pieces
                 return
@@ -122,3 +117,28 @@ class Decoded:
             if not self._unfinished:
                 self._plane.finish()
                 self.complete = True
+
+    def _keep(self, part: _Part, pieces: Iterator[Rows], bottom: int) -> None:
+        """Put what comes out of a decoder into the plane, down to a row at least."""
+        if not (self._stops and self._plane.on_disk):
+            for top, rows in pieces:
+                self._plane.put(top, rows)
+                part.done = max(part.done, top + rows.shape[0])
+                if part.done >= bottom:
+                    return
+            return
+        # Writing a file takes a good part of the time of decoding: beside it.
+        with ThreadPoolExecutor(1) as writer:
+            reached, written = part.done, None
+            for top, rows in pieces:
+                if written is not None:
+                    written.result()
+                    part.done = reached
+                if top + rows.shape[0] > reached:
+                    reached = top + rows.shape[0]
+                    written = writer.submit(self._plane.put, top, rows)
+                if reached >= bottom:
+                    break
+            if written is not None:
+                written.result()
+                part.done = reached

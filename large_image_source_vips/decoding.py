@@ -30,7 +30,8 @@ from .source_file import SourceFile
 from .tiff import TiffDirectories, TiffFormatError
 from .unpack import Unpacker
 
-# The first row, and rows: valid until the next ones are asked for.
+# The first row, and rows: valid until the next ones are asked for; those of an open
+# image until the next but one.
 Rows = tuple[int, npt.NDArray[Any]]
 
 # The bytes that one fetch takes, at most, if it is of more than 8 rows: larger
@@ -158,7 +159,7 @@ def _handle(file: SourceFile, stored: Stored) -> Handle:
 
 def _rows(stored: Stored, handle: Handle, first: int = 0) -> Iterator[Rows]:
     """
-    All pixels of an open image, in one array that is filled again and again.
+    All pixels of an open image, in two arrays that are filled in turn.
 
     :param first: the number of its first row.
     """
@@ -168,8 +169,9 @@ def _rows(stored: Stored, handle: Handle, first: int = 0) -> Iterator[Rows]:
     columns = max(1, min(size.width, _PIECE_BYTES // (_ROWS * unpack.raw_pixel_bytes)))
     together = step * max(1, _CHUNK_BYTES // (step * row_bytes))
     shape = min(together, size.height), size.width, unpack.bands
-    buffer = np.empty(shape, unpack.dtype)
-    for start in range(0, size.height, together):
+    buffers = [np.empty(shape, unpack.dtype) for _ in range(min(2, -(-size.height // together)))]
+    for start, buffer in zip(range(0, size.height, together), itertools.cycle(buffers),
+                             strict=False):
         end = min(start + together, size.height)
         for top in range(start, end, step):
             for left in range(0, size.width, columns):

@@ -18,6 +18,7 @@ from reading_tools import level, level_by_tiles, needs, random_pixels, read, smo
 
 from large_image_source_vips import decoding, deflate
 from large_image_source_vips import levels as levels_module
+from large_image_source_vips import planes
 from large_image_source_vips.geometry import Rect
 from large_image_source_vips.reader import FileReader
 
@@ -144,7 +145,11 @@ def test_pieces_of_rows_fit_together(tmp_path, counted, suffix):
 
 
 @pytest.mark.parametrize('suffix', [JPG, PNG, PPM])
-def test_decoding_stops_where_nothing_more_is_needed(tmp_path, counted, suffix):
+@pytest.mark.parametrize('on_disk', [False, True])
+def test_decoding_stops_where_nothing_more_is_needed(tmp_path, counted, monkeypatch, suffix,
+                                                     on_disk):
+    if on_disk:
+        monkeypatch.setattr(planes, 'MAX_PLANE_MEMORY', 1000)
     make(tmp_path / f'a{suffix}')
     whole = pyvips.Image.new_from_file(str(tmp_path / f'a{suffix}')).numpy()
     reader = FileReader(tmp_path / f'a{suffix}')
@@ -198,7 +203,10 @@ def test_a_decoder_that_waits_goes_with_its_file(tmp_path, counted):
 
 
 @needs('pngload')
-def test_what_comes_before_the_damage_can_be_read(tmp_path, counted):
+@pytest.mark.parametrize('on_disk', [False, True])
+def test_what_comes_before_the_damage_can_be_read(tmp_path, counted, monkeypatch, on_disk):
+    if on_disk:
+        monkeypatch.setattr(planes, 'MAX_PLANE_MEMORY', 1000)
     pixels = random_pixels((900, 700, 3))
     path = tmp_path / 'a.png'
     PIL.Image.fromarray(pixels).save(path)
