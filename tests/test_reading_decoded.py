@@ -16,9 +16,8 @@ import tifffile
 from large_image.exceptions import TileSourceError
 from reading_tools import level, level_by_tiles, needs, random_pixels, read, smooth_pixels
 
-from large_image_source_vips import decoding, deflate
+from large_image_source_vips import decoding, deflate, planes
 from large_image_source_vips import levels as levels_module
-from large_image_source_vips import planes
 from large_image_source_vips.geometry import Rect
 from large_image_source_vips.reader import FileReader
 
