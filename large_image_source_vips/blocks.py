@@ -162,6 +162,8 @@ class Plane:
         """
         with self.pool.lock:
             fresh = [key for key in keys if key not in self.slots]
+            if not fresh:
+                return fresh
             try:
                 for key in fresh:
                     self.slots[key] = self.pool.spool.allocate(self.block_bytes)

@@ -13,7 +13,6 @@ addresses for each block of 65,536 pixels.  A canvas has one open file.
 from __future__ import annotations
 
 import operator
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -25,7 +24,7 @@ import pyvips
 from large_image.exceptions import TileSourceError
 
 from .blocks import BLOCK_SIZE
-from .claims import Claims
+from .claims import Claims, Turns
 from .compose import with_alpha
 from .formats import is_averaged
 from .geometry import Rect, Size
@@ -39,7 +38,7 @@ from .writer import Picture
 # libvips 8.14 has no wider or higher images (VIPS_MAX_COORD).
 MAX_SIDE = 10_000_000
 
-# Tiles of fewer bytes are added one at a time.
+# Tiles of fewer bytes are added by one thread at a time.
 PARALLEL_BYTES = 1 << 20
 
 
@@ -77,7 +76,7 @@ class Canvas:
         self.generation = 0
         self.ranges = BandRanges()
         self._claims = Claims()
-        self._queue = threading.Lock()
+        self._turns = Turns()
         self._layers: Layers | None = None
         self._extent: Rect | None = None
         self._min_size = Size(0, 0)
@@ -146,16 +145,16 @@ class Canvas:
 
     # Adding
 
-    def queue_for(self, tile: Any) -> AbstractContextManager[Any]:
+    def turn_for(self, tile: Any) -> AbstractContextManager[Any]:
         """
         What to hold while a tile is converted and added.
 
-        Threads that add small tiles queue up, as they would do for Python's
+        Threads that add small tiles take turns, as they would do for Python's
         interpreter lock anyway, but without handing it around in each tile;
         large ones are copied in parallel.
         """
         small = isinstance(tile, np.ndarray) and tile.nbytes < PARALLEL_BYTES
-        return self._queue if small else nullcontext()
+        return self._turns if small else nullcontext()
 
     def add(self, patch: Patch, x: int, y: int, mask: npt.NDArray[np.bool_] | None) -> None:
         """
@@ -175,10 +174,12 @@ class Canvas:
         rows, cols = patch.color.shape[:2]
         rect = Rect(x, y, cols, rows)
         while True:
+            seen = self._layers, self._extent
             # What changes the format or the size concerns every reader.
             everything = self._changes_all(patch, rect)
             with self._claims.on(None if everything else block_area(rect), write=True):
-                if everything or not self._changes_all(patch, rect):
+                unchanged = seen[0] is self._layers and seen[1] is self._extent
+                if everything or unchanged or not self._changes_all(patch, rect):
                     self._add_claimed(patch, rect, mask)
                     return
 
@@ -198,11 +199,12 @@ class Canvas:
     def _add_claimed(self, patch: Patch, rect: Rect, mask: npt.NDArray[np.bool_] | None) -> None:
         """Add a patch while nobody else uses what it changes."""
         extent = _united(self._extent, rect)
-        size = self._size_of(extent)
-        if extent is not self._extent and max(size) > MAX_SIDE:
-            msg = (f'The tile at {rect.left}, {rect.top} would make the image {size.width} x '
-                   f'{size.height} pixels; the most are {MAX_SIDE} each way.')
-            raise TileSourceError(msg)
+        if extent is not self._extent:
+            size = self._size_of(extent)
+            if max(size) > MAX_SIDE:
+                msg = (f'The tile at {rect.left}, {rect.top} would make the image {size.width} x '
+                       f'{size.height} pixels; the most are {MAX_SIDE} each way.')
+                raise TileSourceError(msg)
         layers = self._layers_for(patch)
         color = converted(patch.color, layers.dtype, layers.meaning.color_bands)
         alpha = None if patch.alpha is None else converted_alpha(patch.alpha, layers.dtype)
@@ -224,17 +226,20 @@ class Canvas:
         low, high = patch.extremes
         if self._layers is None:
             self._extremes = low, high
-        else:
+        elif low < self._extremes[0] or high > self._extremes[1]:
             self._extremes = min(low, self._extremes[0]), max(high, self._extremes[1])
         if self._lower is None or self._layers is None or self._layers.color is not layers.color:
             self._lower = LowerLevels(layers)
-        old_size, old_origin, grown = self.size, self.origin, extent is not self._extent
-        self._layers, self._extent = layers, extent
-        if grown and self.origin != old_origin:
-            self._lower.forget_all()
+        if extent is self._extent:
+            self._layers = layers
+            self._lower.forget(rect, self.origin)
         else:
-            self._lower.forget(rect.moved(-old_origin[0], -old_origin[1]))
-            if grown:
+            old_size, old_origin = self.size, self.origin
+            self._layers, self._extent = layers, extent
+            if self.origin != old_origin:
+                self._lower.forget_all()
+            else:
+                self._lower.forget(rect, old_origin)
                 self._lower.forget_edges(old_size)
         self.ranges.add(patch)
         self.generation += 1

@@ -47,7 +47,8 @@ class EditingMixin:
 
     def _changed(self) -> None:
         """Forget what the base class has derived from earlier pixels."""
-        for source in (self, getattr(self, '_unstyledInstance', self)):
+        twin = vars(self).get('_unstyledInstance')
+        for source in (self,) if twin is None else (self, twin):
             state = vars(source)
             for name in ('_bandInfo', '_bandInfoNoStats'):
                 state.pop(name, None)
@@ -78,7 +79,7 @@ class EditingMixin:
         """
         canvas = self._canvas
         left, top = as_position(x, 'x'), as_position(y, 'y')
-        with canvas.queue_for(tile):
+        with canvas.turn_for(tile):
             patch = make_patch(tile, interpretation, canvas.meaning)
             canvas.add(patch, left, top, as_mask(mask, patch.color.shape[:2]))
             self._changed()

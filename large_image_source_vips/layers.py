@@ -39,9 +39,10 @@ class Part(NamedTuple):
 
 def block_area(rect: Rect) -> Rect:
     """The block columns and rows that a rectangle touches."""
-    left, top = rect.left // BLOCK_SIZE, rect.top // BLOCK_SIZE
-    return Rect(left, top, (rect.right - 1) // BLOCK_SIZE + 1 - left,
-                (rect.bottom - 1) // BLOCK_SIZE + 1 - top)
+    x, y, width, height = rect
+    left, top = x // BLOCK_SIZE, y // BLOCK_SIZE
+    return Rect(left, top, (x + width - 1) // BLOCK_SIZE + 1 - left,
+                (y + height - 1) // BLOCK_SIZE + 1 - top)
 
 
 def parts(frame: int, level: int, rect: Rect) -> Iterator[Part]:
@@ -53,18 +54,27 @@ def parts(frame: int, level: int, rect: Rect) -> Iterator[Part]:
     :param rect: in pixels; for level 0 in the caller plane, for others in that
         level's.
     """
-    area = block_area(rect)
-    for row in range(area.top, area.bottom):
-        y0, y1 = max(rect.top, row * BLOCK_SIZE), min(rect.bottom, (row + 1) * BLOCK_SIZE)
-        for column in range(area.left, area.right):
-            x0 = max(rect.left, column * BLOCK_SIZE)
-            x1 = min(rect.right, (column + 1) * BLOCK_SIZE)
-            yield Part(
-                BlockKey(frame, level, column, row),
-                (slice(y0 - row * BLOCK_SIZE, y1 - row * BLOCK_SIZE),
-                 slice(x0 - column * BLOCK_SIZE, x1 - column * BLOCK_SIZE)),
-                (slice(y0 - rect.top, y1 - rect.top), slice(x0 - rect.left, x1 - rect.left)),
-                x1 - x0 == BLOCK_SIZE == y1 - y0)
+    left, top, width, height = rect
+    column, row, columns, rows = block_area(rect)
+    across = [_overlap(number, left, width) for number in range(column, column + columns)]
+    for down in range(row, row + rows):
+        y_block, y_rect, y_whole = _overlap(down, top, height)
+        for number, (x_block, x_rect, x_whole) in enumerate(across, column):
+            yield Part(BlockKey(frame, level, number, down), (y_block, x_block),
+                       (y_rect, x_rect), x_whole and y_whole)
+
+
+def _overlap(block: int, start: int, length: int) -> tuple[slice, slice, bool]:
+    """
+    Where a block and a stretch overlap, in one direction.
+
+    :returns: the part of the block, that of the stretch, and whether all of the
+        block is covered.
+    """
+    corner = block * BLOCK_SIZE
+    first, end = max(start, corner), min(start + length, corner + BLOCK_SIZE)
+    return (slice(first - corner, end - corner), slice(first - start, end - start),
+            end - first == BLOCK_SIZE)
 
 
 @dataclass(frozen=True)
@@ -127,15 +137,16 @@ class Layers:
         """
         replaces = mask is None and alpha is None
         touched = list(parts(0, 0, rect))
-        fresh = set(self.color.reserve(part.key for part in touched))
-        try:
-            fresh_alpha = set(self.alpha.reserve(
-                part.key for part in touched
-                if self.meaning.has_alpha and part.key in fresh and
-                not (part.whole and replaces)))
-        except TileSourceError:
-            self.color.release(fresh)
-            raise
+        fresh = set(self.color.reserve([part.key for part in touched]))
+        fresh_alpha = set[BlockKey]()
+        if fresh and self.meaning.has_alpha:
+            try:
+                fresh_alpha.update(self.alpha.reserve([
+                    part.key for part in touched
+                    if part.key in fresh and not (part.whole and replaces)]))
+            except TileSourceError:
+                self.color.release(fresh)
+                raise
         try:
             for part in touched:
                 if part.whole and replaces:
@@ -161,8 +172,7 @@ class Layers:
             with self.alpha.changing(key, fresh_alpha) as below_alpha:
                 paste(below[part.in_block], below_alpha[part.in_block][:, :, 0],
                       color, alpha, mask)
-                value = opaque_alpha(self.dtype)
-                opaque = bool(below_alpha.min() == value == below_alpha.max())
+                opaque = _is_opaque(below_alpha)
         if opaque:
             self.alpha.release([key])
 
@@ -210,6 +220,14 @@ class Layers:
                 if (alpha != opaque_alpha(self.dtype)).any():
                     return False
         return True
+
+
+def _is_opaque(alpha: Array) -> bool:
+    """Whether every pixel of a block hides what is below it."""
+    value = opaque_alpha(alpha.dtype)
+    # Most blocks that are not show it in the last corner, or soon.
+    return bool(alpha[-1, -1, 0] == value and (alpha[::31, ::31] == value).all() and
+                alpha.min() == value == alpha.max())
 
 
 def block_count(rect: Rect) -> int:

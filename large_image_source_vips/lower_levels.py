@@ -75,14 +75,16 @@ class LowerLevels:
         with self._lock:
             self._known.add(key)
 
-    def forget(self, rect: Rect) -> None:
+    def forget(self, rect: Rect, origin: tuple[int, int]) -> None:
         """
         Forget what was made of a rectangle.
 
-        :param rect: in full-resolution pixels of the image.
+        :param rect: in the caller plane.
+        :param origin: the corner of the image in the caller plane.
         """
         if not self._known:
             return
+        rect = rect.moved(-origin[0], -origin[1])
         hit = []
         for level in range(1, 1 + max(key.level for key in self._known)):
             left, top = rect.left >> level, rect.top >> level

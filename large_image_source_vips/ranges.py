@@ -4,6 +4,7 @@ The smallest and largest value of each band over the tiles of a canvas.
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,10 @@ import numpy.typing as npt
 from .samples import Patch
 
 Array = npt.NDArray[Any]
+
+# Small tiles of one shape are compared pixel by pixel, which takes numpy less time
+# than to find their extremes one by one.
+_SMALL_BYTES = 1 << 15
 
 
 class BandRanges:
@@ -25,21 +30,78 @@ class BandRanges:
     def __init__(self) -> None:
         self._colors: tuple[Array, Array] | None = None
         self._alpha: tuple[Array, Array] | None = None
+        # The minima and maxima, pixel by pixel, of the last small tiles, and how
+        # many of their bands are colours.
+        self._pixels: tuple[Array, Array, int] | None = None
+        self._lock = threading.Lock()
 
     def add(self, patch: Patch) -> None:
         """Take in a tile."""
-        count = min(len(patch.low), patch.meaning.color_bands)
-        self._colors = _merged(self._colors, patch.low[:count], patch.high[:count])
-        if len(patch.low) > count:
-            self._alpha = _merged(self._alpha, patch.low[count:], patch.high[count:])
+        given = patch.given
+        count = min(given.shape[2], patch.meaning.color_bands)
+        if given.nbytes > _SMALL_BYTES:
+            low, high = _ranges(given, given)
+            with self._lock:
+                self._widen(low, high, count)
+            return
+        with self._lock:
+            if self._pixels is not None:
+                low, high, color_bands = self._pixels
+                if (low.shape, low.dtype, color_bands) == (given.shape, given.dtype, count):
+                    smaller, larger = _functions(given)
+                    smaller(low, given, out=low)
+                    larger(high, given, out=high)
+                    return
+                self._fold()
+            self._pixels = given.copy(), given.copy(), count
+
+    def _fold(self) -> None:
+        """Count the small tiles."""
+        if self._pixels is not None:
+            low, high, count = self._pixels
+            self._pixels = None
+            self._widen(*_ranges(low, high), count)
+
+    def _widen(self, low: Array, high: Array, count: int) -> None:
+        """
+        Take in the ranges of a tile.
+
+        :param count: how many of the bands are colours.
+        """
+        self._colors = _merged(self._colors, low[:count], high[:count])
+        if len(low) > count:
+            self._alpha = _merged(self._alpha, low[count:], high[count:])
 
     def as_dict(self) -> dict[str, Array] | None:
         """The ranges as 'min' and 'max', each (bands,); None without tiles."""
-        if self._colors is None:
+        with self._lock:
+            self._fold()
+            colors, alpha = self._colors, self._alpha
+        if colors is None:
             return None
-        alpha = self._alpha or (np.zeros(0, np.uint8), np.zeros(0, np.uint8))
-        return {name: np.concatenate([self._colors[index], alpha[index]])
+        alpha = alpha or (np.zeros(0, np.uint8), np.zeros(0, np.uint8))
+        return {name: np.concatenate([colors[index], alpha[index]])
                 for index, name in enumerate(('min', 'max'))}
+
+
+def _functions(array: Array) -> tuple[np.ufunc, np.ufunc]:
+    """What finds the smaller and the larger of two values; NaN is left out."""
+    return (np.fmin, np.fmax) if array.dtype.kind == 'f' else (np.minimum, np.maximum)
+
+
+def _ranges(low: Array, high: Array) -> tuple[Array, Array]:
+    """
+    The smallest and largest value of each band, (bands,).
+
+    :param low: (rows, cols, bands), to find the smallest in.
+    :param high: likewise for the largest.
+    """
+    result = []
+    for array, function in zip((low, high), _functions(low), strict=True):
+        # Column by column first: long contiguous rows are what numpy is fast at.
+        columns: Array = function.reduce(array, axis=0)
+        result.append(function.reduce(columns.reshape(-1, array.shape[2]), axis=0))
+    return result[0], result[1]
 
 
 def _merged(ranges: tuple[Array, Array] | None, low: Array, high: Array) -> tuple[Array, Array]:

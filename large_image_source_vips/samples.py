@@ -113,16 +113,13 @@ class Patch:
     :param color: (rows, cols, color bands), of a native libvips dtype.
     :param alpha: (rows, cols) of the same dtype, or None if all is opaque.
     :param meaning: what the bands are.
-    :param low: the smallest value of each band of the tile as it was given,
-        (bands,); NaN is left out.
-    :param high: the largest likewise.
+    :param given: the tile as it was given, (rows, cols, bands).
     """
 
     color: Array
     alpha: Array | None
     meaning: Meaning
-    low: Array
-    high: Array
+    given: Array
 
     @property
     def extremes(self) -> tuple[int, int]:
@@ -132,7 +129,7 @@ class Patch:
         if self.color.dtype == np.uint8:
             # A pixelmap's ranges are those of its labels.
             return 0, 255
-        return int(self.low.min()), int(self.high.max())
+        return int(self.given.min()), int(self.given.max())
 
 
 def make_patch(tile: Any, interpretation: Any = None, expected: Meaning | None = None) -> Patch:
@@ -153,11 +150,11 @@ def make_patch(tile: Any, interpretation: Any = None, expected: Meaning | None =
     # smaller, but they stay what they are.
     labels = array.dtype.kind == 'b' or (array.dtype.kind in 'iu' and array.dtype.itemsize == 8)
     array = _native(array)
-    low, high = _ranges(array)
+    given = array
     if isinstance(interpretation, str) and interpretation == PIXELMAP:
         color = _pixelmap(array)
-        return Patch(color, None, Meaning('rgb', None, 3, labels=True), low, high)
-    array = _narrowed(array, low, high)
+        return Patch(color, None, Meaning('rgb', None, 3, labels=True), given)
+    array = _narrowed(array)
     meaning, alpha_given = _meaning(
         array, interpretation if interpretation is not None else own_interpretation, expected)
     alpha = None
@@ -168,7 +165,7 @@ def make_patch(tile: Any, interpretation: Any = None, expected: Meaning | None =
             alpha = None
     if labels:
         meaning = replace(meaning, labels=True)
-    return Patch(array, alpha, meaning, low, high)
+    return Patch(array, alpha, meaning, given)
 
 
 def _native(array: Array) -> Array:
@@ -196,18 +193,6 @@ def _native(array: Array) -> Array:
     raise TileSourceError(msg)
 
 
-def _ranges(array: Array) -> tuple[Array, Array]:
-    """The smallest and largest value of each band, (bands,); NaN is left out."""
-    bands = array.shape[2]
-    result = []
-    for reduce in ((np.fmin.reduce, np.fmax.reduce) if array.dtype.kind == 'f' else
-                   (np.minimum.reduce, np.maximum.reduce)):
-        # Column by column first: long contiguous rows are what numpy is fast at.
-        columns: Array = reduce(array, axis=0)
-        result.append(reduce(columns.reshape(-1, bands), axis=0))
-    return result[0], result[1]
-
-
 def smallest_integer(low: int, high: int) -> np.dtype[Any] | None:
     """
     The smallest integer dtype of libvips that holds a range of values.
@@ -223,11 +208,11 @@ def smallest_integer(low: int, high: int) -> np.dtype[Any] | None:
     return None
 
 
-def _narrowed(array: Array, low: Array, high: Array) -> Array:
+def _narrowed(array: Array) -> Array:
     """64-bit integers in the smallest format that holds them; else the array."""
     if array.dtype not in (np.int64, np.uint64):
         return array
-    smallest, largest = int(low.min()), int(high.max())
+    smallest, largest = int(array.min()), int(array.max())
     dtype = smallest_integer(smallest, largest)
     if dtype is None:
         msg = (f'A tile of {array.dtype} has values from {smallest} to {largest}, which no '
