@@ -4,9 +4,10 @@ The pixels of a rectangle of a picture at a reduction.
 A reduction that the file stores is read; one that it lacks comes of the nearest
 larger one that it stores:
 
-* at most 4 times smaller: from the stored pixels under the rectangle;
-* beyond: a plane, made of the plane twice its size; the first of them, 4 times
-  smaller, in one pass over the stored level, by as many threads as there are
+* at most 4 times smaller (8 times, if it is in JPEG tiles): from the stored pixels
+  under the rectangle;
+* beyond: a plane, made of the plane twice its size; the first of them, 4 (or 8)
+  times smaller, in one pass over the stored level, by as many threads as there are
   processors.  Once it is there it serves rectangles, too: its pixels are the same.
 
 Which way a level is made depends on the level alone, so a pixel has one value,
@@ -35,6 +36,7 @@ from .deflate import Damaged, has_tiles
 from .elsewhere import must_decode_elsewhere
 from .geometry import Rect, Size
 from .handles import Handle
+from .jpeg_tiles import MAX_HALVINGS, smaller, suits
 from .layout import Layout, Picture, Stored, oriented
 from .planes import MAX_PLANE_MEMORY, Plane, planes
 from .raster import orient, reduce_pixels, stored_rect
@@ -88,14 +90,13 @@ class Levels:
             return pixels if whole or picture.levels[reduction].random else pixels.copy()
         nearest = max(stored for stored in picture.levels if stored < reduction)
         halvings = reduction - nearest
-        if halvings == _DIRECT:
+        direct = self._direct(picture, nearest)
+        if halvings == direct:
             made = planes.peek(self._file.serial, self._plane_key(picture, reduction))
             if made is not None:
                 return _cut(made.pixels, rect)
-        if halvings <= _DIRECT:
-            return self._reduced(
-                lambda part: self._read_stored(picture, nearest, part),
-                picture.size.reduced(nearest), rect, 1 << halvings)
+        if halvings <= direct:
+            return self._reduced(picture, nearest, halvings, rect)
         return _cut(self._plane(picture, nearest, reduction).pixels, rect)
 
     def read_whole(self, picture: Picture, longest: int) -> Array:
@@ -127,11 +128,32 @@ class Levels:
 
         return planes.get(self._file.serial, self._plane_key(picture, 0), make).pixels
 
-    def _reduced(self, read: Callable[[Rect], Array], size: Size, rect: Rect,
-                 factor: int) -> Array:
-        """A rectangle of something larger, made smaller."""
-        part = Rect(*(value * factor for value in rect)).clipped(Rect(0, 0, *size))
-        return reduce_pixels(read(part), factor, self._layout.averaged)
+    def _direct(self, picture: Picture, nearest: int) -> int:
+        """How many halvings of a stored level are computed for each rectangle."""
+        return MAX_HALVINGS if self._is_decoded_smaller(picture, nearest) else _DIRECT
+
+    def _is_decoded_smaller(self, picture: Picture, nearest: int) -> bool:
+        """Whether the tiles of a stored level are decoded smaller than they are."""
+        stored = picture.levels[nearest]
+        return (self._layout.averaged and picture.orientation == 1 and suits(stored) and
+                stored.size == picture.size.reduced(nearest))
+
+    def _reduced(self, picture: Picture, nearest: int, halvings: int, rect: Rect) -> Array:
+        """
+        A rectangle of a stored level, made smaller.
+
+        :param rect: in pixels of the smaller level.
+        """
+        if self._is_decoded_smaller(picture, nearest):
+            stored = picture.levels[nearest]
+            with suppress(Damaged):
+                return smaller(self._file.jpeg_tiles(stored), stored, halvings, rect,
+                               lambda part: self._fetch(stored, part))
+        factor = 1 << halvings
+        part = Rect(*(value * factor for value in rect)).clipped(
+            Rect(0, 0, *picture.size.reduced(nearest)))
+        return reduce_pixels(
+            self._read_stored(picture, nearest, part), factor, self._layout.averaged)
 
     # What is stored
 
@@ -240,11 +262,11 @@ class Levels:
         A whole level that the file lacks.
 
         :param nearest: the stored reduction that it is made of.
-        :param reduction: at least 2 more than that.
+        :param reduction: as many more as are computed directly, at least.
         """
         def make() -> Plane:
             plane = self._new_plane(picture.size.reduced(reduction), picture.levels[nearest])
-            if reduction - nearest > _DIRECT:
+            if reduction - nearest > self._direct(picture, nearest):
                 self._halve(self._plane(picture, nearest, reduction - 1).pixels, plane)
             else:
                 self._pass_over(picture, nearest, plane)
@@ -264,7 +286,8 @@ class Levels:
     def _pass_over(self, picture: Picture, nearest: int, plane: Plane) -> None:
         """Fill a plane with the means of a stored level."""
         stored, averaged = picture.levels[nearest], self._layout.averaged
-        factor = 1 << _DIRECT
+        halvings = self._direct(picture, nearest)
+        factor = 1 << halvings
 
         def stream(band: Band) -> None:
             for top, rows in decode(self._file, stored, band):
@@ -272,9 +295,9 @@ class Levels:
 
         def read(blocks: list[Rect]) -> None:
             for block in blocks:
-                plane.put(block.top // factor, reduce_pixels(
-                    self._read_stored(picture, nearest, block), factor, averaged),
-                    block.left // factor)
+                rect = Rect(block.left // factor, block.top // factor,
+                            -(-block.width // factor), -(-block.height // factor))
+                plane.put(rect.top, self._reduced(picture, nearest, halvings, rect), rect.left)
 
         # The stored level is so many times larger.
         size = plane.nbytes * factor * factor
@@ -324,7 +347,7 @@ def _rows_of_blocks(size: Size, stored: Stored) -> list[list[Rect]]:
     :param size: in pixels of the stored level.
     """
     tile = stored.page.tile if stored.page and stored.page.tile else Size(1, 1)
-    if any(extent % (1 << _DIRECT) for extent in tile):
+    if any(extent % (1 << MAX_HALVINGS) for extent in tile):
         # No TIFF file should have those.
         tile = Size(1, 1)
     width, height = (-(-extent // one) * one for extent, one in zip(_BLOCK, tile, strict=True))

@@ -18,6 +18,7 @@ from large_image import config
 from . import loader
 from .deflate import Damaged, DeflatedPage
 from .handles import Handle, pool
+from .jpeg_tiles import JpegPage
 from .layout import Layout, Opening, Stored
 from .patched import single_directory
 from .planes import planes
@@ -96,11 +97,30 @@ class SourceFile:
         :raises Damaged: if libvips had better look at it.
         """
         assert stored.page is not None  # only a page has tiles or strips
+        return DeflatedPage(self._descriptor_of_page(), stored.page)
+
+    def jpeg_tiles(self, stored: Stored) -> JpegPage:
+        """
+        The calling thread's way to a page of JPEG tiles.
+
+        :raises Damaged: if libvips had better look at it.
+        """
+        page = stored.page
+        assert page is not None  # only a page has tiles
+        return pool.get(self.serial, ('jpeg', stored.opening),
+                        lambda: JpegPage(self._descriptor_of_page(), page))
+
+    def _descriptor_of_page(self) -> int:
+        """
+        A descriptor to keep.
+
+        :raises Damaged: if the file changed.
+        """
         descriptor = loader.open_regular(self.path)
         if loader.identity_of_descriptor(descriptor) != self.identity:
             os.close(descriptor)
             raise Damaged
-        return DeflatedPage(descriptor, stored.page)
+        return descriptor
 
     def discard_handle(self, stored: Stored) -> None:
         """Close the calling thread's image of a picture."""

@@ -45,7 +45,7 @@ SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258
 DESCRIPTION, STRIP_OFFSETS, ORIENTATION, SAMPLES, ROWS_PER_STRIP = 270, 273, 274, 277, 278
 STRIP_COUNTS, X_RESOLUTION, Y_RESOLUTION, PLANAR, RESOLUTION_UNIT = 279, 282, 283, 284, 296
 SOFTWARE, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_COUNTS = 305, 322, 323, 324, 325
-PREDICTOR, SUB_IFDS, SAMPLE_FORMAT, ICC_PROFILE = 317, 330, 339, 34675
+PREDICTOR, SUB_IFDS, SAMPLE_FORMAT, JPEG_TABLES, ICC_PROFILE = 317, 330, 339, 347, 34675
 
 # What a value of a tag may take in memory; an OME-XML of a large screen is some
 # 50 MB, the table of a slide of 10 million tiles 80 MB.
@@ -58,6 +58,9 @@ _READ_AHEAD = 1024
 # Names of the compressions of the tag, for messages and the documentation.
 _OLD_JPEG, _JPEG, _YCBCR = 6, 7, 6
 _DEFLATE = frozenset({8, 32946})
+_JPEG_COLOURS = frozenset({(1, 1), (2, 3), (6, 3)})
+# What the sides of a tile are multiples of, and those of the largest unit of JPEG.
+MCU = 16
 _GRAY = frozenset({0, 1})
 # A photometric interpretation that means nothing: libvips takes samples as they are.
 _NO_PHOTOMETRIC = 34
@@ -135,6 +138,15 @@ class Page:
             self.compression in _DEFLATE and self.bits in {8, 16} and self.sample_format == 1 and
             self.planar == 1 and (self.photometric, self.samples) in _PLAIN_COLOURS and
             self.predictor in {1, 2})
+
+    @cached_property
+    def is_plain_jpeg(self) -> bool:
+        """Whether it is in JPEG tiles of gray, RGB or YCbCr, and nothing else."""
+        return (
+            self.compression == _JPEG and self.bits == 8 and self.planar == 1 and
+            self.sample_format == 1 and (self.photometric, self.samples) in _JPEG_COLOURS and
+            self.tile is not None and min(self.tile) > 0 and
+            not any(extent % MCU for extent in self.tile))
 
     @property
     def is_separate_gray(self) -> bool:

@@ -1,0 +1,229 @@
+"""JPEG tiles, decoded smaller for the levels that a file lacks."""
+
+import multiprocessing
+import os
+
+import numpy as np
+import pytest
+import pyvips
+import tifffile
+from large_image.exceptions import TileSourceError
+from reading_tools import (
+    block_means,
+    declare_empty,
+    level,
+    level_by_tiles,
+    overwrite,
+    random_pixels,
+    real_file,
+    smooth_pixels,
+)
+
+from large_image_source_vips import jpeg_tiles
+from large_image_source_vips.geometry import Rect
+from large_image_source_vips.reader import FileReader
+
+pytestmark = pytest.mark.skipif(
+    not jpeg_tiles._has_jpeg(), reason='Pillow was built without JPEG')
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The numbers of the tiles that were decoded smaller."""
+    numbers = []
+    original = jpeg_tiles.JpegPage.tile
+
+    def counting(self, number, halvings):
+        pixels = original(self, number, halvings)
+        numbers.append(number)
+        return pixels
+
+    monkeypatch.setattr(jpeg_tiles.JpegPage, 'tile', counting)
+    return numbers
+
+
+KINDS = {
+    'libvips, 4:2:0': lambda path, pixels: save(path, pixels, Q=75),
+    'libvips, 4:4:4': lambda path, pixels: save(path, pixels, Q=95),
+    'libvips, RGB': lambda path, pixels: save(path, pixels, Q=95, rgbjpeg=True),
+    'libvips, gray': lambda path, pixels: save(path, pixels[..., 1], Q=95),
+    'tifffile': lambda path, pixels: tifffile.imwrite(
+        path, pixels, photometric='rgb', compression='jpeg', tile=(128, 256)),
+    'tifffile, gray': lambda path, pixels: tifffile.imwrite(
+        path, pixels[..., 0], photometric='minisblack', compression='jpeg', tile=(64, 64)),
+    'tifffile, big-endian': lambda path, pixels: tifffile.imwrite(
+        path, pixels, photometric='rgb', compression='jpeg', tile=(240, 240), byteorder='>',
+        bigtiff=True),
+}
+
+
+def save(path, pixels, **options):
+    options = {'tile': True, 'tile_width': 256, 'tile_height': 256, 'compression': 'jpeg',
+               **options}
+    pyvips.Image.new_from_array(pixels).tiffsave(str(path), **options)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_levels_are_close_to_the_means(tmp_path, decoded, kind):
+    KINDS[kind](tmp_path / 'a.tif', smooth_pixels(1111, 1703))
+    reader = FileReader(tmp_path / 'a.tif')
+    full = level(reader).astype(int)
+    assert not decoded
+    for reduction in (1, 2, 3):
+        found = level_by_tiles(reader, reduction)
+        difference = np.abs(found - block_means(full, 1 << reduction))
+        assert difference.mean() < 0.6
+        assert difference.max() < 6
+    assert decoded
+    for reduction in (4, 5, 6):
+        np.testing.assert_allclose(
+            level(reader, reduction), block_means(level(reader, reduction - 1), 2), atol=0.5)
+
+
+@pytest.mark.parametrize('size', [(1111, 1703), (1024, 1280), (1030, 264), (264, 1036), (4, 3000)])
+def test_the_border_shows_what_is_inside_only(tmp_path, decoded, size):
+    # What is behind the edge of the image in its tiles is black.
+    rows, cols = size
+    pixels = np.full((-(-rows // 256) * 256, -(-cols // 256) * 256, 3), 0, 'uint8')
+    pixels[:rows, :cols] = (200, 150, 100)
+    save(tmp_path / 'whole.tif', pixels, Q=95)
+    data = bytearray((tmp_path / 'whole.tif').read_bytes())
+    with tifffile.TiffFile(tmp_path / 'whole.tif') as tiff:
+        tags = tiff.pages[0].tags
+        for code, value in ((256, cols), (257, rows)):
+            at = tags[code].valueoffset
+            data[at:at + tags[code].valuebytecount] = value.to_bytes(
+                tags[code].valuebytecount, 'little')
+    (tmp_path / 'a.tif').write_bytes(data)
+    reader = FileReader(tmp_path / 'a.tif')
+    assert reader.size == (cols, rows)
+    full = level(reader).astype(int)
+    for reduction in (1, 2, 3):
+        found = level_by_tiles(reader, reduction).astype(int)
+        np.testing.assert_allclose(found, block_means(full, 1 << reduction), atol=6)
+    assert level(reader, 4).min() > 60
+
+
+@pytest.mark.parametrize('kind', ['libvips, 4:2:0', 'tifffile, big-endian'])
+def test_a_pixel_has_one_value_whatever_it_is_read_with(tmp_path, kind):
+    KINDS[kind](tmp_path / 'a.tif', smooth_pixels(1111, 1703))
+    readers = [FileReader(tmp_path / 'a.tif') for _ in range(2)]
+    rng = np.random.default_rng(5)
+    for reduction in (3, 2, 1, 4):
+        whole = level(readers[0], reduction)
+        for _ in range(8):
+            left, right = sorted(rng.choice(whole.shape[1] + 1, 2, replace=False).tolist())
+            top, bottom = sorted(rng.choice(whole.shape[0] + 1, 2, replace=False).tolist())
+            part = readers[1].read(0, reduction, Rect(left, top, right - left, bottom - top))
+            np.testing.assert_array_equal(part, whole[top:bottom, left:right])
+        # Now from the plane that the lower levels are made of.
+        level(readers[1], 5)
+        np.testing.assert_array_equal(level_by_tiles(readers[1], reduction), whole)
+
+
+def test_levels_between_stored_ones(tmp_path, decoded):
+    pixels = smooth_pixels(2000, 3000)
+    with tifffile.TiffWriter(tmp_path / 'a.tif') as tiff:
+        for step in (1, 4, 16):
+            tiff.write(pixels[::step, ::step], photometric='rgb', compression='jpeg',
+                       tile=(256, 256), subfiletype=int(step > 1), metadata=None)
+    reader = FileReader(tmp_path / 'a.tif')
+    for reduction in (1, 3):
+        before = len(decoded)
+        stored = level(reader, reduction - 1)
+        assert len(decoded) == before
+        found = level(reader, reduction)
+        assert len(decoded) > before
+        assert np.abs(found - block_means(stored, 2)).mean() < 1
+
+
+def test_the_tiff_file_says_what_the_colours_are(tmp_path):
+    """Not what is written into each tile."""
+    pixels = smooth_pixels(512, 512)
+    save(tmp_path / 'rgb.tif', pixels, Q=95, rgbjpeg=True)
+    expected = level(FileReader(tmp_path / 'rgb.tif'), 1).astype(int)
+    data = (tmp_path / 'rgb.tif').read_bytes()
+    with tifffile.TiffFile(tmp_path / 'rgb.tif') as tiff:
+        page = tiff.pages[0]
+        assert page.photometric == tifffile.PHOTOMETRIC.RGB
+        offset, count = page.dataoffsets[0], page.databytecounts[0]
+        tags = {code: page.tags[code].valueoffset for code in (324, 325)}
+        at = {code: int.from_bytes(data[start:start + 4], 'little')
+              if page.tags[code].count == 1 else start for code, start in tags.items()}
+    # The same tile with a JFIF header, which says YCbCr, at the end of the file.
+    tile = data[offset:offset + count]
+    jfif = b'\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00'
+    changed = tile[:2] + jfif + tile[2:]
+    (tmp_path / 'a.tif').write_bytes(data + changed)
+    overwrite(tmp_path / 'a.tif', at[324], len(data).to_bytes(4, 'little'))
+    overwrite(tmp_path / 'a.tif', at[325], len(changed).to_bytes(4, 'little'))
+    found = level(FileReader(tmp_path / 'a.tif'), 1).astype(int)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_empty_tiles_are_blank(tmp_path):
+    pixels = smooth_pixels(512, 768)
+    save(tmp_path / 'a.tif', pixels, Q=95)
+    declare_empty(tmp_path / 'a.tif', 4)
+    found = level(FileReader(tmp_path / 'a.tif'), 1)
+    assert not found[128:, 128:256].any()
+    assert np.abs(found[:128].astype(int) - block_means(pixels[:256], 2)).max() < 12
+
+
+@pytest.mark.parametrize('damage', ['zeros', 'cut'])
+def test_damage_is_an_error_of_its_tile(tmp_path, damage):
+    save(tmp_path / 'a.tif', random_pixels((768, 768, 3)), Q=90)
+    with tifffile.TiffFile(tmp_path / 'a.tif') as tiff:
+        page = tiff.pages[0]
+        offset, count = page.dataoffsets[8], page.databytecounts[8]
+    if damage == 'zeros':
+        overwrite(tmp_path / 'a.tif', offset, bytes(count))
+    else:
+        overwrite(tmp_path / 'a.tif', offset + 2, b'\xff\xd9' + bytes(20))
+    reader = FileReader(tmp_path / 'a.tif')
+    assert reader.read(0, 2, Rect(0, 0, 128, 128)).any()
+    with pytest.raises(TileSourceError, match=r'a\.tif'):
+        reader.read(0, 2, Rect(128, 128, 64, 64))
+    with pytest.raises(TileSourceError, match=r'a\.tif'):
+        level(reader, 4)
+
+
+def _child(reader, connection):
+    connection.send([level(reader, reduction).tobytes() for reduction in (1, 3, 5)])
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='this system has no fork')
+def test_a_forked_child_sees_the_same(tmp_path):
+    save(tmp_path / 'a.tif', smooth_pixels(1500, 1500), Q=85)
+    reader = FileReader(tmp_path / 'a.tif')
+    level(reader, 2)
+    context = multiprocessing.get_context('fork')
+    here, there = context.Pipe()
+    child = context.Process(target=_child, args=(reader, there))
+    child.start()
+    assert here.poll(60)
+    found = here.recv()
+    child.join()
+    assert found == [level(reader, reduction).tobytes() for reduction in (1, 3, 5)]
+
+
+@pytest.mark.parametrize('name', ['CMU-1-Small-Region.tiff'])
+def test_real_slides(name, decoded):
+    reader = FileReader(real_file(name))
+    page = reader._layout.frames[0].levels[0].page
+    if page is None:
+        pytest.skip('this libvips reads it through OpenSlide')
+    side = 1024
+    width, height = reader.size
+    left, top = width // 2 // 8 * 8, height // 2 // 8 * 8
+    side = min(side, width - left, height - top) // 8 * 8
+    full = reader.read(0, 0, Rect(left, top, side, side)).astype(int)
+    for reduction in (1, 2, 3):
+        if reduction in reader._layout.frames[0].levels:
+            continue
+        scale = 1 << reduction
+        found = reader.read(0, reduction, Rect(
+            left // scale, top // scale, side // scale, side // scale))
+        difference = found - block_means(full, scale)
+        assert np.abs(difference).mean() < 2
+        assert abs(difference.mean()) < 0.3
