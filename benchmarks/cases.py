@@ -262,7 +262,9 @@ def browsing(side: int) -> Case:
     return Case('browse', dict.fromkeys(('ours', 'peer'), Run('browse', {}, files)), (
         Ratio('browse: pyramid, flat tiles, flat strips, JPEG', 'peer', 'ours',
               Bound(3, at_least=True)),
-        WorstStep('the worst step of it', 'ours', 'peer', Bound(1))),
+        WorstStep('the worst step of it', 'ours', 'peer', Bound(1)),
+        WorstStep('from opening to the end of a step, the worst', 'ours', 'peer', Bound(1),
+                  from_opening=True)),
         (Same('ours', 'peer', PICKED),), rounds=3)
 
 

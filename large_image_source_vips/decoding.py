@@ -188,14 +188,16 @@ def _deflated(file: SourceFile, stored: Stored, first: int, end: int) -> Iterato
     """The pixels of some deflated strips; from one that is damaged on, libvips decodes them."""
     page = stored.page
     assert page is not None  # else there are no strips
-    number = first
+    row = first * page.rows_per_strip
     with suppress(Damaged):
         for top, rows in file.open_deflated(stored).strips(first, end):
             yield top, rows
-            number += 1
-    if number < end:
+            row = top + rows.shape[0]
+    # A strip is inflated as a whole before its rows come.
+    number = row // page.rows_per_strip
+    if number < end and row < page.size.height:
         part = _strips(stored, number, end)
-        yield from _rows(part, _handle(file, part), number * page.rows_per_strip)
+        yield from _rows(part, _handle(file, part), row)
 
 
 def _aligned(pieces: Iterator[Rows]) -> Iterator[Rows]:

@@ -63,6 +63,17 @@ def test_worst_step_is_named():
     assert (made.measured, made.reached) == ('1.5 x', 'NO')
 
 
+def test_worst_time_from_opening():
+    def steps(*seconds):
+        parts = ('0 open', '0 zoom', '1 open', '1 zoom')
+        return [{'seconds': {'total': 9, **dict(zip(parts, seconds, strict=True))}}]
+
+    figure = figures.WorstStep('browse', 'ours', 'peer', figures.Bound(1), from_opening=True)
+    made = row(figure, ours=steps(1, 3, 1, 1), peer=steps(3, 1, 1, 3))
+    assert made.figure in {'browse (0 zoom)', 'browse (1 open)'}
+    assert (made.measured, made.reached) == ('1 x', 'yes')
+
+
 def test_unknown_memory_is_no_failure():
     made = row(figures.memory('x', 'ours', figures.Bound(700)), ours=[report()])
     assert (made.measured, made.reached) == ('-', '-')
