@@ -287,7 +287,6 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
         :raises TileSourceError: if the tile cannot be decoded.
         """
         frame = self._getFrame(frame)
-        self._xyzInRange(x, y, z, frame, self._store.frame_count)
         key = Key(x, y, z)
         pixels = handed_over(self, frame, key)
         if pixels is None:
@@ -296,11 +295,19 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
             pixels, TILE_FORMAT_NUMPY, x, y, z, pilImageAllowed, numpyAllowed, frame=frame)
 
     def _read_tile(self, frame: int, key: Key) -> np.ndarray[Any, Any]:
-        """The pixels of a tile, cut at the edge of the image."""
-        reduction = self.levels - 1 - key.z
-        place = Rect(key.x * TILE_SIZE, key.y * TILE_SIZE, TILE_SIZE, TILE_SIZE)
-        inside = place.clipped(Rect(0, 0, *self._store.size.reduced(reduction)))
-        return self._store.read(frame, reduction, inside)
+        """
+        The pixels of a tile, cut at the edge of the image.
+
+        :raises TileSourceXYZRangeError: if there is no such tile.
+        """
+        store, levels = self._store, self.levels
+        left, top, reduction = key.x * TILE_SIZE, key.y * TILE_SIZE, levels - 1 - key.z
+        width, height = store.size.reduced(reduction) if 0 <= reduction < levels else (0, 0)
+        if not (0 <= left < width and 0 <= top < height and 0 <= frame < store.frame_count):
+            # The base class, which takes longer to look, has the words for it.
+            self._xyzInRange(*key, frame, store.frame_count)
+        return store.read(frame, reduction, Rect(
+            left, top, min(TILE_SIZE, width - left), min(TILE_SIZE, height - top)))
 
     def getRegion(self, format: Any = (TILE_FORMAT_IMAGE,), **kwargs: Any) -> Any:
         """As the base class describes; tiles are decoded by several threads."""
