@@ -91,12 +91,14 @@ class JpegPage:
         size = tile.width >> halvings, tile.height >> halvings
         try:
             with PIL.Image.open(stream, formats=('JPEG',)) as image:
+                if image.size != tile or image.mode != _MODES[page.samples]:
+                    raise Damaged
                 image.draft(None, size)
                 pixels: Tile = np.asarray(image)
-                mode = image.mode
-        except (OSError, SyntaxError, ValueError, struct.error) as exc:
+        except (OSError, SyntaxError, ValueError, struct.error,
+                PIL.Image.DecompressionBombError) as exc:
             raise Damaged from exc
-        if mode != _MODES[page.samples] or pixels.shape[1::-1] != size:
+        if pixels.shape[1::-1] != size:
             raise Damaged
         return pixels.reshape(*pixels.shape[:2], page.samples)
 
