@@ -20,12 +20,13 @@ import numpy.typing as npt
 import pyvips
 from large_image.exceptions import TileSourceError
 
-from .deflate import Damaged, suits
+from .deflate import suits
 from .elsewhere import decode_elsewhere, must_decode_elsewhere
 from .geometry import Rect, Size
 from .handles import Handle
 from .layout import Opening, Stored
 from .loader import Identity, Loader, why_not_decoded
+from .packed import Damaged
 from .source_file import SourceFile
 from .tiff import TiffDirectories, TiffFormatError
 from .unpack import Unpacker

@@ -10,8 +10,6 @@ is damaged, is left to libvips, which then says what is wrong.
 
 from __future__ import annotations
 
-import os
-import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,8 +18,9 @@ import numpy.typing as npt
 
 from .geometry import Rect
 from .output import TILE_SIZE
+from .packed import Damaged, PackedPage
 from .scratch import scratch
-from .tiff import Page, TiffDirectories
+from .tiff import Page
 
 isal_zlib: Any
 try:
@@ -32,15 +31,12 @@ except ImportError:
 Array = npt.NDArray[Any]
 
 _MAX_PIXELS = 1 << 28
-# The bytes that are inflated at a time if a strip or tile is larger than this.
-_LARGE = 1 << 20
+# A strip or tile that is larger than this is inflated in pieces, and so is one that is
+# larger packed than not, but for this.
+_LARGE, _OVERHEAD = 1 << 20, 1 << 10
 _PIECE_BYTES = 1 << 18
 # The bytes of rows that are handed out together, about: as ``decoding`` does.
 _TOGETHER = 1 << 20
-
-
-class Damaged(Exception):  # noqa: N818  (it goes no further than to those who ask libvips then)
-    """Something that is not as it should be."""
 
 
 def suits(page: Page | None) -> bool:
@@ -58,51 +54,51 @@ def has_tiles(page: Page | None) -> bool:
             min(page.tile) > 0 and not any(TILE_SIZE % extent for extent in page.tile))
 
 
-class DeflatedPage:
+class DeflatedPage(PackedPage):
     """
-    The tiles or strips of a page.
+    A page that ``suits``.
 
-    :param descriptor: of the file; closed when this object goes.
-    :param page: one that ``suits``.
-    :raises Damaged: if it does not say where they are.
+    :raises Damaged: if it does not say where its tiles or strips are.
     """
 
     def __init__(self, descriptor: int, page: Page) -> None:
-        self._descriptor = descriptor
-        weakref.finalize(self, os.close, descriptor).atexit = False
-        self._page = page
-        tiff = TiffDirectories(descriptor)
-        places = tiff.places(page)
-        if places is None:
-            raise Damaged
-        self._offsets, self._counts = places
-        self._stored_dtype = np.dtype(f'{tiff.order}u{page.bits // 8}')
+        super().__init__(descriptor, page)
+        self._stored_dtype = np.dtype(f'{self._tiff.order}u{page.bits // 8}')
         self.dtype = self._stored_dtype.newbyteorder('=')
-        self.bytes = self._offsets.nbytes + self._counts.nbytes
 
     def _inflated(self, number: int, rows: int, cols: int) -> Array:
         """The samples of a tile or strip, (rows, cols, samples), until the next are inflated."""
         samples = rows * cols * self._page.samples
-        if not 0 <= number < self._offsets.size or not 0 < samples <= _MAX_PIXELS:
+        if not 0 < samples <= _MAX_PIXELS:
             raise Damaged
-        stored = scratch('inflated', (rows, cols, self._page.samples), self._stored_dtype)
-        left = stored.reshape(-1).view(np.uint8).data
-        packed = memoryview(
-            os.pread(self._descriptor, int(self._counts[number]), int(self._offsets[number])))
-        # A tile at once: each call hands Python's lock to another thread and back.
-        # A large strip in pieces whose memory the allocator recycles.
-        piece = len(packed) if len(left) <= _LARGE else _PIECE_BYTES
-        inflate = isal_zlib.decompressobj()
+        size = samples * self.dtype.itemsize
+        packed = self.packed(number)
         try:
-            while left and packed:
-                data = inflate.decompress(packed[:piece], len(left))
-                left[:len(data)] = data
-                left, packed = left[len(data):], packed[piece:]
+            if size <= _LARGE and len(packed) <= size + _OVERHEAD:
+                # At once: each step hands Python's lock to another thread and back.
+                data = isal_zlib.decompress(packed, bufsize=size)
+            else:
+                data = self._in_pieces(memoryview(packed), size)
         except isal_zlib.error as exc:
             raise Damaged from exc
-        if left:
+        if len(data) < size:
             raise Damaged
-        return stored
+        return np.frombuffer(data, self._stored_dtype, samples).reshape(
+            rows, cols, self._page.samples)
+
+    def _in_pieces(self, packed: memoryview, size: int) -> Any:
+        """
+        What is packed, in memory that is used again for the next.
+
+        :param size: how many bytes are wanted.
+        """
+        unpacked = scratch('inflated', (size,), np.dtype(np.uint8)).data
+        inflate, at = isal_zlib.decompressobj(), 0
+        while at < size and packed:
+            data = inflate.decompress(packed[:_PIECE_BYTES], size - at)
+            unpacked[at:at + len(data)] = data
+            at, packed = at + len(data), packed[_PIECE_BYTES:]
+        return unpacked[:at]
 
     def _put(self, stored: Array, out: Array) -> None:
         """Samples as they are meant, of the first rows and columns."""

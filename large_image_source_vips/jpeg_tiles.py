@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import functools
 import io
-import os
 import struct
-import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -20,11 +18,11 @@ import numpy.typing as npt
 import PIL.features
 import PIL.Image
 
-from .deflate import Damaged
 from .geometry import Rect
 from .layout import Stored
+from .packed import Damaged, PackedPage
 from .raster import reduce_pixels
-from .tiff import JPEG_TABLES, MCU, Page, TiffDirectories
+from .tiff import JPEG_TABLES, MCU, Page
 
 Tile = npt.NDArray[np.uint8]
 
@@ -49,29 +47,19 @@ def suits(stored: Stored) -> bool:
     return page is not None and page.is_plain_jpeg and stored.opened is None and _has_jpeg()
 
 
-class JpegPage:
+class JpegPage(PackedPage):
     """
-    The tiles of a page.
+    A page of a picture that ``suits``.
 
-    :param descriptor: of the file; closed when this object goes.
-    :param page: of a picture that ``suits``.
-    :raises Damaged: if it does not say where they are.
+    :raises Damaged: if it does not say where its tiles are.
     """
 
     def __init__(self, descriptor: int, page: Page) -> None:
-        self._descriptor = descriptor
-        weakref.finalize(self, os.close, descriptor).atexit = False
-        self._page = page
-        tiff = TiffDirectories(descriptor)
-        places = tiff.places(page)
-        if places is None:
-            raise Damaged
-        self._offsets, self._counts = places
-        tables = tiff.data(page.entries.get(JPEG_TABLES))
+        super().__init__(descriptor, page)
+        tables = self._tiff.data(page.entries.get(JPEG_TABLES))
         self._head = _START + _without_application_data(tables)[2:].removesuffix(b'\xff\xd9')
         if page.samples == 3:
             self._head += _ADOBE + (b'\x01' if page.photometric == 6 else b'\x00')
-        self.bytes = self._offsets.nbytes + self._counts.nbytes
 
     def tile(self, number: int, halvings: int) -> Tile:
         """
@@ -84,10 +72,7 @@ class JpegPage:
         """
         tile, page = self._page.tile, self._page
         assert tile is not None  # it is a page of tiles
-        if not 0 <= number < self._offsets.size or not self._counts[number]:
-            raise Damaged
-        data = os.pread(self._descriptor, int(self._counts[number]), int(self._offsets[number]))
-        stream = io.BytesIO(self._head + _without_application_data(data)[2:])
+        stream = io.BytesIO(self._head + _without_application_data(self.packed(number))[2:])
         size = tile.width >> halvings, tile.height >> halvings
         try:
             with PIL.Image.open(stream, formats=('JPEG',)) as image:

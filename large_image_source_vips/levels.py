@@ -32,12 +32,13 @@ from large_image.exceptions import TileSourceError
 
 from .decoded import WORKERS, Decoded
 from .decoding import Band, bands, decode, empty_tiles, unpacker_of, why
-from .deflate import Damaged, has_tiles
+from .deflate import has_tiles
 from .elsewhere import must_decode_elsewhere
 from .geometry import Rect, Size
 from .handles import Handle
 from .jpeg_tiles import MAX_HALVINGS, smaller, suits
 from .layout import Layout, Picture, Stored, oriented
+from .packed import Damaged
 from .planes import MAX_PLANE_MEMORY, Plane, planes
 from .raster import orient, reduce_pixels, stored_rect
 from .source_file import SourceFile

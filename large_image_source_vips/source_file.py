@@ -16,10 +16,11 @@ import pyvips
 from large_image import config
 
 from . import loader
-from .deflate import Damaged, DeflatedPage
+from .deflate import DeflatedPage
 from .handles import Handle, pool
 from .jpeg_tiles import JpegPage
 from .layout import Layout, Opening, Stored
+from .packed import Damaged
 from .patched import single_directory
 from .planes import planes
 

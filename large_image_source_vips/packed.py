@@ -1,0 +1,57 @@
+"""
+The tiles or strips of a TIFF page as they are in the file.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+
+from .tiff import Page, TiffDirectories, TiffFormatError
+
+
+class Damaged(Exception):  # noqa: N818  (it goes no further than to those who ask libvips then)
+    """Something that is not as it should be."""
+
+
+class PackedPage:
+    """
+    A page, open for one thread.
+
+    :param descriptor: of the file; closed when this object goes.
+    :param page: which.
+    :raises Damaged: if it does not say where its tiles or strips are.
+    """
+
+    def __init__(self, descriptor: int, page: Page) -> None:
+        self._descriptor = descriptor
+        weakref.finalize(self, os.close, descriptor).atexit = False
+        self._page = page
+        try:
+            self._tiff = TiffDirectories(descriptor)
+        except TiffFormatError as exc:
+            raise Damaged from exc
+        places = self._tiff.places(page)
+        if places is None:
+            raise Damaged
+        self._offsets, self._counts = places
+        self._end = os.fstat(descriptor).st_size
+        # What it takes in memory.
+        self.bytes = self._offsets.nbytes + self._counts.nbytes
+
+    def packed(self, number: int) -> bytes:
+        """
+        A tile or strip.
+
+        :param number: in file order.
+        :raises Damaged: if it is empty, or not all of it is in the file.
+        """
+        if not 0 <= number < self._offsets.size:
+            raise Damaged
+        offset, count = int(self._offsets[number]), int(self._counts[number])
+        if not 0 < count <= self._end - offset or offset < 0:
+            raise Damaged
+        data = os.pread(self._descriptor, count, offset)
+        if len(data) < count:
+            raise Damaged
+        return data
