@@ -5,6 +5,7 @@ that have little to do each time.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 
@@ -91,6 +92,9 @@ class Turns:
     _TURN, _PAUSE, _LOOK = 0.05, 0.002, 0.02
 
     def __init__(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
         self._changed = threading.Condition()
         self._owner: int | None = None
         self._busy: int | None = None
@@ -98,9 +102,14 @@ class Turns:
         self._waiting = 0
         # Whether one of those who wait looks for the pause.
         self._watched = False
+        self._process = os.getpid()
 
     def __enter__(self) -> None:
         me = threading.get_ident()
+        if self._process != os.getpid():
+            # Threads of the parent that wait or work do not exist here; a canvas
+            # refuses to be changed in a child anyway.
+            self._start()
         try:
             with self._changed:
                 if not self._begins(me):
@@ -124,6 +133,8 @@ class Turns:
             self._waiting -= 1
             if watches:
                 self._watched = False
+            if not self._watched:
+                # Somebody has to watch.
                 self._changed.notify()
 
     def _begins(self, me: int) -> bool:

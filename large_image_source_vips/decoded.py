@@ -4,7 +4,6 @@ Pictures of formats that cannot be read at random, decoded as far as is asked fo
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from large_image.exceptions import TileSourceError
 
 from .decoding import Band, Rows
 from .planes import Plane
+from .workers import side_by_side, submitted
 
 Array = npt.NDArray[Any]
 Decode = Callable[[Band], Iterator[Rows]]
-
-WORKERS = min(4, os.cpu_count() or 1)
 
 
 class _Part:
@@ -90,14 +89,7 @@ class Decoded:
         end = int(np.searchsorted(self._tops, bottom, side='left'))
         lacking = [part for part in self._parts[first:end]
                    if part.done < min(bottom, part.band.bottom)]
-        if len(lacking) < 2 or WORKERS < 2:
-            for part in lacking:
-                self._go_on(part, bottom, decode)
-        else:
-            with ThreadPoolExecutor(min(WORKERS, len(lacking))) as workers:
-                for _none in workers.map(
-                        lambda part: self._go_on(part, bottom, decode), lacking):
-                    pass
+        side_by_side(lambda part: self._go_on(part, bottom, decode), lacking)
 
     def _go_on(self, part: _Part, bottom: int, decode: Decode) -> None:
         """Decode a band down to a row at least."""
@@ -109,6 +101,9 @@ class Decoded:
             # An error ends the decoder; the next who asks starts anew.
             part.pieces = None
             self._keep(part, pieces, bottom)
+            if part.done < bottom:
+                msg = f'it ends before row {part.done}'
+                raise TileSourceError(msg)
             if part.done < part.band.bottom:
                 part.pieces = pieces
                 return
@@ -136,7 +131,7 @@ class Decoded:
                     part.done = reached
                 if top + rows.shape[0] > reached:
                     reached = top + rows.shape[0]
-                    written = writer.submit(self._plane.put, top, rows)
+                    written = submitted(writer, self._plane.put, top, rows)
                 if reached >= bottom:
                     break
             if written is not None:

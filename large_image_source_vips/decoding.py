@@ -183,6 +183,8 @@ def _rows(stored: Stored, handle: Handle, first: int = 0) -> Iterator[Rows]:
                     raise TileSourceError(why(stored, exc)) from exc
                 buffer[top - start:top - start + rect.height, left:rect.right] = piece
         yield first + start, buffer[:end - start]
+        # Whoever wants the next rows may be another thread.
+        handle = handle.here()
 
 
 def _deflated(file: SourceFile, stored: Stored, first: int, end: int) -> Iterator[Rows]:

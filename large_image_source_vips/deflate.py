@@ -31,9 +31,8 @@ except ImportError:
 Array = npt.NDArray[Any]
 
 _MAX_PIXELS = 1 << 28
-# A strip or tile that is larger than this is inflated in pieces, and so is one that is
-# larger packed than not, but for this.
-_LARGE, _OVERHEAD = 1 << 20, 1 << 10
+# The bytes that are inflated at a time if a strip or tile is larger than this.
+_LARGE = 1 << 20
 _PIECE_BYTES = 1 << 18
 # The bytes of rows that are handed out together, about: as ``decoding`` does.
 _TOGETHER = 1 << 20
@@ -71,34 +70,23 @@ class DeflatedPage(PackedPage):
         samples = rows * cols * self._page.samples
         if not 0 < samples <= _MAX_PIXELS:
             raise Damaged
-        size = samples * self.dtype.itemsize
-        packed = self.packed(number)
+        stored = scratch('inflated', (rows, cols, self._page.samples), self._stored_dtype)
+        left = stored.reshape(-1).view(np.uint8).data
+        packed = memoryview(self.packed(number))
+        # A tile at once: each call hands Python's lock to another thread and back.
+        # A large strip in pieces whose memory the allocator recycles.
+        piece = len(packed) if len(left) <= _LARGE else _PIECE_BYTES
+        inflate = isal_zlib.decompressobj()
         try:
-            if size <= _LARGE and len(packed) <= size + _OVERHEAD:
-                # At once: each step hands Python's lock to another thread and back.
-                data = isal_zlib.decompress(packed, bufsize=size)
-            else:
-                data = self._in_pieces(memoryview(packed), size)
+            while left and packed:
+                data = inflate.decompress(packed[:piece], len(left))
+                left[:len(data)] = data
+                left, packed = left[len(data):], packed[piece:]
         except isal_zlib.error as exc:
             raise Damaged from exc
-        if len(data) < size:
+        if left:
             raise Damaged
-        return np.frombuffer(data, self._stored_dtype, samples).reshape(
-            rows, cols, self._page.samples)
-
-    def _in_pieces(self, packed: memoryview, size: int) -> Any:
-        """
-        What is packed, in memory that is used again for the next.
-
-        :param size: how many bytes are wanted.
-        """
-        unpacked = scratch('inflated', (size,), np.dtype(np.uint8)).data
-        inflate, at = isal_zlib.decompressobj(), 0
-        while at < size and packed:
-            data = inflate.decompress(packed[:_PIECE_BYTES], size - at)
-            unpacked[at:at + len(data)] = data
-            at, packed = at + len(data), packed[_PIECE_BYTES:]
-        return unpacked[:at]
+        return stored
 
     def _put(self, stored: Array, out: Array) -> None:
         """Samples as they are meant, of the first rows and columns."""
@@ -149,7 +137,8 @@ class DeflatedPage(PackedPage):
         """
         page, width = self._page, self._page.size.width
         row_bytes = width * page.samples * self.dtype.itemsize
-        together = max(8, _TOGETHER // row_bytes // 8 * 8)
+        together = min(max(8, _TOGETHER // row_bytes // 8 * 8), page.rows_per_strip,
+                       page.size.height)
         buffer = scratch('strip', (together, width, page.samples), self.dtype)
         for number in range(first, end):
             top = number * page.rows_per_strip

@@ -41,6 +41,17 @@ class Open(Protocol):
 H = TypeVar('H', bound=Open)
 
 
+_marks = threading.local()
+
+
+def _this_thread() -> object:
+    """What stands for the calling thread; unlike its identifier it is never used again."""
+    mark = getattr(_marks, 'mark', None)
+    if mark is None:
+        mark = _marks.mark = object()
+    return mark
+
+
 class Handle:
     """
     An open image and a region on it, for one thread.
@@ -53,6 +64,7 @@ class Handle:
         self.image = image
         self.unpacker: Unpacker = unpacker(image)
         self._region = pyvips.Region.new(image)
+        self._thread = _this_thread()
         self.bytes = _BASE_BYTES + rows * image.width * self.unpacker.raw_pixel_bytes
 
     def fetch(self, rect: Rect) -> npt.NDArray[Any]:
@@ -64,6 +76,11 @@ class Handle:
         :raises pyvips.Error: if they cannot be decoded.
         """
         return self.unpacker(self._region.fetch(*rect), rect.width, rect.height)
+
+
+    def here(self) -> Handle:
+        """This image for the calling thread: a region may be used by one thread only."""
+        return self if self._thread is _this_thread() else Handle(self.image)
 
 
 class _Thread:

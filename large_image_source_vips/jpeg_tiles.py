@@ -99,13 +99,16 @@ def _without_application_data(stream: bytes) -> bytes:
         return _START
     if not stream.startswith(_START):
         raise Damaged
-    at = 2
+    kept, at = [_START], 2
     while at + 4 <= len(stream) and stream[at] == 0xFF and stream[at + 1] != _SCAN:
-        end = at + 2 + int.from_bytes(stream[at + 2:at + 4], 'big')
-        if stream[at + 1] in _APPLICATION:
-            stream, end = stream[:at] + stream[end:], at
+        length = int.from_bytes(stream[at + 2:at + 4], 'big')
+        if length < 2:
+            raise Damaged
+        end = at + 2 + length
+        if stream[at + 1] not in _APPLICATION:
+            kept.append(stream[at:end])
         at = end
-    return stream
+    return b''.join([*kept, stream[at:]])
 
 
 def smaller(page: JpegPage, stored: Stored, halvings: int, rect: Rect,

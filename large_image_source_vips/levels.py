@@ -20,8 +20,6 @@ an image brighter.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -30,7 +28,7 @@ import numpy.typing as npt
 import pyvips
 from large_image.exceptions import TileSourceError
 
-from .decoded import WORKERS, Decoded
+from .decoded import Decoded
 from .decoding import Band, bands, decode, empty_tiles, unpacker_of, why
 from .deflate import has_tiles
 from .elsewhere import must_decode_elsewhere
@@ -42,6 +40,7 @@ from .packed import Damaged
 from .planes import MAX_PLANE_MEMORY, Plane, planes
 from .raster import orient, reduce_pixels, stored_rect
 from .source_file import SourceFile
+from .workers import side_by_side
 
 Array = npt.NDArray[Any]
 
@@ -213,7 +212,8 @@ class Levels:
         hit = False
         for row in range(rect.top // tile.height, -(-rect.bottom // tile.height)):
             for col in range(rect.left // tile.width, -(-rect.right // tile.width)):
-                if empty[row * across + col]:
+                number = row * across + col
+                if number < empty.size and empty[number]:
                     hit = True
                     continue
                 part = Rect(col * tile.width, row * tile.height, *tile).clipped(rect)
@@ -282,7 +282,7 @@ class Levels:
         def work(top: int) -> None:
             plane.put(top // 2, reduce_pixels(larger[top:top + rows], 2, self._layout.averaged))
 
-        _side_by_side(work, range(0, larger.shape[0], rows))
+        side_by_side(work, range(0, larger.shape[0], rows))
 
     def _pass_over(self, picture: Picture, nearest: int, plane: Plane) -> None:
         """Fill a plane with the means of a stored level."""
@@ -291,8 +291,13 @@ class Levels:
         factor = 1 << halvings
 
         def stream(band: Band) -> None:
+            done = band.top
             for top, rows in decode(self._file, stored, band):
                 plane.put(top // factor, reduce_pixels(rows, factor, averaged))
+                done = top + rows.shape[0]
+            if done < band.bottom:
+                msg = f'it ends before row {done}'
+                raise TileSourceError(msg)
 
         def read(blocks: list[Rect]) -> None:
             for block in blocks:
@@ -303,9 +308,9 @@ class Levels:
         # The stored level is so many times larger.
         size = plane.nbytes * factor * factor
         if self._is_only_passed_over(picture, stored, size):
-            _side_by_side(stream, bands(stored))
+            side_by_side(stream, bands(stored))
         else:
-            _side_by_side(read, _rows_of_blocks(picture.size.reduced(nearest), stored))
+            side_by_side(read, _rows_of_blocks(picture.size.reduced(nearest), stored))
 
     def _is_only_passed_over(self, picture: Picture, stored: Stored, size: int) -> bool:
         """
@@ -321,22 +326,6 @@ class Levels:
         # A part that can be decoded on its own soon is again.
         bound = _MAX_KEPT if len(bands(stored)) == 1 else MAX_PLANE_MEMORY
         return size > bound
-
-
-def _side_by_side(work: Callable[[Any], None], items: Any) -> None:
-    """Do something with each item, in as many threads as there are processors."""
-    if WORKERS < 2 or len(items) < 2:
-        for item in items:
-            work(item)
-        return
-    with ThreadPoolExecutor(min(WORKERS, len(items))) as workers:
-        futures = [workers.submit(work, item) for item in items]
-        try:
-            for future in futures:
-                future.result()
-        finally:
-            for future in futures:
-                future.cancel()
 
 
 def _rows_of_blocks(size: Size, stored: Stored) -> list[list[Rect]]:

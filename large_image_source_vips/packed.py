@@ -51,7 +51,10 @@ class PackedPage:
         offset, count = int(self._offsets[number]), int(self._counts[number])
         if not 0 < count <= self._end - offset or offset < 0:
             raise Damaged
-        data = os.pread(self._descriptor, count, offset)
+        try:
+            data = os.pread(self._descriptor, count, offset)
+        except OSError as exc:
+            raise Damaged from exc
         if len(data) < count:
             raise Damaged
         return data

@@ -173,7 +173,7 @@ class FileReader:
                 msg = f'its pixels are {pixels.shape[2]} x {pixels.dtype}'
                 raise TileSourceError(msg)
             return pixels
-        except (TileSourceError, pyvips.Error) as exc:
+        except (TileSourceError, pyvips.Error, OSError, MemoryError) as exc:
             what = f'frame {frame}, {self._place(reduction, rect)}'
             raise self._failed(what, exc) from exc
 

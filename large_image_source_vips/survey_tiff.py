@@ -27,6 +27,8 @@ from .unpack import unpacker
 _PALETTE = 3
 _MASK_SUBFILE = 4
 # With more pages than this, walking the chain of directories at each open, as
+# What the sub-IFDs of a file list together, at most; a level has some 20 entries.
+_MAX_ENTRIES = 1 << 18
 # libvips and libtiff do, is what costs; pages are shown to them one by one then.
 _MANY_PAGES = 64
 _NAMES = re.compile(r'\b(label|macro|thumbnail|overview)\b', re.IGNORECASE)
@@ -135,16 +137,28 @@ def _open_first(file: SourceFile, stored: Stored) -> pyvips.Image:
 
 
 def _sub_pages(tiff: TiffDirectories, pages: Sequence[Page]) -> dict[int, list[Page | None]]:
-    """The readable sub-IFDs of each page that has any, in order."""
+    """
+    The readable sub-IFDs of each page that has any, in order.
+
+    :raises TiffFormatError: if they are more than any file needs.
+    """
     found: dict[int, list[Page | None]] = {}
+    # Many pages may point to the same.
+    known: dict[int, Page | None] = {}
+    entries = 0
     for number, page in enumerate(pages):
         for offset in page.sub_offsets:
-            try:
-                sub_page = tiff.page_at(offset)
-            except TiffFormatError:
-                # libtiff would not read it either; the level is reduced instead.
-                sub_page = None
-            found.setdefault(number, []).append(sub_page)
+            if offset not in known:
+                try:
+                    known[offset] = sub_page = tiff.page_at(offset)
+                    entries += len(sub_page.entries)
+                except TiffFormatError:
+                    # libtiff would not read it either; the level is reduced instead.
+                    known[offset] = None
+            if entries > _MAX_ENTRIES:
+                msg = f'its sub-IFDs have more than {_MAX_ENTRIES} entries'
+                raise TiffFormatError(msg)
+            found.setdefault(number, []).append(known[offset])
     return found
 
 

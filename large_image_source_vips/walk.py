@@ -20,11 +20,12 @@ from typing import Any, NamedTuple
 import numpy.typing as npt
 from large_image.exceptions import TileSourceError
 
+from .workers import WORKERS
+
 Array = npt.NDArray[Any]
 
 # How many tiles are decoded ahead, at most; the pixels of so many are held.
 MAX_AHEAD = 16
-_WORKERS = min(4, os.cpu_count() or 1)
 
 
 class Key(NamedTuple):
@@ -129,7 +130,12 @@ class Walk:
         key = next(self._keys, None)
         if key is None:
             return False
-        self._pending.append((key, _workers().submit(self._read, self._frame, key)))
+        try:
+            future = _workers().submit(self._read, self._frame, key)
+        except RuntimeError:
+            # The main thread has ended; pools take nothing any more.
+            return False
+        self._pending.append((key, future))
         return True
 
     def _end(self) -> None:
@@ -165,7 +171,7 @@ def _workers() -> ThreadPoolExecutor:
     global _pool  # noqa: PLW0603  (made when it is first needed)
     with _pool_lock:
         if _pool is None:
-            _pool = ThreadPoolExecutor(_WORKERS, 'large_image_source_vips')
+            _pool = ThreadPoolExecutor(WORKERS, 'large_image_source_vips')
         return _pool
 
 

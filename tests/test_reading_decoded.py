@@ -14,7 +14,16 @@ import pytest
 import pyvips
 import tifffile
 from large_image.exceptions import TileSourceError
-from reading_tools import level, level_by_tiles, needs, random_pixels, read, smooth_pixels
+from reading_tools import (
+    declare_empty,
+    level,
+    level_by_tiles,
+    needs,
+    overwrite,
+    random_pixels,
+    read,
+    smooth_pixels,
+)
 
 from large_image_source_vips import decoding, deflate, planes
 from large_image_source_vips import levels as levels_module
@@ -161,6 +170,43 @@ def test_decoding_stops_where_nothing_more_is_needed(tmp_path, counted, monkeypa
     assert counted[0][0] == 0
     assert counted[-1][1] == 900
     assert all(first[1] == second[0] for first, second in itertools.pairwise(counted))
+
+
+@pytest.mark.parametrize('suffix', [JPG, PNG, PPM])
+def test_another_thread_goes_on_where_one_stopped(tmp_path, counted, suffix):
+    make(tmp_path / f'a{suffix}')
+    whole = pyvips.Image.new_from_file(str(tmp_path / f'a{suffix}')).numpy()
+    reader = FileReader(tmp_path / f'a{suffix}')
+    found = []
+
+    def look(top):
+        found.append(np.array_equal(reader.read(0, 0, Rect(0, top, 700, 100)),
+                                    whole[top:top + 100]))
+
+    for top in (0, 200, 400, 600, 800):
+        thread = threading.Thread(target=look, args=(top,))
+        thread.start()
+        thread.join()
+    assert found == [True] * 5
+    assert counted[-1][1] == 900
+
+
+def test_strips_that_are_not_listed_are_an_error(tmp_path, counted):
+    pixels = random_pixels((256, 256))
+    path = tmp_path / 'a.tif'
+    tifffile.imwrite(path, pixels, photometric='minisblack', rowsperstrip=16, compression='zlib',
+                     metadata=None)
+    declare_empty(path, 0)
+    with tifffile.TiffFile(path) as tiff:
+        tags = tiff.pages[0].tags
+        places = [tags[code].offset + 4 for code in (273, 279)]
+    for place in places:
+        overwrite(path, place, (8).to_bytes(4, 'little'))
+    reader = FileReader(path)
+    with pytest.raises(TileSourceError, match=r'a\.tif'):
+        reader.read(0, 0, Rect(0, 100, 256, 100))
+    with pytest.raises(TileSourceError, match=r'a\.tif'):
+        level(reader, 3)
 
 
 def _child(reader, connection):

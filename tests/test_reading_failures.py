@@ -282,3 +282,22 @@ def test_a_damaged_first_tile_of_a_rare_codec_does_not_keep_a_file_from_opening(
     assert reader.read(0, 0, Rect(64, 64, 64, 64)).any()
     with pytest.raises(TileSourceError, match='WebP data cannot be decoded'):
         reader.read(0, 0, Rect(0, 0, 64, 64))
+
+
+def test_a_later_page_that_lists_too_few_tiles(tmp_path):
+    path = tmp_path / 'a.tif'
+    pixels = smooth_pixels(512, 512)
+    with tifffile.TiffWriter(path) as tiff:
+        for _ in range(2):
+            tiff.write(pixels, photometric='rgb', tile=(256, 256), compression='lzw',
+                       metadata=None)
+    with tifffile.TiffFile(path) as tiff:
+        tags = [tiff.pages[1].tags[code] for code in (324, 325)]
+    for tag in tags:
+        overwrite(path, tag.offset + 4, (2).to_bytes(4, 'little'))
+        overwrite(path, tag.valueoffset, bytes(4))
+    reader = FileReader(path)
+    np.testing.assert_array_equal(level(reader), pixels)
+    assert not reader.read(1, 0, Rect(0, 0, 256, 256)).any()
+    with pytest.raises(TileSourceError, match='frame 1'):
+        reader.read(1, 0, Rect(0, 256, 256, 256))

@@ -4,6 +4,8 @@ import contextlib
 import multiprocessing
 import os
 import random
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -250,3 +252,29 @@ def full_in_child(path, context):
     right = here.poll(60) and here.recv()
     child.join()
     return right
+
+
+LATE = """
+import sys, threading, time
+import numpy as np
+import large_image_source_vips
+
+def look():
+    threading.main_thread().join()
+    time.sleep(0.2)
+    for path in sys.argv[1:]:
+        source = large_image_source_vips.open(path)
+        print(source.getRegion(format='numpy')[0].shape,
+              source.getTile(0, 0, 0, numpyAllowed='always').shape, flush=True)
+
+threading.Thread(target=look).start()
+"""
+
+
+def test_a_thread_that_outlives_the_main_one(path, tmp_path):
+    """Python's pools of threads take nothing any more then."""
+    tifffile.imwrite(tmp_path / 'b.tif', PIXELS, photometric='rgb', rowsperstrip=8,
+                     compression='zlib')
+    done = subprocess.run([sys.executable, '-c', LATE, str(path), str(tmp_path / 'b.tif')],
+                          capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout == '(1300, 2100, 3) (256, 256, 3)\n' * 2, done.stderr

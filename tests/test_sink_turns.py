@@ -60,6 +60,24 @@ def test_nobody_waits_for_ever_beside_a_busy_thread():
     assert sorted(got) == [1] * 3 + [2] * 3 + [3] * 3
 
 
+def test_somebody_always_watches():
+    """Threads that stop while others wait, at any moment."""
+    for _ in range(4):
+        turns = Turns()
+
+        def work(number, turns=turns):
+            for _ in range(3):
+                with turns:
+                    end = time.monotonic() + (0.04 if number == 0 else 0.001)
+                    while time.monotonic() < end:
+                        pass
+                end = time.monotonic() + 0.008
+                while time.monotonic() < end:
+                    pass
+
+        run(5, work)
+
+
 def test_a_turn_ends_with_its_thread():
     turns = Turns()
     for _ in range(3):
