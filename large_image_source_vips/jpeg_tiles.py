@@ -12,6 +12,7 @@ import functools
 import io
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
@@ -136,11 +137,9 @@ def smaller(page: JpegPage, stored: Stored, halvings: int, rect: Rect,
         whole = Rect(column * tile.width, row * tile.height, *tile).clipped(picture)
         # Of the last blocks of JPEG, a part may be behind the edge of the picture.
         if not (whole.width % MCU or whole.height % MCU):
-            try:
+            # What is damaged is decoded as a whole, by what says what is wrong.
+            with suppress(Damaged):
                 return page.tile(row * across + column, halvings)
-            except Damaged:
-                # Whoever decodes all of it says what is wrong.
-                pass
         return reduce_pixels(read(whole), factor, averaged=True)
 
     result = np.empty((rect.height, rect.width, stored.page.samples), np.uint8)

@@ -1,7 +1,9 @@
 """What the tests of reading share: opening, whole levels, files to read."""
 
+import multiprocessing
 import os
 import pathlib
+import threading
 
 import numpy as np
 import pytest
@@ -93,6 +95,27 @@ def declare_empty(path, number):
             places.append((tag.valueoffset + number * width, bytes(width)))
     for offset, data in places:
         overwrite(path, offset, data)
+
+
+def in_threads(work, shares):
+    """Do something with each share, each in a thread of its own."""
+    threads = [threading.Thread(target=work, args=(share,)) for share in shares]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def in_a_forked_child(work, *args):
+    """What a function gives in a child process that is forked off this one."""
+    context = multiprocessing.get_context('fork')
+    here, there = context.Pipe()
+    child = context.Process(target=lambda: there.send(work(*args)))
+    child.start()
+    assert here.poll(60)
+    found = here.recv()
+    child.join()
+    return found
 
 
 def overwrite(path, offset, data):

@@ -3,10 +3,8 @@
 import gc
 import io
 import itertools
-import multiprocessing
 import os
 import pathlib
-import threading
 
 import numpy as np
 import PIL.Image
@@ -16,6 +14,8 @@ import tifffile
 from large_image.exceptions import TileSourceError
 from reading_tools import (
     declare_empty,
+    in_a_forked_child,
+    in_threads,
     level,
     level_by_tiles,
     needs,
@@ -118,11 +118,7 @@ def test_several_threads_decode_each_strip_once(tmp_path, counted, inflated_by):
             if not np.array_equal(found, pixels[top:top + 250]):
                 wrong.append(top)
 
-    threads = [threading.Thread(target=look, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(look, range(4))
     assert not wrong
     assert sum(bottom - top for top, bottom in counted) == 2000
 
@@ -184,9 +180,7 @@ def test_another_thread_goes_on_where_one_stopped(tmp_path, counted, suffix):
                                     whole[top:top + 100]))
 
     for top in (0, 200, 400, 600, 800):
-        thread = threading.Thread(target=look, args=(top,))
-        thread.start()
-        thread.join()
+        in_threads(look, [top])
     assert found == [True] * 5
     assert counted[-1][1] == 900
 
@@ -209,22 +203,12 @@ def test_strips_that_are_not_listed_are_an_error(tmp_path, counted):
         level(reader, 3)
 
 
-def _child(reader, connection):
-    connection.send(level(reader).tobytes())
-
-
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='this system has no fork')
 def test_a_forked_child_decodes_anew_what_was_begun(tmp_path, counted):
     make(tmp_path / 'a.png')
     reader = FileReader(tmp_path / 'a.png')
     reader.read(0, 0, Rect(0, 0, 700, 300))
-    context = multiprocessing.get_context('fork')
-    here, there = context.Pipe()
-    child = context.Process(target=_child, args=(reader, there))
-    child.start()
-    assert here.poll(60)
-    found = here.recv()
-    child.join()
+    found = in_a_forked_child(lambda: level(reader).tobytes())
     assert counted[-1][1] < 900
     assert level(reader).tobytes() == found
     assert counted[-1][1] == 900

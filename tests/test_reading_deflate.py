@@ -1,14 +1,20 @@
 """Deflated TIFF pages, which the package isal inflates where it is installed."""
 
 import random
-import threading
 
 import numpy as np
 import pytest
 import pyvips
 import tifffile
 from large_image.exceptions import TileSourceError
-from reading_tools import declare_empty, level, level_by_tiles, overwrite, random_pixels
+from reading_tools import (
+    declare_empty,
+    in_threads,
+    level,
+    level_by_tiles,
+    overwrite,
+    random_pixels,
+)
 
 from large_image_source_vips import decoding, deflate, handles
 from large_image_source_vips.geometry import Rect
@@ -157,11 +163,7 @@ def test_threads_share_nothing_that_changes(tmp_path):
             if not np.array_equal(found, pixels[top:top + 100, left:left + 120]):
                 wrong.append((left, top))
 
-    threads = [threading.Thread(target=look, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(look, range(4))
     assert not wrong
 
 

@@ -1,6 +1,5 @@
 """JPEG tiles, decoded smaller for the levels that a file lacks."""
 
-import multiprocessing
 import os
 
 import numpy as np
@@ -11,6 +10,7 @@ from large_image.exceptions import TileSourceError
 from reading_tools import (
     block_means,
     declare_empty,
+    in_a_forked_child,
     level,
     level_by_tiles,
     overwrite,
@@ -188,23 +188,16 @@ def test_damage_is_an_error_of_its_tile(tmp_path, damage):
         level(reader, 4)
 
 
-def _child(reader, connection):
-    connection.send([level(reader, reduction).tobytes() for reduction in (1, 3, 5)])
-
-
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='this system has no fork')
 def test_a_forked_child_sees_the_same(tmp_path):
     save(tmp_path / 'a.tif', smooth_pixels(1500, 1500), Q=85)
     reader = FileReader(tmp_path / 'a.tif')
     level(reader, 2)
-    context = multiprocessing.get_context('fork')
-    here, there = context.Pipe()
-    child = context.Process(target=_child, args=(reader, there))
-    child.start()
-    assert here.poll(60)
-    found = here.recv()
-    child.join()
-    assert found == [level(reader, reduction).tobytes() for reduction in (1, 3, 5)]
+
+    def levels():
+        return [level(reader, reduction).tobytes() for reduction in (1, 3, 5)]
+
+    assert in_a_forked_child(levels) == levels()
 
 
 @pytest.mark.parametrize('name', ['CMU-1-Small-Region.tiff'])

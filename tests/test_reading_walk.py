@@ -1,12 +1,9 @@
 """Regions and iterations, whose tiles are decoded ahead by other threads."""
 
-import contextlib
-import multiprocessing
 import os
 import random
 import subprocess
 import sys
-import threading
 
 import numpy as np
 import pytest
@@ -15,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from large_image.constants import TILE_FORMAT_NUMPY
 from large_image.exceptions import TileSourceError
-from reading_tools import block_means, random_pixels
+from reading_tools import block_means, in_a_forked_child, in_threads, random_pixels
 
 import large_image_source_vips
 from large_image_source_vips import walk
@@ -48,7 +45,7 @@ def test_regions_anywhere(path, left, top, width, height):
 
 @settings(max_examples=40, deadline=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(width=st.integers(90, 900), height=st.integers(90, 900),
+@given(width=st.integers(200, 900), height=st.integers(200, 900),
        overlap=st.integers(0, 80), edges=st.booleans(), cached=st.booleans())
 def test_iterations_of_any_tile_size(path, width, height, overlap, edges, cached):
     source = large_image_source_vips.open(str(path)) if cached else open_file(path)
@@ -122,11 +119,7 @@ def test_tiles_taken_by_several_threads(path):
             if not np.array_equal(tile['tile'], expected):
                 wrong.append((left, top))
 
-    threads = [threading.Thread(target=take, args=(tiles[start::3],)) for start in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(take, [tiles[start::3] for start in range(3)])
     assert not wrong
 
 
@@ -211,15 +204,14 @@ def test_decoding_ahead_needs_the_first_tile():
     assert (recorder.ahead, recorder.direct) == ([], [5, 6, 7])
 
 
-def _go_on(iterator, connection):
-    """In a forked child: the rest of an iteration that the parent has begun."""
-    with contextlib.closing(connection):
-        right = True
-        for tile in iterator:
-            left, top = tile['x'], tile['y']
-            right &= np.array_equal(
-                tile['tile'], PIXELS[top:top + tile['height'], left:left + tile['width']])
-        connection.send(right)
+def _goes_on(iterator):
+    """Whether the rest of an iteration is right."""
+    right = True
+    for tile in iterator:
+        left, top = tile['x'], tile['y']
+        right &= np.array_equal(
+            tile['tile'], PIXELS[top:top + tile['height'], left:left + tile['width']])
+    return right
 
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='this system has no fork')
@@ -229,29 +221,10 @@ def test_an_iteration_goes_on_in_a_forked_child(path):
                                    format=TILE_FORMAT_NUMPY)
     for _number in range(5):
         assert next(iterator)['tile'] is not None
-    context = multiprocessing.get_context('fork')
-    here, there = context.Pipe()
-    child = context.Process(target=_go_on, args=(iterator, there))
-    child.start()
-    assert here.poll(60)
-    assert here.recv()
-    child.join()
-    assert full_in_child(path, context)
-
-
-def _whole(path, connection):
-    found = open_file(path).getRegion(format=TILE_FORMAT_NUMPY)[0]
-    connection.send(np.array_equal(found, PIXELS))
-
-
-def full_in_child(path, context):
-    """Whether a child that starts anew reads the whole image."""
-    here, there = context.Pipe()
-    child = context.Process(target=_whole, args=(path, there))
-    child.start()
-    right = here.poll(60) and here.recv()
-    child.join()
-    return right
+    assert in_a_forked_child(_goes_on, iterator)
+    # And one that starts anew.
+    assert in_a_forked_child(lambda: np.array_equal(
+        open_file(path).getRegion(format=TILE_FORMAT_NUMPY)[0], PIXELS))
 
 
 LATE = """
