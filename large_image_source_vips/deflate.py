@@ -1,8 +1,8 @@
 """
 Deflated TIFF pages, decoded without libtiff.
 
-zlib takes most of the time of such pages.  The package isal, which the extra
-``fast`` brings, inflates about twice as fast; where it is installed, the most
+zlib takes most of the time of such pages.  The codecs of the package imagecodecs,
+which the extra ``fast`` brings, take half as long; where it is installed, the most
 common kind of page is decoded here: 8 or 16 bit, gray or RGB, with or without
 horizontal differencing (TIFF 6.0, section 14).  Anything unusual, and whatever
 is damaged, is left to libvips, which then says what is wrong.
@@ -10,8 +10,9 @@ is damaged, is left to libvips, which then says what is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,25 +23,37 @@ from .packed import Damaged, PackedPage
 from .scratch import scratch
 from .tiff import Page
 
-isal_zlib: Any
-try:
-    from isal import isal_zlib
-except ImportError:
-    isal_zlib = None
-
 Array = npt.NDArray[Any]
 
 _MAX_PIXELS = 1 << 28
-# The bytes that are inflated at a time if a strip or tile is larger than this.
-_LARGE = 1 << 20
-_PIECE_BYTES = 1 << 18
 # The bytes of rows that are handed out together, about: as ``decoding`` does.
 _TOGETHER = 1 << 20
 
 
+class Codecs(NamedTuple):
+    """What decodes; all of it works without Python's lock, in one call."""
+
+    inflate: Callable[..., Any]
+    undo_differences: Callable[..., Any]
+    error: type[Exception]
+
+
+@functools.cache
+def codecs() -> Codecs | None:
+    """Those of imagecodecs, if they are installed; imported when first needed."""
+    try:
+        import imagecodecs
+    except ImportError:
+        return None
+    if not (imagecodecs.DEFLATE.available and imagecodecs.DELTA.available):
+        # Some builds go without.
+        return None
+    return Codecs(imagecodecs.deflate_decode, imagecodecs.delta_decode, imagecodecs.DeflateError)
+
+
 def suits(page: Page | None) -> bool:
     """Whether the tiles or strips of a page can be decoded here."""
-    return isal_zlib is not None and page is not None and page.is_plain_deflate
+    return page is not None and page.is_plain_deflate and codecs() is not None
 
 
 def has_tiles(page: Page | None) -> bool:
@@ -62,39 +75,35 @@ class DeflatedPage(PackedPage):
 
     def __init__(self, descriptor: int, page: Page) -> None:
         super().__init__(descriptor, page)
+        found = codecs()
+        assert found is not None  # else the page does not suit
+        self._codecs = found
         self._stored_dtype = np.dtype(f'{self._tiff.order}u{page.bits // 8}')
         self.dtype = self._stored_dtype.newbyteorder('=')
 
-    def _inflated(self, number: int, rows: int, cols: int) -> Array:
-        """The samples of a tile or strip, (rows, cols, samples), until the next are inflated."""
-        samples = rows * cols * self._page.samples
-        if not 0 < samples <= _MAX_PIXELS:
-            raise Damaged
-        stored = scratch('inflated', (rows, cols, self._page.samples), self._stored_dtype)
-        left = stored.reshape(-1).view(np.uint8).data
-        packed = memoryview(self.packed(number))
-        # A tile at once: each call hands Python's lock to another thread and back.
-        # A large strip in pieces whose memory the allocator recycles.
-        piece = len(packed) if len(left) <= _LARGE else _PIECE_BYTES
-        inflate = isal_zlib.decompressobj()
+    def _inflate(self, number: int, out: Array) -> None:
+        """
+        The samples of a tile or strip as they are stored, but for the order of bytes.
+
+        :param out: an array (rows, cols, samples) for them.
+        """
+        samples = out.reshape(-1)
         try:
-            while left and packed:
-                data = inflate.decompress(packed[:piece], len(left))
-                left[:len(data)] = data
-                left, packed = left[len(data):], packed[piece:]
-        except isal_zlib.error as exc:
+            # No more than the array takes: what is longer is an error.
+            inflated = self._codecs.inflate(self.packed(number), out=samples.view(np.uint8))
+        except self._codecs.error as exc:
             raise Damaged from exc
-        if left:
+        if len(inflated) < out.nbytes:
             raise Damaged
-        return stored
+        if self.dtype != self._stored_dtype:
+            samples.byteswap(inplace=True)
 
     def _put(self, stored: Array, out: Array) -> None:
-        """Samples as they are meant, of the first rows and columns."""
-        stored = stored[:out.shape[0], :out.shape[1]]
+        """Samples as they are meant; both arrays may be the same."""
         if self._page.predictor == 2:
             # Differences to the left, modulo the range of the samples.
-            np.add.accumulate(stored, axis=1, out=out, dtype=out.dtype)
-        else:
+            self._codecs.undo_differences(stored, axis=1, out=out)
+        elif out is not stored:
             out[...] = stored
 
     def tiles(self, rect: Rect) -> Array:
@@ -111,18 +120,16 @@ class DeflatedPage(PackedPage):
         for row in range(rect.top // tile.height, -(-rect.bottom // tile.height)):
             for col in range(rect.left // tile.width, -(-rect.right // tile.width)):
                 whole = Rect(col * tile.width, row * tile.height, *tile)
-                part = whole.clipped(rect)
-                stored = self._inflated(row * across + col, tile.height, tile.width)
-                # Columns add up from the left edge of the tile on.
-                left, top = part.left - whole.left, part.top - whole.top
-                out = result[part.top - rect.top:part.bottom - rect.top,
-                             part.left - rect.left:part.right - rect.left]
-                if left and page.predictor == 2:
-                    wide = np.empty((part.height, left + part.width, page.samples), self.dtype)
-                    self._put(stored[top:], wide)
-                    out[...] = wide[:, left:]
-                else:
-                    self._put(stored[top:, left:], out)
+                out = result if whole == rect else scratch(
+                    'tile', (tile.height, tile.width, page.samples), self.dtype)
+                self._inflate(row * across + col, out)
+                self._put(out, out)
+                if out is not result:
+                    part = whole.clipped(rect)
+                    result[part.top - rect.top:part.bottom - rect.top,
+                           part.left - rect.left:part.right - rect.left] = \
+                        out[part.top - whole.top:part.bottom - whole.top,
+                            part.left - whole.left:part.right - whole.left]
         return result
 
     def strips(self, first: int, end: int) -> Iterator[tuple[int, Array]]:
@@ -139,12 +146,15 @@ class DeflatedPage(PackedPage):
         row_bytes = width * page.samples * self.dtype.itemsize
         together = min(max(8, _TOGETHER // row_bytes // 8 * 8), page.rows_per_strip,
                        page.size.height)
-        buffer = scratch('strip', (together, width, page.samples), self.dtype)
+        buffer = scratch('rows of a strip', (together, width, page.samples), self.dtype)
         for number in range(first, end):
             top = number * page.rows_per_strip
             rows = min(page.rows_per_strip, page.size.height - top)
-            stored = self._inflated(number, rows, width)
+            if rows * width * page.samples > _MAX_PIXELS:
+                raise Damaged
+            stored = scratch('strip', (rows, width, page.samples), self.dtype)
+            self._inflate(number, stored)
             for start in range(0, rows, together):
                 part = buffer[:min(together, rows - start)]
-                self._put(stored[start:], part)
+                self._put(stored[start:start + together], part)
                 yield top + start, part

@@ -55,13 +55,13 @@ def counted(monkeypatch):
     return rows
 
 
-@pytest.fixture(params=['isal', 'libvips'])
+@pytest.fixture(params=['imagecodecs', 'libvips'])
 def inflated_by(request, monkeypatch):
     """With and without the extra ``fast``."""
-    if request.param == 'isal':
-        pytest.importorskip('isal')
+    if request.param == 'imagecodecs':
+        pytest.importorskip('imagecodecs')
     else:
-        monkeypatch.setattr(deflate, 'isal_zlib', None)
+        monkeypatch.setattr(deflate, 'codecs', lambda: None)
 
 
 @pytest.mark.parametrize('rows_each', [1, 3, 8, 13, 64, 4000])

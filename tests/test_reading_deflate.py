@@ -1,4 +1,4 @@
-"""Deflated TIFF pages, which the package isal inflates where it is installed."""
+"""Deflated TIFF pages, which the package imagecodecs decodes where it is installed."""
 
 import random
 
@@ -20,28 +20,27 @@ from large_image_source_vips import decoding, deflate, handles
 from large_image_source_vips.geometry import Rect
 from large_image_source_vips.reader import FileReader
 
-pytest.importorskip('isal')
+pytest.importorskip('imagecodecs')
 
 
 @pytest.fixture
 def inflated(monkeypatch):
     """The tiles and strips that were inflated here."""
     numbers = []
-    original = deflate.DeflatedPage._inflated
+    original = deflate.DeflatedPage._inflate
 
-    def counting(self, number, *size):
-        stored = original(self, number, *size)
+    def counting(self, number, out):
+        original(self, number, out)
         numbers.append(number)
-        return stored
 
-    monkeypatch.setattr(deflate.DeflatedPage, '_inflated', counting)
+    monkeypatch.setattr(deflate.DeflatedPage, '_inflate', counting)
     return numbers
 
 
 def by_libvips(path, monkeypatch):
-    """All pixels of a file as they come without isal."""
+    """All pixels of a file as they come without imagecodecs."""
     with monkeypatch.context() as patch:
-        patch.setattr(deflate, 'isal_zlib', None)
+        patch.setattr(deflate, 'codecs', lambda: None)
         reader = FileReader(path)
         pixels = level(reader)
         reader.close()
