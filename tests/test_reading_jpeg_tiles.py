@@ -31,15 +31,30 @@ pytestmark = pytest.mark.skipif(
 def decoded(monkeypatch):
     """The numbers of the tiles that were decoded smaller."""
     numbers = []
-    original = jpeg_tiles.JpegPage.tile
+    original = jpeg_tiles.JpegPage.tiles
 
-    def counting(self, number, halvings):
-        pixels = original(self, number, halvings)
-        numbers.append(number)
-        return pixels
+    def counting(self, wanted, halvings):
+        tiles = original(self, wanted, halvings)
+        numbers.extend(
+            number for number, tile in zip(wanted, tiles, strict=True) if tile is not None)
+        return tiles
 
-    monkeypatch.setattr(jpeg_tiles.JpegPage, 'tile', counting)
+    monkeypatch.setattr(jpeg_tiles.JpegPage, 'tiles', counting)
     return numbers
+
+
+@pytest.fixture
+def stacks(monkeypatch):
+    """How many tiles were decoded together, each time."""
+    counts = []
+    original = jpeg_tiles.JpegPage._decoded
+
+    def counting(self, tiles, halvings):
+        counts.append(len(tiles))
+        return original(self, tiles, halvings)
+
+    monkeypatch.setattr(jpeg_tiles.JpegPage, '_decoded', counting)
+    return counts
 
 
 KINDS = {
@@ -102,6 +117,77 @@ def test_the_border_shows_what_is_inside_only(tmp_path, decoded, size):
         found = level_by_tiles(reader, reduction).astype(int)
         np.testing.assert_allclose(found, block_means(full, 1 << reduction), atol=6)
     assert level(reader, 4).min() > 60
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_tiles_in_a_stack_are_those_decoded_one_by_one(tmp_path, monkeypatch, stacks, kind):
+    KINDS[kind](tmp_path / 'a.tif', smooth_pixels(1111, 1703))
+    together = [level(FileReader(tmp_path / 'a.tif'), reduction) for reduction in (1, 2, 3)]
+    assert max(stacks) > 3
+    monkeypatch.setattr(jpeg_tiles, '_interval', lambda *_: None)
+    stacks.clear()
+    for reduction, expected in enumerate(together, 1):
+        found = level(FileReader(tmp_path / 'a.tif'), reduction)
+        np.testing.assert_array_equal(found, expected)
+    assert set(stacks) == {1}
+
+
+@pytest.mark.parametrize('options', [
+    {'restart_interval': 7}, {'interlace': True}, {'optimize_coding': True, 'Q': 100},
+    {'subsample_mode': 'off'}, {'subsample_mode': 'on'}], ids=str)
+def test_a_page_of_all_kinds_of_tiles(tmp_path, options):
+    """Some of which stand one below the other, others not."""
+    pixels = smooth_pixels(768, 768)
+    save(tmp_path / 'a.tif', pixels, Q=75)
+    expected = [level(FileReader(tmp_path / 'a.tif'), reduction) for reduction in (1, 2, 3)]
+    image = pyvips.Image.new_from_array(pixels[256:512, 256:512])
+    try:
+        # A whole JPEG file, with tables of its own.
+        tile = image.jpegsave_buffer(**{'Q': 90, **options})
+    except pyvips.Error as exc:
+        pytest.skip(str(exc))
+    with tifffile.TiffFile(tmp_path / 'a.tif') as tiff:
+        tags = [tiff.pages[0].tags[code] for code in (324, 325)]
+        end = tiff.filehandle.size
+    with (tmp_path / 'a.tif').open('ab') as file:
+        file.write(tile)
+    for tag, value in zip(tags, (end, len(tile)), strict=True):
+        size = tag.valuebytecount // tag.count
+        overwrite(tmp_path / 'a.tif', tag.valueoffset + 4 * size, value.to_bytes(size, 'little'))
+    reader = FileReader(tmp_path / 'a.tif')
+    for reduction, others in enumerate(expected, 1):
+        found, side = level(reader, reduction), 256 >> reduction
+        middle = slice(side, 2 * side), slice(side, 2 * side)
+        means = block_means(pixels[256:512, 256:512], 1 << reduction)
+        assert np.abs(found[middle].astype(int) - means).mean() < 2
+        others[middle] = found[middle]
+        np.testing.assert_array_equal(found, others)
+
+
+@pytest.mark.parametrize('damage', [b'\x55' * 40, b'\xff\xd0' * 3, b'\xff\xd9', b'\xff\x00' * 30],
+                         ids=['samples', 'restarts', 'end', 'zeros'])
+def test_a_damaged_scan_leaves_other_tiles_alone(tmp_path, damage):
+    save(tmp_path / 'a.tif', random_pixels((768, 768, 3)), Q=90)
+    expected = [level(FileReader(tmp_path / 'a.tif'), reduction) for reduction in (1, 2, 3)]
+    with tifffile.TiffFile(tmp_path / 'a.tif') as tiff:
+        page = tiff.pages[0]
+        offset, count = page.dataoffsets[4], page.databytecounts[4]
+    overwrite(tmp_path / 'a.tif', offset + count // 2, damage)
+    reader = FileReader(tmp_path / 'a.tif')
+    for reduction, undamaged in enumerate(expected, 1):
+        side = 256 >> reduction
+        for row, column in np.ndindex(3, 3):
+            rect = Rect(column * side, row * side, side, side)
+            if (row, column) != (1, 1):
+                part = slice(rect.top, rect.bottom), slice(rect.left, rect.right)
+                np.testing.assert_array_equal(reader.read(0, reduction, rect), undamaged[part])
+        # And all of them together, unless libvips says that it is damaged.
+        try:
+            found = level(reader, reduction)
+        except TileSourceError:
+            continue
+        undamaged[side:2 * side, side:2 * side] = found[side:2 * side, side:2 * side]
+        np.testing.assert_array_equal(found, undamaged)
 
 
 @pytest.mark.parametrize('kind', ['libvips, 4:2:0', 'tifffile, big-endian'])
