@@ -288,16 +288,17 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
         """
         frame = self._getFrame(frame)
         key = Key(x, y, z)
-        pixels = handed_over(self, frame, key)
+        walks, pixels = handed_over(self, frame, key)
         if pixels is None:
-            pixels = self._read_tile(frame, key)
+            pixels = self._read_tile(frame, key, keep=not walks)
         return self._outputTile(
             pixels, TILE_FORMAT_NUMPY, x, y, z, pilImageAllowed, numpyAllowed, frame=frame)
 
-    def _read_tile(self, frame: int, key: Key) -> np.ndarray[Any, Any]:
+    def _read_tile(self, frame: int, key: Key, *, keep: bool = False) -> np.ndarray[Any, Any]:
         """
         The pixels of a tile, cut at the edge of the image.
 
+        :param keep: whether tiles of other levels are likely to be wanted soon.
         :raises TileSourceXYZRangeError: if there is no such tile.
         """
         store, levels = self._store, self.levels
@@ -307,7 +308,7 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
             # The base class, which takes longer to look, has the words for it.
             self._xyzInRange(*key, frame, store.frame_count)
         return store.read(frame, reduction, Rect(
-            left, top, min(TILE_SIZE, width - left), min(TILE_SIZE, height - top)))
+            left, top, min(TILE_SIZE, width - left), min(TILE_SIZE, height - top)), keep=keep)
 
     def getRegion(self, format: Any = (TILE_FORMAT_IMAGE,), **kwargs: Any) -> Any:
         """As the base class describes; tiles are decoded by several threads."""

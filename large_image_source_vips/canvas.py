@@ -246,11 +246,11 @@ class Canvas:
 
     # Reading
 
-    def read(self, frame: int, reduction: int, rect: Rect) -> Array:
+    def read(self, frame: int, reduction: int, rect: Rect, *, keep: bool = False) -> Array:
         """
         The pixels of a rectangle, alpha included; see ``PixelStore.read``.
 
-        Blank places read as 0.
+        Blank places read as 0.  Everything is kept anyway.
         """
         while True:
             origin = self.origin

@@ -5,7 +5,7 @@ Pictures of formats that cannot be read at random, decoded as far as is asked fo
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,12 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from large_image.exceptions import TileSourceError
 
-from .decoding import Band, Rows
+from .decoding import Band, Decoder, Rows
 from .planes import Plane
 from .workers import side_by_side, submitted
 
 Array = npt.NDArray[Any]
-Decode = Callable[[Band], Iterator[Rows]]
 
 
 class _Part:
@@ -68,45 +67,92 @@ class Decoded:
         """Whether they are in a temporary file."""
         return self._plane.on_disk
 
-    def rows(self, top: int, bottom: int, decode: Decode) -> Array:
+    def rows(self, top: int, bottom: int, decoder: Decoder) -> Array:
         """
         Some rows.
 
         :param top: the first row.
         :param bottom: the row behind the last.
-        :param decode: gives the rows of a part.  It is not kept: with it the
-            file would be held, which is let go of when its last reader is.
+        :param decoder: gives the rows.  It is not kept: with it the file would
+            be held, which is let go of when its last reader is.
         :returns: a read-only view (bottom - top, cols, bands).
         :raises TileSourceError: if they cannot be decoded, or there is no room.
         """
         if not self.complete:
-            self._fill(top, bottom, decode)
+            self._fill(top, bottom, decoder)
         return self._plane.pixels[top:bottom]
 
-    def _fill(self, top: int, bottom: int, decode: Decode) -> None:
+    def all_rows(self, number: int, decoder: Decoder) -> Iterator[Rows]:
+        """
+        All rows of a part, in order; they are kept on the way.
+
+        :param number: of the part.
+        :param decoder: as for ``rows``.
+        :raises TileSourceError: if they cannot be decoded, or there is no room.
+        """
+        part = self._parts[number]
+        with part.lock:
+            lacking = part.done < part.band.bottom
+            if lacking:
+                for top, rows in decoder.rows(part.band):
+                    self._plane.put(top, rows)
+                    part.done = max(part.done, top + rows.shape[0])
+                    yield top, rows
+                self._check_end(part, part.band.bottom)
+                self._part_is_done()
+        if not lacking:
+            yield part.band.top, self._plane.pixels[part.band.top:part.band.bottom]
+
+    def _fill(self, top: int, bottom: int, decoder: Decoder) -> None:
         """Decode what is lacking, bands side by side."""
         first = int(np.searchsorted(self._tops, top, side='right')) - 1
         end = int(np.searchsorted(self._tops, bottom, side='left'))
         lacking = [part for part in self._parts[first:end]
                    if part.done < min(bottom, part.band.bottom)]
-        side_by_side(lambda part: self._go_on(part, bottom, decode), lacking)
+        side_by_side(lambda part: self._go_on(part, bottom, decoder), lacking)
 
-    def _go_on(self, part: _Part, bottom: int, decode: Decode) -> None:
+    def _go_on(self, part: _Part, bottom: int, decoder: Decoder) -> None:
         """Decode a band down to a row at least."""
         bottom = min(bottom, part.band.bottom) if self._stops else part.band.bottom
         with part.lock:
             if part.done >= bottom:
                 return
-            pieces = part.pieces or decode(part.band)
-            # An error ends the decoder; the next who asks starts anew.
-            part.pieces = None
-            self._keep(part, pieces, bottom)
-            if part.done < bottom:
-                msg = f'it ends before row {part.done}'
-                raise TileSourceError(msg)
+            if not self._is_poured(part, bottom, decoder):
+                self._take_rows(part, bottom, decoder)
             if part.done < part.band.bottom:
-                part.pieces = pieces
                 return
+        self._part_is_done()
+
+    def _is_poured(self, part: _Part, bottom: int, decoder: Decoder) -> bool:
+        """Have the whole picture written at once, if that is what is lacking."""
+        if (part.done > part.band.top or bottom < part.band.bottom or len(self._parts) > 1 or
+                not self._plane.pour(decoder.pour)):
+            return False
+        part.done = bottom
+        return True
+
+    def _take_rows(self, part: _Part, bottom: int, decoder: Decoder) -> None:
+        """Take rows from the decoder down to one at least."""
+        pieces = part.pieces or decoder.rows(part.band)
+        # An error ends the decoder; the next who asks starts anew.
+        part.pieces = None
+        self._keep(part, pieces, bottom)
+        self._check_end(part, bottom)
+        if part.done < part.band.bottom:
+            part.pieces = pieces
+
+    def _check_end(self, part: _Part, bottom: int) -> None:
+        """
+        Look whether a decoder came as far as it should.
+
+        :raises TileSourceError: if not.
+        """
+        if part.done < bottom:
+            msg = f'it ends before row {part.done}'
+            raise TileSourceError(msg)
+
+    def _part_is_done(self) -> None:
+        """Count the parts that are."""
         with self._count_lock:
             self._unfinished -= 1
             if not self._unfinished:

@@ -21,11 +21,11 @@ import pyvips
 from large_image.exceptions import TileSourceError
 
 from .deflate import suits
-from .elsewhere import decode_elsewhere, must_decode_elsewhere
+from .elsewhere import decode_elsewhere, has_threads, must_decode_elsewhere
 from .geometry import Rect, Size
 from .handles import Handle
 from .layout import Opening, Stored
-from .loader import Identity, Loader, why_not_decoded
+from .loader import Identity, Loader, has_operation, why_not_decoded
 from .packed import Damaged
 from .source_file import SourceFile
 from .tiff import TiffDirectories, TiffFormatError
@@ -141,6 +141,49 @@ def decode(file: SourceFile, stored: Stored, band: Band | None = None) -> Iterat
         return _rows(stored, _handle(file, stored))
     part = _strips(stored, *strips)
     return _rows(part, _handle(file, part), band.top)
+
+
+class Decoder:
+    """
+    What gives the pixels of a picture to one who keeps them.
+
+    :param file: where it is.
+    :param stored: the picture.
+    """
+
+    def __init__(self, file: SourceFile, stored: Stored) -> None:
+        self._file = file
+        self._stored = stored
+
+    def rows(self, band: Band) -> Iterator[Rows]:
+        """The rows of a part; see ``decode``."""
+        return decode(self._file, self._stored, band)
+
+    def pour(self, descriptor: int) -> bool:
+        """
+        Have libvips write all rows to a descriptor.
+
+        It decodes in one thread and writes in another, which takes less time
+        than passing the rows through Python.
+
+        :returns: False if it cannot; nothing has been written then.
+        :raises TileSourceError: if the picture cannot be decoded.
+        """
+        if not has_threads() or self._stored.page is not None:
+            return False
+        handle = _handle(self._file, self._stored)
+        if not handle.unpacker.is_plain:
+            return False
+        try:
+            if has_operation('rawsave_target'):
+                target = pyvips.Target.new_to_descriptor(descriptor)
+                handle.image.rawsave_target(target)
+            else:
+                # The same until 8.15.
+                handle.image.rawsave_fd(descriptor)
+        except pyvips.Error as exc:
+            raise TileSourceError(why(self._stored, exc)) from exc
+        return True
 
 
 def decode_anew(path: str, identity: Identity, loader: Loader, stored: Stored) -> Iterator[Rows]:

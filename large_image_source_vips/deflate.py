@@ -90,7 +90,8 @@ class DeflatedPage(PackedPage):
         samples = out.reshape(-1)
         try:
             # No more than the array takes: what is longer is an error.
-            inflated = self._codecs.inflate(self.packed(number), out=samples.view(np.uint8))
+            inflated = self._codecs.inflate(
+                self.packed_for_now(number), out=samples.view(np.uint8))
         except self._codecs.error as exc:
             raise Damaged from exc
         if len(inflated) < out.nbytes:

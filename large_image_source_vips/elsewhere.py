@@ -46,6 +46,11 @@ if hasattr(os, 'register_at_fork'):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+def has_threads() -> bool:
+    """Whether libvips has its pool of threads in this process."""
+    return not _State.forked
+
+
 def must_decode_elsewhere(loader_name: str) -> bool:
     """Whether a loader could wait for ever in this process."""
     return _State.forked and loader_name not in _CALLING_THREAD_ONLY

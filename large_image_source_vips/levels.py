@@ -20,6 +20,7 @@ an image brighter.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -29,13 +30,13 @@ import pyvips
 from large_image.exceptions import TileSourceError
 
 from .decoded import Decoded
-from .decoding import Band, bands, decode, empty_tiles, unpacker_of, why
+from .decoding import Band, Decoder, Rows, bands, decode, empty_tiles, unpacker_of, why
 from .deflate import has_tiles
 from .elsewhere import must_decode_elsewhere
 from .geometry import Rect, Size
 from .handles import Handle
 from .jpeg_tiles import MAX_HALVINGS, smaller, suits
-from .layout import Layout, Picture, Stored, oriented
+from .layout import Layout, Opening, Picture, Stored, oriented
 from .packed import Damaged
 from .planes import MAX_PLANE_MEMORY, Plane, planes
 from .raster import orient, reduce_pixels, stored_rect
@@ -71,8 +72,10 @@ class Levels:
     def __init__(self, file: SourceFile, layout: Layout) -> None:
         self._file = file
         self._layout = layout
+        # What was too large, or could not be decoded when it was not needed yet.
+        self._not_kept: set[Opening] = set()
 
-    def read(self, picture: Picture, reduction: int, rect: Rect) -> Array:
+    def read(self, picture: Picture, reduction: int, rect: Rect, *, keep: bool = False) -> Array:
         """
         The pixels of a rectangle.
 
@@ -80,9 +83,13 @@ class Levels:
         :param reduction: 0 for full resolution.
         :param rect: in level pixels of that reduction, inside the picture's
             reduced size.
+        :param keep: whether more of it, also at other reductions, is likely to be
+            wanted soon.
         :returns: an array (rect.height, rect.width, bands), perhaps read-only.
         :raises TileSourceError: if they cannot be had.
         """
+        if keep:
+            self._decode_beside(picture, reduction)
         if reduction in picture.levels:
             pixels = self._read_stored(picture, reduction, rect)
             # A view would keep the whole picture for as long as the tile is kept.
@@ -97,7 +104,7 @@ class Levels:
                 return _cut(made.pixels, rect)
         if halvings <= direct:
             return self._reduced(picture, nearest, halvings, rect)
-        return _cut(self._plane(picture, nearest, reduction).pixels, rect)
+        return _cut(self._plane(picture, nearest, reduction, keep).pixels, rect)
 
     def read_whole(self, picture: Picture, longest: int) -> Array:
         """
@@ -234,17 +241,52 @@ class Levels:
 
     # Whole pictures
 
-    def _decoded_rows(self, stored: Stored, top: int, bottom: int) -> Array:
-        """Rows of a picture of a format that cannot be read at random, as a view."""
+    def _decoded(self, stored: Stored) -> Decoded:
+        """A picture of a format that cannot be read at random, as far as it is decoded."""
         def make() -> Decoded:
             plane = self._new_plane(stored.opened_size, stored)
             return Decoded(plane, bands(stored), stops=(
                 plane.nbytes > _MIN_STOPPED and stored.page is None and
                 not must_decode_elsewhere(self._file.loader.name)))
 
-        decoded = planes.get(self._file.serial, stored.opening, make)
-        return decoded.rows(stored.top + top, stored.top + bottom,
-                            lambda band: decode(self._file, stored, band))
+        return planes.get(self._file.serial, stored.opening, make)
+
+    def _decoded_rows(self, stored: Stored, top: int, bottom: int) -> Array:
+        """Rows of such a picture, as a view."""
+        return self._decoded(stored).rows(
+            stored.top + top, stored.top + bottom, Decoder(self._file, stored))
+
+    def _decode_beside(self, picture: Picture, reduction: int) -> None:
+        """
+        Decode a picture beside a smaller one that the same file gives more quickly.
+
+        A viewer that begins with the smaller one soon needs the other, which takes
+        longer; both together do not, where there is a second processor.
+        """
+        nearest = max(stored for stored in picture.levels if stored <= reduction)
+        whole, small = picture.levels[0], picture.levels[nearest]
+        if whole.random or small.random or not nearest or whole.opening in self._not_kept:
+            return
+        found = planes.peek(self._file.serial, whole.opening)
+        if found is not None and found.complete:
+            return
+
+        def work(stored: Stored) -> None:
+            try:
+                self._decoded_rows(stored, 0, stored.size.height)
+            except TileSourceError:
+                # Whoever needs it is told; the smaller one may do without.
+                self._not_kept.add(stored.opening)
+
+        if self._decoded_bytes(whole) > _MAX_KEPT:
+            self._not_kept.add(whole.opening)
+        else:
+            side_by_side(work, [whole, small])
+
+    def _decoded_bytes(self, stored: Stored) -> int:
+        """What a picture takes when it is decoded."""
+        layout = self._layout
+        return stored.opened_size.area * layout.bands * layout.dtype.itemsize
 
     def _new_plane(self, size: Size, stored: Stored) -> Plane:
         """An empty plane for the samples of a stored picture."""
@@ -258,19 +300,20 @@ class Levels:
         first = picture.levels[0]
         return first.opening, first.top, reduction
 
-    def _plane(self, picture: Picture, nearest: int, reduction: int) -> Plane:
+    def _plane(self, picture: Picture, nearest: int, reduction: int, keep: bool) -> Plane:
         """
         A whole level that the file lacks.
 
         :param nearest: the stored reduction that it is made of.
         :param reduction: as many more as are computed directly, at least.
+        :param keep: whether to keep what is decoded for it.
         """
         def make() -> Plane:
             plane = self._new_plane(picture.size.reduced(reduction), picture.levels[nearest])
             if reduction - nearest > self._direct(picture, nearest):
-                self._halve(self._plane(picture, nearest, reduction - 1).pixels, plane)
+                self._halve(self._plane(picture, nearest, reduction - 1, keep).pixels, plane)
             else:
-                self._pass_over(picture, nearest, plane)
+                self._pass_over(picture, nearest, plane, keep)
             return plane.finish()
 
         return planes.get(self._file.serial, self._plane_key(picture, reduction), make)
@@ -284,15 +327,15 @@ class Levels:
 
         side_by_side(work, range(0, larger.shape[0], rows))
 
-    def _pass_over(self, picture: Picture, nearest: int, plane: Plane) -> None:
-        """Fill a plane with the means of a stored level."""
+    def _pass_over(self, picture: Picture, nearest: int, plane: Plane, keep: bool) -> None:
+        """Fill a plane with the means of a stored level, which is kept if it should be."""
         stored, averaged = picture.levels[nearest], self._layout.averaged
         halvings = self._direct(picture, nearest)
         factor = 1 << halvings
 
-        def stream(band: Band) -> None:
+        def stream(pieces: Iterator[Rows], band: Band) -> None:
             done = band.top
-            for top, rows in decode(self._file, stored, band):
+            for top, rows in pieces:
                 plane.put(top // factor, reduce_pixels(rows, factor, averaged))
                 done = top + rows.shape[0]
             if done < band.bottom:
@@ -305,27 +348,35 @@ class Levels:
                             -(-block.width // factor), -(-block.height // factor))
                 plane.put(rect.top, self._reduced(picture, nearest, halvings, rect), rect.left)
 
+        parts = bands(stored)
+        whole = (not stored.random and stored.opened_size == stored.size and
+                 picture.orientation == 1)
         # The stored level is so many times larger.
         size = plane.nbytes * factor * factor
-        if self._is_only_passed_over(picture, stored, size):
-            side_by_side(stream, bands(stored))
+        if whole and not self._is_kept(stored, size, keep):
+            side_by_side(
+                lambda band: stream(decode(self._file, stored, band), band), parts)
+        elif whole and len(parts) > 1:
+            decoded = self._decoded(stored)
+            side_by_side(
+                lambda number: stream(decoded.all_rows(number, Decoder(self._file, stored)),
+                                      parts[number]), range(len(parts)))
         else:
             side_by_side(read, _rows_of_blocks(picture.size.reduced(nearest), stored))
 
-    def _is_only_passed_over(self, picture: Picture, stored: Stored, size: int) -> bool:
+    def _is_kept(self, stored: Stored, size: int, keep: bool) -> bool:
         """
-        Whether a pass does not keep what it decodes.
+        Whether a pass over a whole picture keeps what it decodes.
 
         :param size: what that is in bytes.
+        :param keep: whether more of it is likely to be wanted soon.
         """
-        if stored.random or stored.opened_size != stored.size or picture.orientation != 1:
-            return False
         if planes.peek(self._file.serial, stored.opening) is not None:
             # Some of it is there.
-            return False
+            return True
         # A part that can be decoded on its own soon is again.
-        bound = _MAX_KEPT if len(bands(stored)) == 1 else MAX_PLANE_MEMORY
-        return size > bound
+        bound = _MAX_KEPT if keep or len(bands(stored)) == 1 else MAX_PLANE_MEMORY
+        return size <= bound
 
 
 def _rows_of_blocks(size: Size, stored: Stored) -> list[list[Rect]]:

@@ -41,7 +41,8 @@ class PixelStore(Protocol):
     def pixel_size(self) -> tuple[float | None, float | None]:
         """The width and height of a full-resolution pixel in mm, where known."""
 
-    def read(self, frame: int, reduction: int, rect: Rect) -> npt.NDArray[Any]:
+    def read(self, frame: int, reduction: int, rect: Rect, *,
+             keep: bool = False) -> npt.NDArray[Any]:
         """
         The pixels of a rectangle at a reduction.
 
@@ -49,6 +50,8 @@ class PixelStore(Protocol):
         :param reduction: 0 for full resolution, r for 2 ** r times smaller.
         :param rect: a rectangle in level pixels of that reduction, inside
             ``size.reduced(reduction)``.
+        :param keep: whether more of the image, also at other reductions, is
+            likely to be wanted soon.
         :returns: an array (rect.height, rect.width, bands) of ``dtype``.  It
             may be read-only and must not be changed.
         :raises TileSourceError: if the pixels cannot be had; the message names

@@ -99,6 +99,19 @@ class Plane:
         except OSError as exc:
             raise TileSourceError(self._no_room(exc)) from exc
 
+    def pour(self, write: Callable[[int], bool]) -> bool:
+        """
+        Have the temporary file filled by something else.
+
+        :param write: writes all pixels to a descriptor from where that stands; or
+            nothing, and returns False.
+        :returns: whether it did; False, too, for pixels in memory.
+        """
+        if self._file is None:
+            return False
+        self._file.seek(0)
+        return write(self._file.fileno())
+
     def _write(self, pixel: int, values: npt.NDArray[Any]) -> None:
         """Write successive pixels."""
         data = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data

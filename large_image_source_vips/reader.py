@@ -153,7 +153,8 @@ class FileReader:
 
     # Pixels
 
-    def read(self, frame: int, reduction: int, rect: Rect) -> npt.NDArray[Any]:
+    def read(self, frame: int, reduction: int, rect: Rect, *,
+             keep: bool = False) -> npt.NDArray[Any]:
         """
         The pixels of a rectangle at a reduction.
 
@@ -161,6 +162,9 @@ class FileReader:
         :param reduction: 0 for full resolution, r for 2 ** r times smaller.
         :param rect: in level pixels of that reduction, inside
             ``size.reduced(reduction)``.
+        :param keep: whether more of the image, also at other reductions, is
+            likely to be wanted soon: what a whole file is decoded for is then
+            all kept, if it is not too much.
         :returns: an array (rect.height, rect.width, bands) of ``dtype``.  It
             may be read-only and must not be changed.
         :raises TileSourceError: if the pixels cannot be had; the message names
@@ -168,7 +172,8 @@ class FileReader:
         """
         try:
             opened = self._current()
-            pixels = opened.levels.read(opened.layout.frames[frame], reduction, rect)
+            pixels = opened.levels.read(
+                opened.layout.frames[frame], reduction, rect, keep=keep)
             if pixels.dtype != self.dtype or pixels.shape[2] != self.bands:
                 msg = f'its pixels are {pixels.shape[2]} x {pixels.dtype}'
                 raise TileSourceError(msg)

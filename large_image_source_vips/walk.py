@@ -70,9 +70,7 @@ class Walk:
     def getTile(self, x: int, y: int, z: int, *args: Any, **kwargs: Any) -> Any:
         """As that of the source."""
         key = Key(x, y, z)
-        pixels = self._take(key)
-        if pixels is not None:
-            _handed.tile = self._source, self._frame, key, pixels
+        _handed.tile = self._source, self._frame, key, self._take(key)
         try:
             return self._source.getTile(x, y, z, *args, **kwargs)
         finally:
@@ -144,22 +142,23 @@ class Walk:
         self._pending.clear()
 
 
-# The tile that this thread has just taken from a walk: source, frame, tile, pixels.
+# The tile that this thread has just taken from a walk: source, frame, tile, and its
+# pixels if they were decoded ahead.
 _handed = threading.local()
 
 
-def handed_over(source: Any, frame: int, key: Key) -> Array | None:
+def handed_over(source: Any, frame: int, key: Key) -> tuple[bool, Array | None]:
     """
-    The pixels of a tile, if the calling thread has just taken them from a walk.
+    Whether the calling thread takes a tile from a walk.
 
-    :param source: the tile source that is about to read them.
+    :param source: the tile source that is about to read it.
     :param frame: the 0-based frame.
+    :returns: that, and its pixels if they were decoded ahead.
     """
     tile = getattr(_handed, 'tile', None)
     if tile is None or tile[0] is not source or tile[1:3] != (frame, key):
-        return None
-    pixels: Array = tile[3]
-    return pixels
+        return False, None
+    return True, tile[3]
 
 
 _pool: ThreadPoolExecutor | None = None
