@@ -100,6 +100,23 @@ def _parts(whole: int, total: int, factor: int) -> Iterator[tuple[slice, slice]]
         yield slice(whole, total), slice(whole // factor, whole // factor + 1)
 
 
+def _sums(rows: Array, count: int) -> Array:
+    """
+    The sums of each pixel and those to the right of it.
+
+    :param rows: an array (rows, cols, bands).
+    :param count: how many are added, a power of two.
+    :returns: an array of the same shape; good where there are so many in the row.
+    """
+    apart = rows.shape[2]
+    for name in ('twos', 'fours', 'eights')[:count.bit_length() - 1]:
+        sums = scratch(name, rows.shape, rows.dtype)
+        flat, out = rows.reshape(-1), sums.reshape(-1)
+        np.add(flat[:-apart], flat[apart:], out=out[:-apart])
+        rows, apart = sums, 2 * apart
+    return rows
+
+
 def _means(pixels: Array, row_factor: int, col_factor: int) -> Array:
     """The means of blocks that divide the array evenly."""
     count = row_factor * col_factor
@@ -116,12 +133,18 @@ def _means(pixels: Array, row_factor: int, col_factor: int) -> Array:
     np.copyto(rows, pixels[::row_factor])
     for step in range(1, row_factor):
         rows += pixels[step::row_factor]
+    first = 0
+    if dtype.kind == 'u' and not col_factor & (col_factor - 1):
+        # Whole blocks: sums of 2, 4, 8 columns from every column on, of which one in
+        # as many is wanted.  Most of them are for nothing, but what is added lies
+        # together in memory.
+        rows, first = _sums(rows, col_factor), col_factor - 1
     total = scratch('total', (rows.shape[0], width // col_factor, bands), wide)
     # Band by band: numpy's innermost loop is then along the columns.
     for band in range(bands):
         part = total[..., band]
         np.copyto(part, rows[:, ::col_factor, band])
-        for step in range(1, col_factor):
+        for step in range(first + 1, col_factor):
             part += rows[:, step::col_factor, band]
     if dtype.kind != 'u':
         result = total / dtype.type(count)
