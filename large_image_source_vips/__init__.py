@@ -101,6 +101,27 @@ class _StoreSize:
             raise AttributeError(msg)
 
 
+class _Profiles:
+    """
+    The ICC profiles of the frames, read when first asked for.
+
+    The base class corrects colours if it finds this attribute; there is none if
+    no frame has a profile.
+    """
+
+    def __get__(self, source: Any, owner: Any = None) -> Any:
+        if source is None:
+            return self
+        attributes = source.__dict__
+        if '_known_profiles' not in attributes and '_store' in attributes:
+            attributes['_known_profiles'] = source._store.icc_profiles()
+        profiles = attributes.get('_known_profiles')
+        if not profiles:
+            msg = 'No frame has an ICC profile.'
+            raise AttributeError(msg)
+        return profiles
+
+
 @lru_cache(maxsize=1024)
 def _level_count(size: Size) -> int:
     """How often an image is halved until it fits into one tile, plus one; 0 if empty."""
@@ -136,6 +157,7 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
     sizeX = _StoreSize(lambda store: store.size.width)
     sizeY = _StoreSize(lambda store: store.size.height)
     levels = _StoreSize(lambda store: _level_count(store.size))
+    _iccprofiles = _Profiles()
 
     def __init__(self, path: str | os.PathLike[str], **kwargs: Any) -> None:
         """
@@ -164,12 +186,7 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
             self._unpickleable = True
             return _canvases.setdefault(path, Canvas())
         self._refuse_ignored_name(path)
-        reader = FileReader(path, self._default_loaders)
-        profiles = reader.icc_profiles()
-        if any(profiles):
-            # The base class corrects colours when it finds this attribute.
-            self._iccprofiles = profiles
-        return reader
+        return FileReader(path, self._default_loaders)
 
     def _refuse_ignored_name(self, path: Any) -> None:
         """

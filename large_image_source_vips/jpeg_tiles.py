@@ -61,19 +61,17 @@ def suits(stored: Stored) -> bool:
     return page is not None and page.is_plain_jpeg and stored.opened is None and _has_jpeg()
 
 
+class _NotStackedError(Exception):
+    """Tiles that must be decoded one by one."""
+
+
 class _Coded(NamedTuple):
     """A JPEG stream without its SOI marker, in two parts."""
 
     # All segments but those for applications, up to the scan header.
     head: bytes
-    # The coded samples, and the EOI marker.
+    # The coded samples, and the EOI marker if it is the end.
     scan: bytes
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether there is no marker in the scan but EOI at its end."""
-        return (self.scan.endswith(_END) and
-                self.scan.count(b'\xff') == self.scan.count(b'\xff\x00') + 1)
 
 
 class JpegPage(PackedPage):
@@ -87,6 +85,8 @@ class JpegPage(PackedPage):
         super().__init__(descriptor, page)
         assert page.tile is not None  # it is a page of tiles
         self._tile = page.tile
+        # The start of the tile that was read last, as it is in the file, and its head.
+        self._start, self._head = b'', b''
         tables = self._tiff.data(page.entries.get(JPEG_TABLES))
         self._tables = b''.join(_segments(tables)[0]) if tables else b''
         if page.samples == 3:
@@ -105,7 +105,7 @@ class JpegPage(PackedPage):
         for run in self._runs(numbers):
             try:
                 pixels = self._decoded([coded for _, coded in run], halvings)
-            except Damaged:
+            except (Damaged, _NotStackedError):
                 # One of them; each on its own, then.
                 for place, coded in run if len(run) > 1 else []:
                     with suppress(Damaged):
@@ -120,15 +120,27 @@ class JpegPage(PackedPage):
         readable = []
         for place, number in enumerate(numbers):
             with suppress(Damaged):
-                readable.append((place, _coded(self.packed(number))))
+                readable.append((place, self._coded(number)))
         most = max(1, _MAX_STACKED // self._tile.area)
-        for (_, is_whole), run in itertools.groupby(
-                readable, lambda item: (item[1].head, item[1].is_whole)):
+        for head, run in itertools.groupby(readable, lambda item: item[1].head):
             together = list(run)
-            can_be_stacked = is_whole and _interval(together[0][1].head, self._tile) is not None
-            step = most if can_be_stacked else 1
+            step = 1 if _interval(head, self._tile) is None else most
             for first in range(0, len(together), step):
                 yield together[first:first + step]
+
+    def _coded(self, number: int) -> _Coded:
+        """
+        A tile as it is in the file.
+
+        :raises Damaged: if it has no scan.
+        """
+        stream = self.packed(number)
+        if not (self._start and stream.startswith(self._start)):
+            segments, end = _segments(stream)
+            if not segments or segments[-1][1] != _SCAN:
+                raise Damaged
+            self._start, self._head = stream[:end], b''.join(segments)
+        return _Coded(self._head, stream[len(self._start):])
 
     def _decoded(self, tiles: list[_Coded], halvings: int) -> Tile:
         """
@@ -136,6 +148,7 @@ class JpegPage(PackedPage):
 
         :returns: an array (tiles, rows, cols, samples).
         :raises Damaged: if one is not as it should be.
+        :raises _NotStackedError: if the scan of one has markers in it, or does not end.
         """
         tile, samples, count = self._tile, self._page.samples, len(tiles)
         size = tile.width, tile.height * count
@@ -146,6 +159,8 @@ class JpegPage(PackedPage):
                 if image.size != size or image.mode != _MODES[samples]:
                     raise Damaged
                 image.draft(None, wanted)
+                # Take all of the stream at once, not in pieces.
+                image.decodermaxblock = len(stream)
                 pixels: Tile = np.asarray(image)
         except (OSError, SyntaxError, ValueError, struct.error,
                 PIL.Image.DecompressionBombError) as exc:
@@ -180,18 +195,6 @@ def _segments(stream: bytes) -> tuple[list[bytes], int]:
     return kept, at
 
 
-def _coded(stream: bytes) -> _Coded:
-    """
-    The parts of a tile.
-
-    :raises Damaged: if it has no scan.
-    """
-    segments, end = _segments(stream)
-    if not segments or segments[-1][1] != _SCAN:
-        raise Damaged
-    return _Coded(b''.join(segments), stream[end:])
-
-
 @functools.lru_cache(maxsize=64)
 def _interval(head: bytes, tile: Size) -> int | None:
     """
@@ -219,7 +222,11 @@ def _interval(head: bytes, tile: Size) -> int | None:
 
 
 def _stack(tiles: list[_Coded], tile: Size) -> Iterator[bytes]:
-    """The parts of a stream, from its tables on, that has tiles below one another."""
+    """
+    The parts of a stream, from its tables on, that has tiles below one another.
+
+    :raises _NotStackedError: if the scan of one has markers in it, or does not end.
+    """
     if len(tiles) == 1:
         yield from tiles[0]
         return
@@ -234,9 +241,20 @@ def _stack(tiles: list[_Coded], tile: Size) -> Iterator[bytes]:
             yield segment
         else:
             yield segment
+    parts: list[bytes] = []
     for number, coded in enumerate(tiles):
-        yield coded.scan[:-2]
-        yield bytes((0xFF, 0xD0 + number % 8)) if number < len(tiles) - 1 else _END
+        if not coded.scan.endswith(_END):
+            raise _NotStackedError
+        parts += (coded.scan[:-2], bytes((0xFF, 0xD0 + number % 8)))
+    parts[-1] = _END
+    scan = b''.join(parts)
+    # In the samples, 0 stands behind 255 (B.1.1.5); a marker there would be taken
+    # for that between this tile and another.
+    samples = np.frombuffer(scan, np.uint8)
+    marks = np.flatnonzero(samples[:-1] == 0xFF)
+    if np.count_nonzero(samples[marks + 1]) != len(tiles):
+        raise _NotStackedError
+    yield scan
 
 
 def smaller(page: JpegPage, stored: Stored, halvings: int, rect: Rect,
@@ -256,27 +274,26 @@ def smaller(page: JpegPage, stored: Stored, halvings: int, rect: Rect,
     assert stored.page is not None
     tile, factor = stored.page.tile, 1 << halvings
     assert tile is not None
-    picture = Rect(0, 0, *stored.size)
     across = -(-stored.size.width // tile.width)
     width, height = tile.width // factor, tile.height // factor
-    wholes = {
-        row * across + column: Rect(column * tile.width, row * tile.height, *tile).clipped(picture)
-        for row in range(rect.top // height, -(-rect.bottom // height))
-        for column in range(rect.left // width, -(-rect.right // width))}
+    places = [(row, column) for row in range(rect.top // height, -(-rect.bottom // height))
+              for column in range(rect.left // width, -(-rect.right // width))]
     # Of the last blocks of JPEG, a part may be behind the edge of the picture.
-    inside = [number for number, whole in wholes.items()
-              if not (whole.width % MCU or whole.height % MCU)]
+    rows, columns = (extent // each if extent % each % MCU else -(-extent // each)
+                     for extent, each in ((stored.size.height, tile.height),
+                                          (stored.size.width, tile.width)))
+    inside = [row * across + column for row, column in places
+              if row < rows and column < columns]
     decoded = dict(zip(inside, page.tiles(inside, halvings), strict=True))
     result = np.empty((rect.height, rect.width, stored.page.samples), np.uint8)
-    for number, whole in wholes.items():
-        pixels: npt.NDArray[np.generic] | None = decoded.get(number)
+    for row, column in places:
+        pixels: npt.NDArray[np.generic] | None = decoded.get(row * across + column)
         if pixels is None:
             # What is damaged is decoded as a whole, by what says what is wrong.
-            pixels = reduce_pixels(read(whole), factor, averaged=True)
-        place = Rect(whole.left // factor, whole.top // factor, width, height)
-        part = place.clipped(rect)
-        result[part.top - rect.top:part.bottom - rect.top,
-               part.left - rect.left:part.right - rect.left] = pixels[
-                   part.top - place.top:part.bottom - place.top,
-                   part.left - place.left:part.right - place.left]
+            whole = Rect(column * tile.width, row * tile.height, *tile)
+            pixels = reduce_pixels(
+                read(whole.clipped(Rect(0, 0, *stored.size))), factor, averaged=True)
+        left, top = column * width - rect.left, row * height - rect.top
+        result[max(0, top):top + height, max(0, left):left + width] = pixels[
+            max(0, -top):rect.height - top, max(0, -left):rect.width - left]
     return result

@@ -22,7 +22,7 @@ from .layout import Layout, Opening, Picture, Stored, reduction_between, unique_
 from .loader import lacks_codec, why_not_decoded
 from .source_file import SourceFile
 from .tiff import DESCRIPTION, Page, TiffDirectories, TiffFormatError
-from .unpack import unpacker
+from .unpack import Unpacker, unpacker
 
 _PALETTE = 3
 _MASK_SUBFILE = 4
@@ -96,7 +96,7 @@ def survey_tiff(file: SourceFile) -> Layout:
               for number, levels in zip(plan.frames, plan.levels, strict=True)]
     first = frames[0].levels[0]
     _check_tables(file, first)
-    unpack = unpacker(_open_first(file, first))
+    unpack = _open_first(file, first)
     return Layout(
         tuple(frames), unpack.dtype, unpack.bands, unpack.interpretation,
         averaged=is_averaged(unpack.dtype) and pages[plan.frames[0]].photometric != _PALETTE,
@@ -106,10 +106,11 @@ def survey_tiff(file: SourceFile) -> Layout:
                     for key, number in plan.associated.items()})
 
 
-def _open_first(file: SourceFile, stored: Stored) -> pyvips.Image:
+def _open_first(file: SourceFile, stored: Stored) -> Unpacker:
     """
-    The first frame, open.
+    Open the first frame.
 
+    :returns: what becomes of its samples.
     :raises TileSourceError: if libvips does not read it, also if that only
         shows when it decodes: then another source may be asked.
     """
@@ -117,14 +118,15 @@ def _open_first(file: SourceFile, stored: Stored) -> pyvips.Image:
     assert page is not None  # it is a TIFF file
     forms = [form for form, is_it in _NOT_READ.items() if is_it(page)]
     try:
-        image = file.handle(stored).image if stored.random else file.open(stored.opening)
+        unpack = (file.handle(stored).unpacker if stored.random
+                  else unpacker(file.open(stored.opening)))
     except (TileSourceError, pyvips.Error) as exc:
         if not forms:
             raise
         msg = f'{exc} (libvips does not read TIFF files of {forms[0]})'
         raise TileSourceError(msg) from exc
     if page.compression in _ALWAYS_THERE and not forms:
-        return image
+        return unpack
     try:
         pyvips.Region.new(file.open(stored.opening, sequential=True)).fetch(0, 0, 1, 1)
     except pyvips.Error as exc:
@@ -133,7 +135,7 @@ def _open_first(file: SourceFile, stored: Stored) -> pyvips.Image:
             reason = why_not_decoded(page.compression_name, exc)
             msg = f'Cannot read {file.path!r}: {reason}'
             raise TileSourceError(msg) from exc
-    return image
+    return unpack
 
 
 def _sub_pages(tiff: TiffDirectories, pages: Sequence[Page]) -> dict[int, list[Page | None]]:
