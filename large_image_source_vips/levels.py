@@ -56,6 +56,11 @@ _HALVED_ROWS = 32
 # A picture that is decoded whole and takes more bytes than this is not kept
 # when only a small level of it is wanted.
 _MAX_KEPT = 2 << 30
+# More than these are not kept for later; a stack has many pictures.
+_MAX_ALL_KEPT = 8 << 30
+# A picture that takes fewer bytes is decoded before anybody has grown impatient; the
+# smaller one that the same file gives need not wait for it.
+_MIN_BESIDE = 512 << 20
 # The decoder of a smaller picture does not wait where it was stopped, but goes on to
 # the end: it would hold a file open.
 _MIN_STOPPED = 64 << 20
@@ -72,7 +77,8 @@ class Levels:
     def __init__(self, file: SourceFile, layout: Layout) -> None:
         self._file = file
         self._layout = layout
-        # What was too large, or could not be decoded when it was not needed yet.
+        # What is not worth it, is too large, or could not be decoded when it was not
+        # needed yet.
         self._not_kept: set[Opening] = set()
 
     def read(self, picture: Picture, reduction: int, rect: Rect, *, keep: bool = False) -> Array:
@@ -260,8 +266,9 @@ class Levels:
         """
         Decode a picture beside a smaller one that the same file gives more quickly.
 
-        A viewer that begins with the smaller one soon needs the other, which takes
-        longer; both together do not, where there is a second processor.
+        A viewer that begins with the smaller one soon needs the other, for which it
+        would have to wait a second or more in the middle of zooming; now it waits
+        once.
         """
         nearest = max(stored for stored in picture.levels if stored <= reduction)
         whole, small = picture.levels[0], picture.levels[nearest]
@@ -278,7 +285,8 @@ class Levels:
                 # Whoever needs it is told; the smaller one may do without.
                 self._not_kept.add(stored.opening)
 
-        if self._decoded_bytes(whole) > _MAX_KEPT:
+        size = self._decoded_bytes(whole)
+        if size < _MIN_BESIDE or not _may_be_kept(size):
             self._not_kept.add(whole.opening)
         else:
             side_by_side(work, [whole, small])
@@ -353,14 +361,16 @@ class Levels:
                  picture.orientation == 1)
         # The stored level is so many times larger.
         size = plane.nbytes * factor * factor
-        if whole and not self._is_kept(stored, size, keep):
+        kept = whole and self._is_kept(stored, size, keep)
+        decoded = self._room_for(stored) if kept and len(parts) > 1 else None
+        if decoded is not None:
+            decoder = Decoder(self._file, stored)
+            side_by_side(
+                lambda number: stream(decoded.all_rows(number, decoder), parts[number]),
+                range(len(parts)))
+        elif whole and (not kept or len(parts) > 1):
             side_by_side(
                 lambda band: stream(decode(self._file, stored, band), band), parts)
-        elif whole and len(parts) > 1:
-            decoded = self._decoded(stored)
-            side_by_side(
-                lambda number: stream(decoded.all_rows(number, Decoder(self._file, stored)),
-                                      parts[number]), range(len(parts)))
         else:
             side_by_side(read, _rows_of_blocks(picture.size.reduced(nearest), stored))
 
@@ -374,9 +384,22 @@ class Levels:
         if planes.peek(self._file.serial, stored.opening) is not None:
             # Some of it is there.
             return True
+        if len(bands(stored)) == 1:
+            return size <= _MAX_KEPT
         # A part that can be decoded on its own soon is again.
-        bound = _MAX_KEPT if keep or len(bands(stored)) == 1 else MAX_PLANE_MEMORY
-        return size <= bound
+        return size <= MAX_PLANE_MEMORY or (keep and _may_be_kept(size))
+
+    def _room_for(self, stored: Stored) -> Decoded | None:
+        """Where to keep a picture; None if there is no room, for a pass needs none."""
+        try:
+            return self._decoded(stored)
+        except TileSourceError:
+            return None
+
+
+def _may_be_kept(size: int) -> bool:
+    """Whether a picture of so many bytes is kept though nobody needs it yet."""
+    return size <= _MAX_KEPT and planes.bytes(on_disk=True) + size <= _MAX_ALL_KEPT
 
 
 def _rows_of_blocks(size: Size, stored: Stored) -> list[list[Rect]]:

@@ -21,6 +21,7 @@ It is looked at for each file, before libvips decodes anything of it.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import stat
 from collections.abc import Callable, Collection, Mapping
@@ -94,8 +95,11 @@ _FOR_MAGICK = (
     (0, b'BM'), (0, b'8BPS'), (128, b'DICM'), (0, b'DDS '), (0, b'\0\0\1\0'),
     (0, b'Y\xa6j\x95'), (0, b'gimp xcf'), (0, b'/* XPM */'),
 )
-# Loaders whose source variant wants to know the name of the file.
-_NAMED_SOURCES = frozenset({'fitsload', 'openslideload', 'vipsload'})
+# Loaders whose source variant wants to know the name of the file, and how the files
+# begin that they may be for.
+_NAMED_SOURCES = {
+    'fitsload': (b'SIMPLE',), 'openslideload': (b'',),
+    'vipsload': (b'\x08\xf2\xa6\xb6', b'\xb6\xa6\xf2\x08')}
 # How much must be amiss for a loader to fail instead of handing out what it
 # has.  With TIFF nothing less shows a bad tile; elsewhere libraries also warn
 # of files that they decode perfectly well.
@@ -152,6 +156,7 @@ class Identity(NamedTuple):
     inode: int
 
 
+@functools.cache
 def has_operation(name: str) -> bool:
     """Whether this libvips has an operation, such as a loader."""
     return bool(pyvips.type_find('VipsOperation', name))
@@ -307,7 +312,19 @@ def identity_of_descriptor(descriptor: int) -> Identity:
     return _identity_of(os.fstat(descriptor))
 
 
-def find_loader(path: str, descriptor: int, default: str | Collection[str] = 'all') -> Loader:
+class Found(NamedTuple):
+    """
+    A loader that was found.
+
+    :param loader: which.
+    :param source: what libvips looked at, if it can be loaded from as well.
+    """
+
+    loader: Loader
+    source: pyvips.Source | None
+
+
+def find_loader(path: str, descriptor: int, default: str | Collection[str] = 'all') -> Found:
     """
     The loader for a file, if the settings allow it.
 
@@ -317,9 +334,11 @@ def find_loader(path: str, descriptor: int, default: str | Collection[str] = 'al
     :raises TileSourceError: if no loader knows the file, or it may not be used.
     """
     allowed = _policy(default)
+    head = os.pread(descriptor, 512, 0)
     # A source with a name lets loaders look at the file that libvips does not
     # trust (OpenSlide); the descriptor alone does not.
-    named = allowed is None or any(map(allowed, _NAMED_SOURCES))
+    named = any(head.startswith(starts) and (allowed is None or allowed(name)) and
+                has_loader(name) for name, starts in _NAMED_SOURCES.items())
     with vips_errors(f'Cannot read {path!r}'):
         source = (pyvips.Source.new_from_file(os.fsencode(path)) if named
                   else pyvips.Source.new_from_descriptor(descriptor))
@@ -333,7 +352,6 @@ def find_loader(path: str, descriptor: int, default: str | Collection[str] = 'al
     vips_lib.vips_error_clear()
     name = '' if found == ffi.NULL else _operation_of_class(ffi.string(found).decode())
     base = name.removesuffix('_source')
-    head = os.pread(descriptor, 512, 0)
     if not name or (base == 'magickload' and not any(
             head.startswith(magic, start) for start, magic in _FOR_MAGICK)):
         hint = '' if allowed is None else (
@@ -346,9 +364,14 @@ def find_loader(path: str, descriptor: int, default: str | Collection[str] = 'al
         msg = (f'Refused to read {path!r}: its loader {base} is not among those that the setting '
                'source_vips_loaders allows')
         raise TileSourceError(msg)
-    return Loader(base, 'file' if base in _NAMED_SOURCES and through != 'path' else through)
+    if through == 'path':
+        return Found(Loader(base, through), None)
+    if base in _NAMED_SOURCES:
+        return Found(Loader(base, 'file'), None)
+    return Found(Loader(base, through), None if named else source)
 
 
+@functools.cache
 def _operation_of_class(class_name: str) -> str:
     """The name of the operation that a class such as VipsForeignLoadTiffSource implements."""
     return str(pyvips.nickname_find(pyvips.type_from_name(class_name)))
@@ -407,6 +430,8 @@ def load(loader: Loader, path: str, identity: Identity | None, options: Mapping[
     arguments = dict(options, fail_on=loader.fail_on)
     if sequential:
         arguments['access'] = 'sequential'
+    if source is not None and identity is None:
+        return _load_source(loader.name, path, source, arguments)
     descriptor = open_regular(path)
     try:
         if identity is not None and identity_of_descriptor(descriptor) != identity:
@@ -419,9 +444,16 @@ def load(loader: Loader, path: str, identity: Identity | None, options: Mapping[
                 source = (pyvips.Source.new_from_descriptor(descriptor)
                           if loader.through == 'descriptor'
                           else pyvips.Source.new_from_file(os.fsencode(path)))
-            return getattr(pyvips.Image, f'{loader.name}_source')(source, **arguments)
+        return _load_source(loader.name, path, source, arguments)
     finally:
         os.close(descriptor)
+
+
+def _load_source(name: str, path: str, source: pyvips.Source,
+                 arguments: dict[str, Any]) -> pyvips.Image:
+    """An image from a source; the path is that of the file, for errors."""
+    with vips_errors(f'Cannot read {path!r}'):
+        return getattr(pyvips.Image, f'{name}_source')(source, **arguments)
 
 
 def _load_path(name: str, path: bytes, arguments: dict[str, Any]) -> pyvips.Image:

@@ -9,7 +9,7 @@ import os
 import threading
 import weakref
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pyvips
@@ -37,12 +37,15 @@ class SourceFile:
     :param path: absolute.
     :param identity: what the file system said of it then.
     :param chosen: the loader.
+    :param source: the file as it was then, to load it once.
     """
 
-    def __init__(self, path: str, identity: loader.Identity, chosen: loader.Loader) -> None:
+    def __init__(self, path: str, identity: loader.Identity, chosen: loader.Loader,
+                 source: pyvips.Source | None = None) -> None:
         self.path = path
         self.identity = identity
         self.loader = chosen
+        self._sources = [source] if source else []
         self.layout: Layout | None = None
         self.description: Description | None = None
         self.icc_profiles: list[bytes | None] | None = None
@@ -68,14 +71,27 @@ class SourceFile:
         :param sequential: whether pixels are wanted once, from top to bottom.
         :raises TileSourceError: if the file changed or libvips refuses.
         """
-        source = None if opening.directory is None else single_directory(self.path, opening)
-        image = loader.load(self.loader, self.path, self.identity, dict(opening.options),
-                            sequential=sequential, source=source)
-        if source is not None:
+        if opening.directory is None:
+            source, identity = self._take_source(), None
+        else:
+            source, identity = single_directory(self.path, opening), self.identity
+        image = loader.load(self.loader, self.path, identity if source else self.identity,
+                            dict(opening.options), sequential=sequential, source=source)
+        if opening.directory is not None:
             # libvips calls back into this object for as long as the image
             # lives; this is where pyvips itself keeps such things.
             image._references.append(source)
         return image.get(opening.attached) if opening.attached else image
+
+    def _take_source(self) -> pyvips.Source | None:
+        """What the loader was found with, for the first who asks: one can load from it once."""
+        with suppress(IndexError):
+            return self._sources.pop()
+        return None
+
+    def is_surveyed(self) -> None:
+        """Give back what only the survey needs."""
+        self._sources.clear()
 
     def handle(self, stored: Stored) -> Handle:
         """The calling thread's open image of a picture that can be read at random."""
@@ -164,15 +180,15 @@ def source_file(path: str, loaders: str | Collection[str] = 'all') -> SourceFile
     """
     descriptor = loader.open_regular(path)
     try:
-        chosen = loader.find_loader(path, descriptor, loaders)
+        found = loader.find_loader(path, descriptor, loaders)
         identity = loader.identity_of_descriptor(descriptor)
     finally:
         os.close(descriptor)
-    key = path, identity, chosen, repr(config.getConfig('source_vips_dpi'))
+    key = path, identity, found.loader, repr(config.getConfig('source_vips_dpi'))
     with _files_lock:
-        found = _files.get(key)
-        if found is None:
-            found = _files[key] = SourceFile(path, identity, chosen)
-        return found
+        file = _files.get(key)
+        if file is None:
+            file = _files[key] = SourceFile(path, identity, *found)
+        return file
 
 

@@ -16,6 +16,7 @@ from .errors import vips_errors
 from .formats import is_averaged
 from .geometry import Size
 from .layout import Layout, Opening, Picture, Stored, reduction_between, unique_keys
+from .planes import MAX_PLANE_MEMORY
 from .source_file import SourceFile
 from .survey_tiff import survey_tiff
 from .unpack import unpacker
@@ -27,8 +28,9 @@ _VECTOR_DPI = 72
 # The longer side, in pixels, to which a drawing without a resolution is
 # rendered at least.
 _VECTOR_PIXELS = 4096
-# The reduction that libjpeg decodes at little cost, as jpegload's shrink.
-_JPEG_REDUCTION = 3
+# The reductions that libjpeg decodes at little cost, as jpegload's shrink: the first
+# takes half the time of all of it, the last a little less.
+_JPEG_REDUCTIONS = (2, 3)
 _JPEG_WORTH = 4096
 # Loaders that apply the orientation themselves.
 _ORIENT_THEMSELVES = frozenset({'heifload', 'jxlload', 'openslideload'})
@@ -46,6 +48,7 @@ def survey(file: SourceFile) -> Layout:
         if file.layout is None:
             with vips_errors(f'Cannot read {file.path!r}'):
                 file.layout = _SURVEYS.get(file.loader.name, _survey_pages)(file)
+        file.is_surveyed()
         return file.layout
 
 
@@ -135,18 +138,22 @@ def _survey_separate_pages(file: SourceFile) -> Layout:
 
 
 def _survey_jpeg(file: SourceFile) -> Layout:
-    """JPEG: the picture, and an eighth of it that libjpeg decodes at less cost."""
+    """JPEG: the picture, and a quarter or eighth of it that libjpeg decodes at less cost."""
     image = file.open(Opening())
     size = Size(image.width, image.height)
     orientation = orientation_of(file, image)
     levels = {0: Stored(size, Opening())}
-    shrink = 1 << _JPEG_REDUCTION
+    # The larger one, if it can be held in memory.
+    reduction = next((number for number in _JPEG_REDUCTIONS
+                      if size.reduced(number).area * image.bands <= MAX_PLANE_MEMORY),
+                     _JPEG_REDUCTIONS[-1])
+    shrink = 1 << reduction
     # libvips leaves out a last, partial block; turned, it would be the first.
     aligned = orientation == 1 or not (size.width % shrink or size.height % shrink)
     if max(size) >= _JPEG_WORTH and aligned:
         smaller = Size(size.width // shrink, size.height // shrink)
         if min(smaller):
-            levels[_JPEG_REDUCTION] = Stored(smaller, Opening((('shrink', shrink),)))
+            levels[reduction] = Stored(smaller, Opening((('shrink', shrink),)))
     return _layout(image, [Picture(levels, orientation)])
 
 

@@ -149,9 +149,9 @@ def test_a_level_is_made_once_for_all_threads_and_sources(tmp_path, monkeypatch)
     passes = []
     original = levels_module.Levels._pass_over
 
-    def counting(self, picture, nearest, plane):
+    def counting(self, picture, nearest, *args):
         passes.append(nearest)
-        return original(self, picture, nearest, plane)
+        return original(self, picture, nearest, *args)
 
     monkeypatch.setattr(levels_module.Levels, '_pass_over', counting)
     readers = [FileReader(tmp_path / 'a.tif') for _ in range(4)]

@@ -159,7 +159,8 @@ class Recorder:
         return np.full((1, 1, 1), key.x)
 
     def getTile(self, x, y, z):
-        pixels = walk.handed_over(self, 0, Key(x, y, z))
+        walks, pixels = walk.handed_over(self, 0, Key(x, y, z))
+        assert walks
         if pixels is None:
             self.direct.append(x)
             return x
