@@ -38,7 +38,7 @@ from .handles import Handle
 from .jpeg_tiles import MAX_HALVINGS, smaller, suits
 from .layout import Layout, Opening, Picture, Stored, oriented
 from .packed import Damaged
-from .planes import MAX_PLANE_MEMORY, Plane, planes
+from .planes import LARGE_PICTURE, MAX_PLANE_MEMORY, Plane, planes
 from .raster import orient, reduce_pixels, stored_rect
 from .source_file import SourceFile
 from .workers import side_by_side
@@ -58,9 +58,6 @@ _HALVED_ROWS = 32
 _MAX_KEPT = 2 << 30
 # More than these are not kept for later; a stack has many pictures.
 _MAX_ALL_KEPT = 8 << 30
-# A picture that takes fewer bytes is decoded before anybody has grown impatient; the
-# smaller one that the same file gives need not wait for it.
-_MIN_BESIDE = 512 << 20
 # The decoder of a smaller picture does not wait where it was stopped, but goes on to
 # the end: it would hold a file open.
 _MIN_STOPPED = 64 << 20
@@ -286,7 +283,7 @@ class Levels:
                 self._not_kept.add(stored.opening)
 
         size = self._decoded_bytes(whole)
-        if size < _MIN_BESIDE or not _may_be_kept(size):
+        if size < LARGE_PICTURE or not _may_be_kept(size):
             self._not_kept.add(whole.opening)
         else:
             side_by_side(work, [whole, small])

@@ -26,6 +26,9 @@ from large_image.exceptions import TileSourceError
 # files; the plane made last is kept whatever it takes.
 MAX_MEMORY = 512 << 20
 MAX_DISK = 32 << 30
+# To decode a picture that takes fewer bytes takes half a second or so: nobody grows
+# impatient, and nothing is done to spare that time later.
+LARGE_PICTURE = 512 << 20
 # The bytes that are written to a file at a time.  Linux takes a piece of memory for
 # each write; large ones, which it is less likely to have at hand, took 2 s a
 # gigabyte on a virtual machine, those of this size 0.3 s.

@@ -16,7 +16,7 @@ from .errors import vips_errors
 from .formats import is_averaged
 from .geometry import Size
 from .layout import Layout, Opening, Picture, Stored, reduction_between, unique_keys
-from .planes import MAX_PLANE_MEMORY
+from .planes import LARGE_PICTURE, MAX_PLANE_MEMORY
 from .source_file import SourceFile
 from .survey_tiff import survey_tiff
 from .unpack import unpacker
@@ -28,9 +28,10 @@ _VECTOR_DPI = 72
 # The longer side, in pixels, to which a drawing without a resolution is
 # rendered at least.
 _VECTOR_PIXELS = 4096
-# The reductions that libjpeg decodes at little cost, as jpegload's shrink: the first
-# takes half the time of all of it, the last a little less.
-_JPEG_REDUCTIONS = (2, 3)
+# The reduction that libjpeg decodes at the least cost, as jpegload's shrink; and one
+# that takes a fourth more time, half of that of the whole picture.
+_JPEG_REDUCTION = 3
+_JPEG_LARGE_REDUCTION = 2
 _JPEG_WORTH = 4096
 # Loaders that apply the orientation themselves.
 _ORIENT_THEMSELVES = frozenset({'heifload', 'jxlload', 'openslideload'})
@@ -143,10 +144,12 @@ def _survey_jpeg(file: SourceFile) -> Layout:
     size = Size(image.width, image.height)
     orientation = orientation_of(file, image)
     levels = {0: Stored(size, Opening())}
-    # The larger one, if it can be held in memory.
-    reduction = next((number for number in _JPEG_REDUCTIONS
-                      if size.reduced(number).area * image.bands <= MAX_PLANE_MEMORY),
-                     _JPEG_REDUCTIONS[-1])
+    # The less the picture itself is needed the better, if it takes long to decode; but
+    # what is decoded instead should be held in memory.
+    decoded = size.area * image.bands
+    large = (decoded >= LARGE_PICTURE and
+             decoded <= MAX_PLANE_MEMORY << 2 * _JPEG_LARGE_REDUCTION)
+    reduction = _JPEG_LARGE_REDUCTION if large else _JPEG_REDUCTION
     shrink = 1 << reduction
     # libvips leaves out a last, partial block; turned, it would be the first.
     aligned = orientation == 1 or not (size.width % shrink or size.height % shrink)

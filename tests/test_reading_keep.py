@@ -35,7 +35,8 @@ ROWS, COLS = 1111, 1703
 def small_bounds(monkeypatch):
     """Bounds for small files; and not all rows of a piece are written at once."""
     monkeypatch.setattr(survey, '_JPEG_WORTH', 1000)
-    monkeypatch.setattr(levels, '_MIN_BESIDE', 1 << 20)
+    for module in (levels, survey):
+        monkeypatch.setattr(module, 'LARGE_PICTURE', 1 << 20)
     monkeypatch.setattr(levels, '_MIN_STOPPED', 1 << 20)
     monkeypatch.setattr(decoding, '_BAND_BYTES', 1 << 16)
     monkeypatch.setattr(planes, 'MAX_PLANE_MEMORY', 1 << 20)
@@ -158,16 +159,19 @@ def test_a_picture_that_is_wanted_whole_is_written_by_libvips(tmp_path, monkeypa
 
 
 @needs('jpegload')
-@pytest.mark.parametrize(('bound', 'reduction'), [(1 << 20, 2), (300_000, 3), (1000, 3)])
-def test_the_smaller_jpeg_fits_into_memory(tmp_path, monkeypatch, bound, reduction):
-    monkeypatch.setattr(survey, 'MAX_PLANE_MEMORY', bound)
+@pytest.mark.parametrize(('large', 'memory', 'reduction'), [
+    (1 << 20, 1 << 20, 2), (1 << 20, 300_000, 3), (1 << 24, 1 << 20, 3)])
+def test_the_smaller_jpeg(tmp_path, monkeypatch, large, memory, reduction):
+    monkeypatch.setattr(survey, 'LARGE_PICTURE', large)
+    monkeypatch.setattr(survey, 'MAX_PLANE_MEMORY', memory)
     save_jpeg(tmp_path / 'a.jpg')
     reader = FileReader(tmp_path / 'a.jpg')
     assert list(reader._layout.frames[0].levels) == [0, reduction]
     for smaller in range(1, 6):
         found = level_by_tiles(reader, smaller).astype(int)
         means = block_means(smooth_pixels(ROWS, COLS), 1 << smaller)
-        assert np.abs(found - means).max() < 12
+        # Of a last block that is not whole, libvips shows nothing.
+        assert np.abs(found - means)[:-1, :-1].max() < 12
         assert np.abs(found - means).mean() < 1
 
 
