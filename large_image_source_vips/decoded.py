@@ -5,7 +5,7 @@ Pictures of formats that cannot be read at random, decoded as far as is asked fo
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -82,7 +82,7 @@ class Decoded:
             self._fill(top, bottom, decoder)
         return self._plane.pixels[top:bottom]
 
-    def all_rows(self, number: int, decoder: Decoder) -> Iterator[Rows]:
+    def all_rows(self, number: int, decoder: Decoder) -> Generator[Rows, None, None]:
         """
         All rows of a part, in order; they are kept on the way.
 

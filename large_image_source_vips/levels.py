@@ -21,7 +21,7 @@ an image brighter.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 import numpy as np
@@ -269,7 +269,7 @@ class Levels:
         """
         nearest = max(stored for stored in picture.levels if stored <= reduction)
         whole, small = picture.levels[0], picture.levels[nearest]
-        if whole.random or small.random or not nearest or whole.opening in self._not_kept:
+        if not _is_shrunk(small) or whole.opening in self._not_kept:
             return
         found = planes.peek(self._file.serial, whole.opening)
         if found is not None and found.complete:
@@ -361,10 +361,12 @@ class Levels:
         kept = whole and self._is_kept(stored, size, keep)
         decoded = self._room_for(stored) if kept and len(parts) > 1 else None
         if decoded is not None:
-            decoder = Decoder(self._file, stored)
-            side_by_side(
-                lambda number: stream(decoded.all_rows(number, decoder), parts[number]),
-                range(len(parts)))
+            def keep_rows(number: int) -> None:
+                # What is not closed after an error would go on to lock the part.
+                with closing(decoded.all_rows(number, Decoder(self._file, stored))) as pieces:
+                    stream(pieces, parts[number])
+
+            side_by_side(keep_rows, range(len(parts)))
         elif whole and (not kept or len(parts) > 1):
             side_by_side(
                 lambda band: stream(decode(self._file, stored, band), band), parts)
@@ -392,6 +394,11 @@ class Levels:
             return self._decoded(stored)
         except TileSourceError:
             return None
+
+
+def _is_shrunk(stored: Stored) -> bool:
+    """Whether a picture is a smaller decoding of another; that of a drawing is none."""
+    return any(name == 'shrink' for name, _ in stored.opening.options)
 
 
 def _may_be_kept(size: int) -> bool:

@@ -72,11 +72,13 @@ class SourceFile:
         :raises TileSourceError: if the file changed or libvips refuses.
         """
         if opening.directory is None:
-            source, identity = self._take_source(), None
+            source = self._take_source()
+            # That is the file as it was; a path has to be looked at.
+            identity = None if source else self.identity
         else:
             source, identity = single_directory(self.path, opening), self.identity
-        image = loader.load(self.loader, self.path, identity if source else self.identity,
-                            dict(opening.options), sequential=sequential, source=source)
+        image = loader.load(self.loader, self.path, identity, dict(opening.options),
+                            sequential=sequential, source=source)
         if opening.directory is not None:
             # libvips calls back into this object for as long as the image
             # lives; this is where pyvips itself keeps such things.

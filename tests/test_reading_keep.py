@@ -158,6 +158,35 @@ def test_a_picture_that_is_wanted_whole_is_written_by_libvips(tmp_path, monkeypa
     np.testing.assert_array_equal(level(reader), whole)
 
 
+def test_an_error_on_the_way_locks_nothing(tmp_path, monkeypatch):
+    save_strips(tmp_path / 'a.tif')
+    source = open_file(tmp_path / 'a.tif')
+    with monkeypatch.context() as patch:
+        patch.setattr(levels, 'reduce_pixels', broken)
+        with pytest.raises(TileSourceError, match='no mean') as error:
+            source.getTile(0, 0, 0)
+    done = []
+    in_threads(lambda _number: done.append(level(source._store)), range(2))
+    for pixels in done:
+        np.testing.assert_array_equal(pixels, smooth_pixels(ROWS, COLS))
+    assert error.value is not None  # and all that it holds
+
+
+def broken(*_args):
+    msg = 'no mean'
+    raise TileSourceError(msg)
+
+
+@needs('svgload')
+def test_drawings_are_not_drawn_larger_than_asked_for(tmp_path):
+    (tmp_path / 'a.svg').write_text(
+        '<svg xmlns="http://www.w3.org/2000/svg" width="3000" height="2000">'
+        '<circle cx="1500" cy="1000" r="800" fill="red"/></svg>')
+    source = open_file(tmp_path / 'a.svg')
+    source.getTile(0, 0, 0)
+    assert not kept(source)
+
+
 @needs('jpegload')
 @pytest.mark.parametrize(('large', 'memory', 'reduction'), [
     (1 << 20, 1 << 20, 2), (1 << 20, 300_000, 3), (1 << 24, 1 << 20, 3)])
