@@ -5,7 +5,7 @@ Pictures of formats that cannot be read at random, decoded as far as is asked fo
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -82,27 +82,6 @@ class Decoded:
             self._fill(top, bottom, decoder)
         return self._plane.pixels[top:bottom]
 
-    def all_rows(self, number: int, decoder: Decoder) -> Generator[Rows, None, None]:
-        """
-        All rows of a part, in order; they are kept on the way.
-
-        :param number: of the part.
-        :param decoder: as for ``rows``.
-        :raises TileSourceError: if they cannot be decoded, or there is no room.
-        """
-        part = self._parts[number]
-        with part.lock:
-            lacking = part.done < part.band.bottom
-            if lacking:
-                for top, rows in decoder.rows(part.band):
-                    self._plane.put(top, rows)
-                    part.done = max(part.done, top + rows.shape[0])
-                    yield top, rows
-                self._check_end(part, part.band.bottom)
-                self._part_is_done()
-        if not lacking:
-            yield part.band.top, self._plane.pixels[part.band.top:part.band.bottom]
-
     def _fill(self, top: int, bottom: int, decoder: Decoder) -> None:
         """Decode what is lacking, bands side by side."""
         first = int(np.searchsorted(self._tops, top, side='right')) - 1
@@ -121,7 +100,11 @@ class Decoded:
                 self._take_rows(part, bottom, decoder)
             if part.done < part.band.bottom:
                 return
-        self._part_is_done()
+        with self._count_lock:
+            self._unfinished -= 1
+            if not self._unfinished:
+                self._plane.finish()
+                self.complete = True
 
     def _is_poured(self, part: _Part, bottom: int, decoder: Decoder) -> bool:
         """Have the whole picture written at once, if that is what is lacking."""
@@ -137,27 +120,11 @@ class Decoded:
         # An error ends the decoder; the next who asks starts anew.
         part.pieces = None
         self._keep(part, pieces, bottom)
-        self._check_end(part, bottom)
-        if part.done < part.band.bottom:
-            part.pieces = pieces
-
-    def _check_end(self, part: _Part, bottom: int) -> None:
-        """
-        Look whether a decoder came as far as it should.
-
-        :raises TileSourceError: if not.
-        """
         if part.done < bottom:
             msg = f'it ends before row {part.done}'
             raise TileSourceError(msg)
-
-    def _part_is_done(self) -> None:
-        """Count the parts that are."""
-        with self._count_lock:
-            self._unfinished -= 1
-            if not self._unfinished:
-                self._plane.finish()
-                self.complete = True
+        if part.done < part.band.bottom:
+            part.pieces = pieces
 
     def _keep(self, part: _Part, pieces: Iterator[Rows], bottom: int) -> None:
         """Put what comes out of a decoder into the plane, down to a row at least."""

@@ -3,7 +3,7 @@ Pictures that are decoded whole, from top to bottom.
 
 The rows are fetched in the calling thread through a sequential image: nothing
 of it stays in libvips, and it works in a forked child, where libvips' pool of
-threads does not.
+threads does not.  Where that is there, it may write all rows to a file instead.
 """
 
 from __future__ import annotations

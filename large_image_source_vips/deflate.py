@@ -43,12 +43,15 @@ def codecs() -> Codecs | None:
     """Those of imagecodecs, if they are installed; imported when first needed."""
     try:
         import imagecodecs
-    except ImportError:
-        return None
-    if not (imagecodecs.DEFLATE.available and imagecodecs.DELTA.available):
+
+        found = Codecs(
+            imagecodecs.deflate_decode, imagecodecs.delta_decode, imagecodecs.DeflateError)
         # Some builds go without.
+        usable = imagecodecs.DEFLATE.available and imagecodecs.DELTA.available
+    except (ImportError, AttributeError, ValueError):
+        # There is none, or an old one, or one that was built for another numpy.
         return None
-    return Codecs(imagecodecs.deflate_decode, imagecodecs.delta_decode, imagecodecs.DeflateError)
+    return found if usable else None
 
 
 def suits(page: Page | None) -> bool:

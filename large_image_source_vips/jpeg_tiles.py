@@ -46,8 +46,10 @@ _MODES = {1: 'L', 3: 'RGB'}
 # The sampling factors, horizontal and vertical, of the first component if the others
 # have 1 x 1: no pixel of a tile that is decoded smaller depends on the tile above.
 _SAMPLING = {1: {(1, 1)}, 3: {(1, 1), (2, 1), (2, 2)}}
-# The pixels of the tiles that are stacked, at most.
+# The pixels of the tiles that are stacked, at most, and their rows: libjpeg takes no
+# taller picture.
 _MAX_STACKED = 1 << 22
+_MAX_ROWS = 65_500
 
 
 @functools.cache
@@ -117,16 +119,17 @@ class JpegPage(PackedPage):
 
     def _runs(self, numbers: Sequence[int]) -> Iterator[list[tuple[int, _Coded]]]:
         """Tiles that can be decoded together, with their places among the numbers."""
-        readable = []
+        most = max(1, min(_MAX_STACKED // self._tile.area, _MAX_ROWS // self._tile.height))
+        for head, run in itertools.groupby(self._all_coded(numbers), lambda item: item[1].head):
+            step = 1 if _interval(head, self._tile) is None else most
+            while together := list(itertools.islice(run, step)):
+                yield together
+
+    def _all_coded(self, numbers: Sequence[int]) -> Iterator[tuple[int, _Coded]]:
+        """Those that can be read, with their places among the numbers."""
         for place, number in enumerate(numbers):
             with suppress(Damaged):
-                readable.append((place, self._coded(number)))
-        most = max(1, _MAX_STACKED // self._tile.area)
-        for head, run in itertools.groupby(readable, lambda item: item[1].head):
-            together = list(run)
-            step = 1 if _interval(head, self._tile) is None else most
-            for first in range(0, len(together), step):
-                yield together[first:first + step]
+                yield place, self._coded(number)
 
     def _coded(self, number: int) -> _Coded:
         """
@@ -214,8 +217,10 @@ def _interval(head: bytes, tile: Size) -> int | None:
     # Baseline, all components in one scan.
     if (width, height) != tile or len(frame) != 10 + 3 * count or scan[4:5] != frame[9:10]:
         return None
+    if count not in _SAMPLING:
+        return None
     first, *others = [divmod(factors, 16) for factors in frame[11::3]]
-    if first not in _SAMPLING.get(count, ()) or any(factors != (1, 1) for factors in others):
+    if first not in _SAMPLING[count] or any(factors != (1, 1) for factors in others):
         return None
     across, down = width // (8 * first[0]), height // (8 * first[1])
     return across * down if across * down < 1 << 16 else None

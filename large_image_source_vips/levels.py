@@ -20,8 +20,7 @@ an image brighter.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ import pyvips
 from large_image.exceptions import TileSourceError
 
 from .decoded import Decoded
-from .decoding import Band, Decoder, Rows, bands, decode, empty_tiles, unpacker_of, why
+from .decoding import Band, Decoder, bands, decode, empty_tiles, unpacker_of, why
 from .deflate import has_tiles
 from .elsewhere import must_decode_elsewhere
 from .geometry import Rect, Size
@@ -87,7 +86,7 @@ class Levels:
         :param rect: in level pixels of that reduction, inside the picture's
             reduced size.
         :param keep: whether more of it, also at other reductions, is likely to be
-            wanted soon.
+            wanted soon: then more than is asked for may be decoded on the way.
         :returns: an array (rect.height, rect.width, bands), perhaps read-only.
         :raises TileSourceError: if they cannot be had.
         """
@@ -107,7 +106,7 @@ class Levels:
                 return _cut(made.pixels, rect)
         if halvings <= direct:
             return self._reduced(picture, nearest, halvings, rect)
-        return _cut(self._plane(picture, nearest, reduction, keep).pixels, rect)
+        return _cut(self._plane(picture, nearest, reduction).pixels, rect)
 
     def read_whole(self, picture: Picture, longest: int) -> Array:
         """
@@ -278,7 +277,7 @@ class Levels:
         def work(stored: Stored) -> None:
             try:
                 self._decoded_rows(stored, 0, stored.size.height)
-            except TileSourceError:
+            except (TileSourceError, pyvips.Error, OSError, MemoryError):
                 # Whoever needs it is told; the smaller one may do without.
                 self._not_kept.add(stored.opening)
 
@@ -305,20 +304,19 @@ class Levels:
         first = picture.levels[0]
         return first.opening, first.top, reduction
 
-    def _plane(self, picture: Picture, nearest: int, reduction: int, keep: bool) -> Plane:
+    def _plane(self, picture: Picture, nearest: int, reduction: int) -> Plane:
         """
         A whole level that the file lacks.
 
         :param nearest: the stored reduction that it is made of.
         :param reduction: as many more as are computed directly, at least.
-        :param keep: whether to keep what is decoded for it.
         """
         def make() -> Plane:
             plane = self._new_plane(picture.size.reduced(reduction), picture.levels[nearest])
             if reduction - nearest > self._direct(picture, nearest):
-                self._halve(self._plane(picture, nearest, reduction - 1, keep).pixels, plane)
+                self._halve(self._plane(picture, nearest, reduction - 1).pixels, plane)
             else:
-                self._pass_over(picture, nearest, plane, keep)
+                self._pass_over(picture, nearest, plane)
             return plane.finish()
 
         return planes.get(self._file.serial, self._plane_key(picture, reduction), make)
@@ -332,15 +330,15 @@ class Levels:
 
         side_by_side(work, range(0, larger.shape[0], rows))
 
-    def _pass_over(self, picture: Picture, nearest: int, plane: Plane, keep: bool) -> None:
-        """Fill a plane with the means of a stored level, which is kept if it should be."""
+    def _pass_over(self, picture: Picture, nearest: int, plane: Plane) -> None:
+        """Fill a plane with the means of a stored level."""
         stored, averaged = picture.levels[nearest], self._layout.averaged
         halvings = self._direct(picture, nearest)
         factor = 1 << halvings
 
-        def stream(pieces: Iterator[Rows], band: Band) -> None:
+        def stream(band: Band) -> None:
             done = band.top
-            for top, rows in pieces:
+            for top, rows in decode(self._file, stored, band):
                 plane.put(top // factor, reduce_pixels(rows, factor, averaged))
                 done = top + rows.shape[0]
             if done < band.bottom:
@@ -353,47 +351,27 @@ class Levels:
                             -(-block.width // factor), -(-block.height // factor))
                 plane.put(rect.top, self._reduced(picture, nearest, halvings, rect), rect.left)
 
-        parts = bands(stored)
-        whole = (not stored.random and stored.opened_size == stored.size and
-                 picture.orientation == 1)
         # The stored level is so many times larger.
         size = plane.nbytes * factor * factor
-        kept = whole and self._is_kept(stored, size, keep)
-        decoded = self._room_for(stored) if kept and len(parts) > 1 else None
-        if decoded is not None:
-            def keep_rows(number: int) -> None:
-                # What is not closed after an error would go on to lock the part.
-                with closing(decoded.all_rows(number, Decoder(self._file, stored))) as pieces:
-                    stream(pieces, parts[number])
-
-            side_by_side(keep_rows, range(len(parts)))
-        elif whole and (not kept or len(parts) > 1):
-            side_by_side(
-                lambda band: stream(decode(self._file, stored, band), band), parts)
+        if self._is_only_passed_over(picture, stored, size):
+            side_by_side(stream, bands(stored))
         else:
             side_by_side(read, _rows_of_blocks(picture.size.reduced(nearest), stored))
 
-    def _is_kept(self, stored: Stored, size: int, keep: bool) -> bool:
+    def _is_only_passed_over(self, picture: Picture, stored: Stored, size: int) -> bool:
         """
-        Whether a pass over a whole picture keeps what it decodes.
+        Whether a pass does not keep what it decodes.
 
         :param size: what that is in bytes.
-        :param keep: whether more of it is likely to be wanted soon.
         """
+        if stored.random or stored.opened_size != stored.size or picture.orientation != 1:
+            return False
         if planes.peek(self._file.serial, stored.opening) is not None:
             # Some of it is there.
-            return True
-        if len(bands(stored)) == 1:
-            return size <= _MAX_KEPT
+            return False
         # A part that can be decoded on its own soon is again.
-        return size <= MAX_PLANE_MEMORY or (keep and _may_be_kept(size))
-
-    def _room_for(self, stored: Stored) -> Decoded | None:
-        """Where to keep a picture; None if there is no room, for a pass needs none."""
-        try:
-            return self._decoded(stored)
-        except TileSourceError:
-            return None
+        bound = _MAX_KEPT if len(bands(stored)) == 1 else MAX_PLANE_MEMORY
+        return size > bound
 
 
 def _is_shrunk(stored: Stored) -> bool:

@@ -98,7 +98,8 @@ _FOR_MAGICK = (
 # Loaders whose source variant wants to know the name of the file, and how the files
 # begin that they may be for.
 _NAMED_SOURCES = {
-    'fitsload': (b'SIMPLE',), 'openslideload': (b'',),
+    # Compressed ones, too, which CFITSIO reads.
+    'fitsload': (b'SIMPLE', b'\x1f\x8b'), 'openslideload': (b'',),
     'vipsload': (b'\x08\xf2\xa6\xb6', b'\xb6\xa6\xf2\x08')}
 # How much must be amiss for a loader to fail instead of handing out what it
 # has.  With TIFF nothing less shows a bad tile; elsewhere libraries also warn

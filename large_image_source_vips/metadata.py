@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyvips
+from large_image.exceptions import TileSourceError
 
 from . import ome
 from .layout import TRANSPOSED, Layout
@@ -261,8 +262,12 @@ def _tiff_profiles(file: SourceFile, layout: Layout) -> list[bytes | None]:
         return []
     seen: dict[bytes, bytes] = {}
     with file.descriptor() as descriptor:
-        tiff = TiffDirectories(descriptor)
-        read = {entry: tiff.data(entry) for entry in set(entries) if entry is not None}
+        try:
+            tiff = TiffDirectories(descriptor)
+            read = {entry: tiff.data(entry) for entry in set(entries) if entry is not None}
+        except TiffFormatError as exc:
+            msg = f'Cannot read the ICC profiles of {file.path!r}: {exc}'
+            raise TileSourceError(msg) from exc
     return [seen.setdefault(read[entry], read[entry]) or None if entry else None
             for entry in entries]
 

@@ -263,7 +263,12 @@ class PlaneCache:
 
     def bytes(self, *, on_disk: bool) -> int:
         """What all planes in memory, or in temporary files, take."""
-        return sum(slot.bytes for slot in list(self._slots.values()) if slot.on_disk == on_disk)
+        with self._lock:
+            return self._bytes(on_disk)
+
+    def _bytes(self, on_disk: bool) -> int:
+        """The same; to be called with the lock."""
+        return sum(slot.bytes for slot in self._slots.values() if slot.on_disk == on_disk)
 
     def _collect(self) -> list[_Slot]:
         """What has to go now; to be called with the lock, and dropped without it."""
@@ -272,7 +277,7 @@ class PlaneCache:
             owner = self._gone.popleft()
             dropped.extend(self._slots.pop(key) for key in list(self._slots) if key[0] == owner)
         for on_disk, bound in ((False, self.max_memory), (True, self.max_disk)):
-            held = self.bytes(on_disk=on_disk)
+            held = self._bytes(on_disk)
             for key, slot in list(self._slots.items())[:-1]:
                 if held <= bound:
                     break

@@ -132,10 +132,14 @@ class FileReader:
 
     def icc_profiles(self) -> list[bytes | None]:
         """The ICC profile of each frame; empty if there is none at all."""
-        file = self._file
-        if file.icc_profiles is None:
-            with vips_errors(f'Cannot read {self._path!r}'):
+        try:
+            # They are asked for long after the file was opened, perhaps.
+            file = self._current().file
+            if file.icc_profiles is None:
                 file.icc_profiles = metadata.icc_profiles(file, self._layout, self._first_image())
+        except (TileSourceError, pyvips.Error, OSError) as exc:
+            what = 'the ICC profiles'
+            raise self._failed(what, exc) from exc
         return list(file.icc_profiles)
 
     def _describe(self) -> metadata.Description:
@@ -163,8 +167,7 @@ class FileReader:
         :param rect: in level pixels of that reduction, inside
             ``size.reduced(reduction)``.
         :param keep: whether more of the image, also at other reductions, is
-            likely to be wanted soon: what a whole file is decoded for is then
-            all kept, if it is not too much.
+            likely to be wanted soon.
         :returns: an array (rect.height, rect.width, bands) of ``dtype``.  It
             may be read-only and must not be changed.
         :raises TileSourceError: if the pixels cannot be had; the message names

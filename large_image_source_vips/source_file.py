@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pyvips
 from large_image import config
+from large_image.exceptions import TileSourceError
 
 from . import loader
 from .deflate import DeflatedPage
@@ -56,9 +57,16 @@ class SourceFile:
 
     @contextmanager
     def descriptor(self) -> Iterator[int]:
-        """A descriptor of the file for positioned reads."""
+        """
+        A descriptor of the file for positioned reads.
+
+        :raises TileSourceError: if the file changed.
+        """
         descriptor = loader.open_regular(self.path)
         try:
+            if loader.identity_of_descriptor(descriptor) != self.identity:
+                msg = f'{self.path!r} was changed after it was opened'
+                raise TileSourceError(msg)
             yield descriptor
         finally:
             os.close(descriptor)
@@ -91,8 +99,8 @@ class SourceFile:
             return self._sources.pop()
         return None
 
-    def is_surveyed(self) -> None:
-        """Give back what only the survey needs."""
+    def forget_source(self) -> None:
+        """Close what the loader was found with; only a survey loads from it."""
         self._sources.clear()
 
     def handle(self, stored: Stored) -> Handle:
@@ -165,6 +173,8 @@ def _renew_locks() -> None:
     _files_lock = threading.Lock()
     for file in list(_files.values()):
         file.survey_lock = threading.Lock()
+        # It shares its position in the file with the parent.
+        file.forget_source()
 
 
 if hasattr(os, 'register_at_fork'):

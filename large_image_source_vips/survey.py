@@ -49,7 +49,7 @@ def survey(file: SourceFile) -> Layout:
         if file.layout is None:
             with vips_errors(f'Cannot read {file.path!r}'):
                 file.layout = _SURVEYS.get(file.loader.name, _survey_pages)(file)
-        file.is_surveyed()
+        file.forget_source()
         return file.layout
 
 

@@ -70,11 +70,13 @@ class Walk:
     def getTile(self, x: int, y: int, z: int, *args: Any, **kwargs: Any) -> Any:
         """As that of the source."""
         key = Key(x, y, z)
+        # A style may go over other tiles to make this one.
+        before = getattr(_handed, 'tile', None)
         _handed.tile = self._source, self._frame, key, self._take(key)
         try:
             return self._source.getTile(x, y, z, *args, **kwargs)
         finally:
-            _handed.tile = None
+            _handed.tile = before
 
     def _take(self, key: Key) -> Array | None:
         """The pixels of a tile if they were decoded ahead."""
@@ -151,14 +153,17 @@ def handed_over(source: Any, frame: int, key: Key) -> tuple[bool, Array | None]:
     """
     Whether the calling thread takes a tile from a walk.
 
+    It may need others for that: those that a style puts together.
+
     :param source: the tile source that is about to read it.
     :param frame: the 0-based frame.
-    :returns: that, and its pixels if they were decoded ahead.
+    :returns: that, and the pixels of the tile if they were decoded ahead.
     """
     tile = getattr(_handed, 'tile', None)
-    if tile is None or tile[0] is not source or tile[1:3] != (frame, key):
+    if tile is None:
         return False, None
-    return True, tile[3]
+    is_this = tile[0] is source and tile[1:3] == (frame, key)
+    return True, tile[3] if is_this else None
 
 
 _pool: ThreadPoolExecutor | None = None

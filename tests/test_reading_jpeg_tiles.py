@@ -132,6 +132,17 @@ def test_tiles_in_a_stack_are_those_decoded_one_by_one(tmp_path, monkeypatch, st
     assert set(stacks) == {1}
 
 
+@pytest.mark.parametrize(('side', 'reduction'), [(64, 3), (16, 2), (16, 3), (32, 3)])
+def test_many_small_tiles_are_no_taller_than_libjpeg_allows(tmp_path, stacks, side, reduction):
+    pixels = smooth_pixels(2048, 2048)
+    save(tmp_path / 'a.tif', pixels, Q=90, tile_width=side, tile_height=side)
+    found = FileReader(tmp_path / 'a.tif').read(0, reduction, Rect(0, 0, 256, 256))
+    scale = 1 << reduction
+    means = block_means(pixels[:256 * scale, :256 * scale], scale)
+    assert np.abs(found.astype(int) - means).mean() < 1
+    assert 1 < max(stacks) * side <= 65_500
+
+
 @pytest.mark.parametrize('options', [
     {'restart_interval': 7}, {'interlace': True}, {'optimize_coding': True, 'Q': 100},
     {'subsample_mode': 'off'}, {'subsample_mode': 'on'}], ids=str)
@@ -272,6 +283,23 @@ def test_damage_is_an_error_of_its_tile(tmp_path, damage):
         reader.read(0, 2, Rect(128, 128, 64, 64))
     with pytest.raises(TileSourceError, match=r'a\.tif'):
         level(reader, 4)
+
+
+@pytest.mark.parametrize('frame', [
+    b'\xff\xc0\x00\x08\x08\x01\x00\x01\x00\x00', b'\xff\xc0\x00\x02',
+    b'\xff\xc0\x00\x0b\x08\x01\x00\x01\x00\x01\x01\x00\x00'], ids=['none', 'short', 'factors'])
+@pytest.mark.parametrize('scan', [b'\xff\xda\x00\x03\x00', b'\xff\xda\x00\x02',
+                                  b'\xff\xda\x00\x04\x01\x01'], ids=['none', 'empty', 'one'])
+def test_headers_that_make_no_sense_are_an_error(tmp_path, frame, scan):
+    save(tmp_path / 'a.tif', smooth_pixels(512, 512), Q=90)
+    with tifffile.TiffFile(tmp_path / 'a.tif') as tiff:
+        offsets = tiff.pages[0].dataoffsets
+    for offset in offsets[:2]:
+        overwrite(tmp_path / 'a.tif', offset, b'\xff\xd8' + frame + scan + b'\x01\xff\xd9')
+    reader = FileReader(tmp_path / 'a.tif')
+    with pytest.raises(TileSourceError, match=r'a\.tif'):
+        level(reader, 1)
+    assert reader.read(0, 1, Rect(0, 128, 128, 128)).any()
 
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='this system has no fork')
