@@ -26,8 +26,8 @@ from .tiff import Page
 Array = npt.NDArray[Any]
 
 _MAX_PIXELS = 1 << 28
-# The bytes of rows that are handed out together, about: as ``decoding`` does.
-_TOGETHER = 1 << 20
+# The bytes of rows that are handed out together, about.
+_TOGETHER = 1 << 21
 
 
 class Codecs(NamedTuple):

@@ -17,7 +17,7 @@ Array = npt.NDArray[Any]
 
 # The bytes of pixels that are made smaller at a time, about: what comes up in between
 # stays in the cache of a processor.
-_TOGETHER = 1 << 19
+_TOGETHER = 1 << 20
 
 # How a stored array becomes an oriented one: EXIF orientation -> (transposed
 # first, then rows reversed, then columns reversed).
