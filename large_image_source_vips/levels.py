@@ -243,20 +243,16 @@ class Levels:
 
     # Whole pictures
 
-    def _decoded(self, stored: Stored) -> Decoded:
-        """A picture of a format that cannot be read at random, as far as it is decoded."""
+    def _decoded_rows(self, stored: Stored, top: int, bottom: int) -> Array:
+        """Rows of a picture of a format that cannot be read at random, as a view."""
         def make() -> Decoded:
             plane = self._new_plane(stored.opened_size, stored)
             return Decoded(plane, bands(stored), stops=(
                 plane.nbytes > _MIN_STOPPED and stored.page is None and
                 not must_decode_elsewhere(self._file.loader.name)))
 
-        return planes.get(self._file.serial, stored.opening, make)
-
-    def _decoded_rows(self, stored: Stored, top: int, bottom: int) -> Array:
-        """Rows of such a picture, as a view."""
-        return self._decoded(stored).rows(
-            stored.top + top, stored.top + bottom, Decoder(self._file, stored))
+        decoded = planes.get(self._file.serial, stored.opening, make)
+        return decoded.rows(stored.top + top, stored.top + bottom, Decoder(self._file, stored))
 
     def _decode_beside(self, picture: Picture, reduction: int) -> None:
         """

@@ -26,9 +26,9 @@ from .unpack import Unpacker, unpacker
 
 _PALETTE = 3
 _MASK_SUBFILE = 4
-# With more pages than this, walking the chain of directories at each open, as
 # What the sub-IFDs of a file list together, at most; a level has some 20 entries.
 _MAX_ENTRIES = 1 << 18
+# With more pages than this, walking the chain of directories at each open, as
 # libvips and libtiff do, is what costs; pages are shown to them one by one then.
 _MANY_PAGES = 64
 _NAMES = re.compile(r'\b(label|macro|thumbnail|overview)\b', re.IGNORECASE)
