@@ -13,27 +13,25 @@ addresses for each block of 65,536 pixels.  A canvas has one open file.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
-import pyvips
 from large_image.exceptions import TileSourceError
 
-from .blocks import BLOCK_SIZE
-from .claims import Claims, Turns
-from .compose import with_alpha
-from .formats import is_averaged
+from . import files
+from .claims import Claims
 from .geometry import Rect, Size
 from .layers import Layers, block_area
-from .lower_levels import LowerLevels
+from .lower_levels import LowerLevels, footprint
+from .pixels import Picture
 from .ranges import BandRanges
-from .recompose import plane_image, recomposed
 from .samples import Array, Meaning, Patch, converted, converted_alpha, joined_dtype
-from .writer import Picture
+from .snapshot import snapshot_picture
 
 # libvips 8.14 has no wider or higher images (VIPS_MAX_COORD).
 MAX_SIDE = 10_000_000
@@ -63,7 +61,9 @@ class Canvas:
     """
     An image that collects patches.
 
-    All methods may be called from any thread.
+    All methods may be called from any thread, but only in the process that
+    made the canvas: a forked process gets an error at once, since threads of
+    its parent may have been in the middle of a change.
     """
 
     frame_count = 1
@@ -71,38 +71,54 @@ class Canvas:
 
     def __init__(self) -> None:
         self.pixel_size: tuple[float | None, float | None] = (None, None)
-        self.crop: Rect | None = None
         # Counts changes; a part of large_image's cache keys.
         self.generation = 0
-        self.ranges = BandRanges()
+        self._process = files.process_id()
+        self._crop: Rect | None = None
+        self._ranges = BandRanges()
         self._claims = Claims()
-        self._turns = Turns()
+        self._small = threading.Lock()
         self._layers: Layers | None = None
         self._extent: Rect | None = None
         self._min_size = Size(0, 0)
-        # The smallest and largest colour sample, to choose a wider format by.
-        self._extremes = (0, 0)
         self._lower: LowerLevels | None = None
+
+    def check_process(self) -> None:
+        """
+        See to it that this is the process that made the canvas.
+
+        :raises TileSourceError: if it was forked from that.
+        """
+        if files.process_id() != self._process:
+            msg = (f'This image is being put together in another process ({self._process}) and '
+                   f'can be neither changed nor viewed in one forked from it; send the tiles to '
+                   f'that process, or write the image and open the file.')
+            raise TileSourceError(msg)
+
+    def _count_change(self) -> None:
+        """Tell caches that something has changed."""
+        with self._claims.lock:
+            self.generation += 1
 
     # What there is
 
     @property
     def origin(self) -> tuple[int, int]:
         """The corner of the image in the caller plane: (x, y), each <= 0."""
-        if self._extent is None:
-            return 0, 0
-        return min(0, self._extent.left), min(0, self._extent.top)
+        return _origin_of(self._extent)
 
     @property
     def size(self) -> Size:
         """The size in full-resolution pixels, at least the minimum size."""
-        return self._size_of(self._extent)
+        return self._size_of(self._extent, self._min_size)
 
-    def _size_of(self, extent: Rect | None) -> Size:
+    @staticmethod
+    def _size_of(extent: Rect | None, min_size: Size) -> Size:
         if extent is None:
-            return self._min_size
-        return Size(max(extent.right - min(0, extent.left), self._min_size.width),
-                    max(extent.bottom - min(0, extent.top), self._min_size.height))
+            return min_size
+        left, top = _origin_of(extent)
+        return Size(max(extent.right - left, -left, min_size.width),
+                    max(extent.bottom - top, -top, min_size.height))
 
     @property
     def min_size(self) -> Size:
@@ -111,16 +127,35 @@ class Canvas:
 
     @min_size.setter
     def min_size(self, value: Size) -> None:
+        self.check_process()
+        _check_size(self._size_of(self._extent, value), 'A minimum size')
         with self._claims.on(None, write=True):
             self._min_size = value
             if self._lower is not None:
                 self._lower.forget_all()
-            self.generation += 1
+            self._count_change()
+
+    @property
+    def crop(self) -> Rect | None:
+        """The part of the image that is written, or None for all of it."""
+        return self._crop
+
+    @crop.setter
+    def crop(self, value: Rect | None) -> None:
+        self.check_process()
+        self._crop = value
 
     def set_pixel_size(self, mm_x: float | None, mm_y: float | None) -> None:
         """Set the width and height of a full-resolution pixel in mm."""
+        self.check_process()
         self.pixel_size = mm_x, mm_y
-        self.generation += 1
+        self._count_change()
+
+    @property
+    def ranges(self) -> BandRanges:
+        """The smallest and largest values of the tiles added."""
+        self.check_process()
+        return self._ranges
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
@@ -137,24 +172,58 @@ class Canvas:
         """The bands of what ``read`` gives; None as long as there are no tiles."""
         return None if self._layers is None else self._layers.meaning.bands
 
-    @property
-    def averaged(self) -> bool:
-        """Whether lower levels are averaged; labels are not."""
-        layers = self._layers
-        return layers is None or (is_averaged(layers.dtype) and not layers.meaning.labels)
-
     # Adding
 
     def turn_for(self, tile: Any) -> AbstractContextManager[Any]:
         """
         What to hold while a tile is converted and added.
 
-        Threads that add small tiles take turns, as they would do for Python's
-        interpreter lock anyway, but without handing it around in each tile;
-        large ones are copied in parallel.
+        Threads that add small tiles would only hand Python's interpreter lock
+        around in the middle of each; large ones are copied in parallel.
         """
+        self.check_process()
         small = isinstance(tile, np.ndarray) and tile.nbytes < PARALLEL_BYTES
-        return self._turns if small else nullcontext()
+        return self._small if small else nullcontext()
+
+    def add_plain(self, tile: Array, x: int, y: int) -> bool:
+        """
+        The short way for a common case, which costs little besides the copying.
+
+        It serves an opaque array in the format of the canvas that lies inside
+        the image and in one block that is in memory, while nobody else is
+        using the canvas.
+
+        :param tile: (rows, cols) or (rows, cols, bands).
+        :param x: the column of its left edge in the caller plane.
+        :param y: the row of its top edge in the caller plane.
+        :returns: whether the tile was added; else nothing was done.
+        """
+        layers, extent = self._layers, self._extent
+        if layers is None or extent is None or tile.dtype != layers.dtype:
+            return False
+        shape = tile.shape
+        if len(shape) == 2:
+            tile = tile[:, :, np.newaxis]
+        elif len(shape) != 3:
+            return False
+        rows, cols, bands = tile.shape
+        right, bottom = x + cols, y + rows
+        if not (bands == layers.meaning.color_bands and rows and cols and
+                extent.left <= x and extent.top <= y and
+                right <= extent.left + extent.width and bottom <= extent.top + extent.height and
+                files.process_id() == self._process):
+            return False
+        claims = self._claims
+        with claims.lock:
+            # What was looked at above may have changed before the lock was had.
+            if not (claims.idle and layers is self._layers and extent is self._extent and
+                    layers.paste_in_memory(tile, x, y, right, bottom)):
+                return False
+            if self._lower is not None:
+                self._lower.forget(x, y, right, bottom, _origin_of(extent))
+            self._ranges.add(tile, bands)
+            self.generation += 1
+        return True
 
     def add(self, patch: Patch, x: int, y: int, mask: npt.NDArray[np.bool_] | None) -> None:
         """
@@ -167,6 +236,7 @@ class Canvas:
         :raises TileSourceError: if it does not fit what is there, or there is
             no room on the disk; nothing has changed then.
         """
+        self.check_process()
         if mask is not None and not patch.meaning.has_alpha:
             msg = (f'A mask cannot be used with {patch.meaning.color_bands} bands of data: they '
                    f'have no alpha that could stay transparent.')
@@ -174,12 +244,10 @@ class Canvas:
         rows, cols = patch.color.shape[:2]
         rect = Rect(x, y, cols, rows)
         while True:
-            seen = self._layers, self._extent
             # What changes the format or the size concerns every reader.
             everything = self._changes_all(patch, rect)
             with self._claims.on(None if everything else block_area(rect), write=True):
-                unchanged = seen[0] is self._layers and seen[1] is self._extent
-                if everything or unchanged or not self._changes_all(patch, rect):
+                if everything or not self._changes_all(patch, rect):
                     self._add_claimed(patch, rect, mask)
                     return
 
@@ -193,18 +261,16 @@ class Canvas:
         """The dtype and the meaning of bands that take in a patch."""
         dtype = layers.dtype
         if patch.color.dtype != dtype:
-            dtype = joined_dtype(dtype, patch.color.dtype, self._extremes, patch.extremes)
+            dtype = joined_dtype(
+                dtype, patch.color.dtype, self._ranges.extremes(), patch.extremes)
         return dtype, layers.meaning.joined(patch.meaning)
 
     def _add_claimed(self, patch: Patch, rect: Rect, mask: npt.NDArray[np.bool_] | None) -> None:
         """Add a patch while nobody else uses what it changes."""
         extent = _united(self._extent, rect)
         if extent is not self._extent:
-            size = self._size_of(extent)
-            if max(size) > MAX_SIDE:
-                msg = (f'The tile at {rect.left}, {rect.top} would make the image {size.width} x '
-                       f'{size.height} pixels; the most are {MAX_SIDE} each way.')
-                raise TileSourceError(msg)
+            _check_size(self._size_of(extent, self._min_size),
+                        f'The tile at {rect.left}, {rect.top}')
         layers = self._layers_for(patch)
         color = converted(patch.color, layers.dtype, layers.meaning.color_bands)
         alpha = None if patch.alpha is None else converted_alpha(patch.alpha, layers.dtype)
@@ -223,26 +289,24 @@ class Canvas:
 
     def _commit(self, layers: Layers, patch: Patch, extent: Rect, rect: Rect) -> None:
         """Make a pasted patch visible."""
-        low, high = patch.extremes
-        if self._layers is None:
-            self._extremes = low, high
-        elif low < self._extremes[0] or high > self._extremes[1]:
-            self._extremes = min(low, self._extremes[0]), max(high, self._extremes[1])
-        if self._lower is None or self._layers is None or self._layers.color is not layers.color:
+        if self._lower is None or self._layers is not layers:
+            # Whether levels are averaged may have changed with the format.
+            if self._lower is not None:
+                self._lower.forget_all()
             self._lower = LowerLevels(layers)
         if extent is self._extent:
-            self._layers = layers
-            self._lower.forget(rect, self.origin)
+            self._lower.forget(*rect[:2], rect.right, rect.bottom, self.origin)
         else:
             old_size, old_origin = self.size, self.origin
-            self._layers, self._extent = layers, extent
+            self._extent = extent
             if self.origin != old_origin:
                 self._lower.forget_all()
             else:
-                self._lower.forget(rect, old_origin)
+                self._lower.forget(*rect[:2], rect.right, rect.bottom, old_origin)
                 self._lower.forget_edges(old_size)
-        self.ranges.add(patch)
-        self.generation += 1
+        self._layers = layers
+        self._ranges.add(patch.given, patch.meaning.color_bands, samples=patch.stores_given)
+        self._count_change()
 
     # Reading
 
@@ -252,10 +316,10 @@ class Canvas:
 
         Blank places read as 0.  Everything is kept anyway.
         """
+        self.check_process()
         while True:
             origin = self.origin
-            full = Rect(*(value << reduction for value in rect)).moved(*origin)
-            with self._claims.on(block_area(full)):
+            with self._claims.on(block_area(footprint(reduction, rect).moved(*origin))):
                 # The corner may have moved while the claim was waited for.
                 if origin == self.origin:
                     return self._read_claimed(reduction, rect, origin)
@@ -266,80 +330,44 @@ class Canvas:
         if layers is None or lower is None:
             return np.zeros((rect.height, rect.width, 4), np.uint8)
         found = (layers.gather(0, rect.moved(*origin)) if reduction == 0 else
-                 lower.gather(reduction, rect, self.size, origin, self.averaged))
-        if found is None:
-            return np.zeros((rect.height, rect.width, layers.meaning.bands), layers.dtype)
-        color, alpha = found
-        return with_alpha(color, alpha) if layers.meaning.has_alpha else color.copy()
-
-    def output_rect(self) -> Rect:
-        """
-        What ``write`` writes, in full-resolution pixels: all, or the crop.
-
-        :raises TileSourceError: if there is nothing, or the crop is outside.
-        """
-        whole = Rect(0, 0, *self.size)
-        if self._layers is None:
-            msg = 'An image without any tile cannot be written; add one first.'
-            raise TileSourceError(msg)
-        if self.crop is None:
-            return whole
-        if not whole.contains(self.crop):
-            msg = (f'The crop {tuple(self.crop)} reaches beyond the image, which has '
-                   f'{whole.width} x {whole.height} pixels.')
-            raise TileSourceError(msg)
-        return self.crop
-
-    def picture(self) -> Picture:
-        """
-        What ``write`` writes.
-
-        :raises TileSourceError: if there is nothing to write.
-        """
-        rect = self.output_rect()
-        place = rect.moved(*self.origin)
-        with self._claims.on(block_area(place)):
-            layers = self._layers
-            assert layers is not None
-            opaque = layers.is_opaque(place)
-        return Picture(
-            Size(rect.width, rect.height), layers.dtype, layers.meaning, opaque, True,
-            self.pixel_size,
-            lambda part: self._read_as(layers, part.moved(rect.left, rect.top)), self.image)
-
-    def _read_as(self, layers: Layers, rect: Rect) -> Array:
-        """Pixels for a file whose format is settled."""
-        pixels = self.read(0, 0, rect)
-        if pixels.dtype != layers.dtype or pixels.shape[2] != layers.meaning.bands:
-            msg = 'A tile of another format was added while the image was being written.'
-            raise TileSourceError(msg)
-        return pixels
+                 lower.gather(reduction, rect, self.size, origin, layers.averaged))
+        return layers.pixels(found, rect)
 
     @contextmanager
-    def image(self, alpha: bool, labels: Mapping[str, Any]) -> Iterator[pyvips.Image]:
+    def picture(self, frame: int | None = None) -> Iterator[Picture]:
         """
-        What ``write`` writes as a libvips image that reads the spool.
+        What ``write`` writes: the image as it is now, or its crop.
 
-        :param alpha: whether to include the alpha band, if there is one.
-        :param labels: header fields to set, as ``pyvips.Image.copy`` takes them.
-        :raises TileSourceError: if there is nothing to write, or no room.
+        What is added while the context lasts is not in it.
+
+        :param frame: None or 0, a canvas has one frame.
+        :raises TileSourceError: if there is nothing to write.
         """
-        rect = self.output_rect()
-        with self._claims.on(None):
-            layers = self._layers
-            assert layers is not None
-            plane, place = layers.color, rect.moved(*self.origin)
-            alpha = alpha and layers.meaning.has_alpha
-            if alpha or place.left % BLOCK_SIZE or place.top % BLOCK_SIZE:
-                plane = recomposed(
-                    Size(rect.width, rect.height), layers.dtype,
-                    layers.meaning.color_bands + alpha,
-                    lambda part: _pixels(layers, part.moved(place.left, place.top), alpha))
-                place = Rect(0, 0, *place[2:])
-            image = plane_image(plane, place, labels)
-        # The plane keeps its spool; tiles may be added while libvips reads.
-        yield image
-        del plane
+        self.check_process()
+        if frame not in (None, 0):
+            msg = f'There is no frame {frame}; the image has one, frame 0.'
+            raise TileSourceError(msg)
+        with ExitStack() as kept:
+            with self._claims.on(None):
+                if self._layers is None:
+                    msg = 'An image without any tile cannot be written; add one first.'
+                    raise TileSourceError(msg)
+                place = self._output_rect().moved(*self.origin)
+                pixel_size = self.pixel_size
+                layers = kept.enter_context(self._layers.frozen())
+            yield snapshot_picture(layers, place, pixel_size)
+
+    def _output_rect(self) -> Rect:
+        """What ``write`` writes, in full-resolution pixels: all, or the crop."""
+        whole = Rect(0, 0, *self.size)
+        if self._crop is None:
+            return whole
+        rect = self._crop.clipped(whole)
+        if rect.empty:
+            msg = (f'The crop {tuple(self._crop)} is outside of the image, which has '
+                   f'{whole.width} x {whole.height} pixels.')
+            raise TileSourceError(msg)
+        return rect
 
     # What a canvas has not
 
@@ -369,9 +397,24 @@ class Canvas:
 
     def close(self) -> None:
         """Give back memory and disk at once."""
+        self.check_process()
         with self._claims.on(None, write=True):
             self._layers = self._lower = self._extent = None
-            self.generation += 1
+            self._count_change()
+
+
+def _origin_of(extent: Rect | None) -> tuple[int, int]:
+    """The corner of the image around what was added; the point 0, 0 is always in it."""
+    if extent is None:
+        return 0, 0
+    return min(0, extent.left), min(0, extent.top)
+
+
+def _check_size(size: Size, what: str) -> None:
+    if max(size) > MAX_SIDE:
+        msg = (f'{what} would make the image {size.width} x {size.height} pixels; the most are '
+               f'{MAX_SIDE} each way.')
+        raise TileSourceError(msg)
 
 
 def _united(first: Rect | None, second: Rect) -> Rect:
@@ -383,11 +426,3 @@ def _united(first: Rect | None, second: Rect) -> Rect:
     left, top = min(first.left, second.left), min(first.top, second.top)
     return Rect(left, top, max(first.right, second.right) - left,
                 max(first.bottom, second.bottom) - top)
-
-
-def _pixels(layers: Layers, rect: Rect, alpha: bool) -> Array | None:
-    """The samples of a rectangle in the caller plane, None if it is blank."""
-    found = layers.gather(0, rect)
-    if found is None or not alpha:
-        return found and found[0]
-    return with_alpha(*found)

@@ -6,8 +6,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,14 +15,10 @@ from large_image.exceptions import TileSourceError
 
 from .canvas import Canvas, as_position
 from .geometry import Rect, Size
-from .reader import FileReader
-from .recompose import plane_image, recomposed
-from .samples import as_mask, make_patch, meaning_of
-from .writer import SAVERS_CAN_FAIL, Picture, Progress, write_image
+from .samples import as_mask, make_patch
+from .writer import Progress, write_image
 
 if TYPE_CHECKING:
-    import pyvips
-
     from .pixels import PixelStore
 
 
@@ -78,6 +73,10 @@ class EditingMixin:
             as it was.
         """
         canvas = self._canvas
+        if mask is None and interpretation is None and type(tile) is np.ndarray and (
+                type(x) is int and type(y) is int) and canvas.add_plain(tile, x, y):
+            self._changed()
+            return
         left, top = as_position(x, 'x'), as_position(y, 'y')
         with canvas.turn_for(tile):
             patch = make_patch(tile, interpretation, canvas.meaning)
@@ -108,18 +107,9 @@ class EditingMixin:
         :param frame: which frame of an opened file of several to write.
         :raises TileSourceError: if the file cannot be written.
         """
-        write_image(lambda: self._picture(frame), path, lossy=lossy, alpha=alpha,
+        chosen = None if frame is None else as_position(frame, 'frame')
+        write_image(lambda: self._store.picture(chosen), path, lossy=lossy, alpha=alpha,
                     overwrite=overwriteAllowed, vips_kwargs=vips_kwargs, progress=progress)
-
-    def _picture(self, frame: int | None) -> Picture:
-        """What ``write`` writes."""
-        store = self._store
-        if isinstance(store, Canvas):
-            return store.picture()
-        if not isinstance(store, FileReader):
-            msg = f'A {type(store).__name__} cannot be written.'
-            raise TypeError(msg)
-        return _file_picture(store, frame)
 
     @property
     def crop(self) -> tuple[int, int, int, int] | None:
@@ -127,7 +117,8 @@ class EditingMixin:
         What part of the image ``write`` writes, or None for all of it.
 
         A tuple (x, y, width, height) in full-resolution pixels, 0, 0 being the
-        corner of the image.
+        corner of the image.  It may reach beyond the image, which bounds it;
+        if nothing of the image is inside, ``write`` raises ``TileSourceError``.
         """
         crop = self._store.crop if isinstance(self._store, Canvas) else None
         return None if crop is None else (crop.left, crop.top, crop.width, crop.height)
@@ -233,35 +224,3 @@ def _positive(value: Any, name: str) -> float | None:
         msg = f'{name} must be None or a positive number of mm, not {value!r}.'
         raise TileSourceError(msg)
     return result
-
-
-def _file_picture(store: FileReader, frame: int | None) -> Picture:
-    """What ``write`` writes of a file that was opened."""
-    if frame is None and store.frame_count > 1:
-        msg = (f'The file has {store.frame_count} frames; say which to write with frame=, '
-               f'from 0.')
-        raise TileSourceError(msg)
-    chosen = 0 if frame is None else as_position(frame, 'frame')
-    if not 0 <= chosen < store.frame_count:
-        msg = f'There is no frame {chosen}; the file has {store.frame_count}.'
-        raise TileSourceError(msg)
-    meaning = meaning_of(store.interpretation, store.bands)
-    # libvips writes 64-bit float TIFF files, but cannot read them.
-    dtype = np.dtype(np.float32) if store.dtype == np.float64 else store.dtype
-
-    def read(rect: Rect) -> npt.NDArray[Any]:
-        return store.read(chosen, 0, rect)
-
-    @contextmanager
-    def image(alpha: bool, labels: Mapping[str, Any]) -> Iterator[pyvips.Image]:
-        bands = store.bands if alpha else meaning.color_bands
-        if bands == store.bands and dtype == store.dtype and SAVERS_CAN_FAIL:
-            yield store.image(chosen).copy(**labels)
-            return
-        plane = recomposed(store.size, dtype, bands, lambda rect: read(rect)[:, :, :bands])
-        yield plane_image(plane, Rect(0, 0, *store.size), labels)
-        del plane
-
-    return Picture(
-        store.size, dtype, meaning, store.bands == meaning.color_bands, False, store.pixel_size,
-        read, image)

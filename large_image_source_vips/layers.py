@@ -12,20 +12,26 @@ yes            yes          partly transparent
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from large_image.exceptions import TileSourceError
 
-from .blocks import BLOCK_SIZE, BlockKey, BlockPool, Plane
-from .compose import Array, paste
-from .formats import opaque_alpha
+from .blocks import BLOCK_SIZE, BlockKey, BlockPool, FrozenPlane, Plane
+from .compose import Array, paste, with_alpha
+from .formats import is_averaged, opaque_alpha
 from .geometry import Rect
+from .occupancy import Occupancy
 from .samples import Meaning, converted, converted_alpha
 from .spool import Spool
+
+# A tile over more blocks than this is written block by block; the blocks of
+# others are held in memory while they are changed.
+IN_PLACE = 64
 
 
 class Part(NamedTuple):
@@ -78,103 +84,23 @@ def _overlap(block: int, start: int, length: int) -> tuple[slice, slice, bool]:
 
 
 @dataclass(frozen=True)
-class Layers:
+class FrozenLayers:
     """
-    Colour and alpha planes that share a pool and a spool.
+    Colour and alpha blocks that are read.
 
     :param meaning: what the bands are.
-    :param pool: the blocks in memory.
     :param color: the colour samples of every block that is not blank.
     :param alpha: the alpha samples of the blocks that are not opaque.
     """
 
     meaning: Meaning
-    pool: BlockPool
-    color: Plane
-    alpha: Plane
-
-    @classmethod
-    def make(cls, dtype: np.dtype[Any], meaning: Meaning) -> Layers:
-        """Planes without any block, in a new spool."""
-        pool = BlockPool(Spool())
-        return cls(meaning, pool, Plane(pool, dtype, meaning.color_bands), Plane(pool, dtype, 1))
+    color: Plane | FrozenPlane
+    alpha: Plane | FrozenPlane
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """The dtype of all samples."""
         return self.color.dtype
-
-    def converted(self, dtype: np.dtype[Any], meaning: Meaning) -> Layers:
-        """
-        The same in another format: these blocks where they serve, else new ones.
-
-        Lower levels are left behind where the blocks are new.
-
-        :raises TileSourceError: if the disk has no room for both.
-        """
-        if dtype == self.dtype and meaning.color_bands == self.meaning.color_bands:
-            return Layers(meaning, self.pool, self.color, self.alpha)
-        new = Layers.make(dtype, meaning)
-        for key in [key for key in self.color.slots if key.level == 0]:
-            new.color.publish(key, np.ascontiguousarray(
-                converted(self.color.read(key), dtype, meaning.color_bands)))
-        for key in [key for key in self.alpha.slots if key.level == 0]:
-            new.alpha.publish(key, np.ascontiguousarray(
-                converted_alpha(self.alpha.read(key), dtype)))
-        return new
-
-    def paste(self, rect: Rect, color: Array, alpha: Array | None,
-              mask: npt.NDArray[np.bool_] | None) -> None:
-        """
-        Copy a tile into the blocks of the full resolution under it.
-
-        :param rect: where, in the caller plane.
-        :param color: (rows, cols, color bands) in this format.
-        :param alpha: (rows, cols) in this format, or None if all is opaque.
-        :param mask: (rows, cols), False where nothing changes, or None.
-        :raises TileSourceError: if the disk has no room; nothing has changed
-            then.
-        """
-        replaces = mask is None and alpha is None
-        touched = list(parts(0, 0, rect))
-        fresh = set(self.color.reserve([part.key for part in touched]))
-        fresh_alpha = set[BlockKey]()
-        if fresh and self.meaning.has_alpha:
-            try:
-                fresh_alpha.update(self.alpha.reserve([
-                    part.key for part in touched
-                    if part.key in fresh and not (part.whole and replaces)]))
-            except TileSourceError:
-                self.color.release(fresh)
-                raise
-        try:
-            for part in touched:
-                if part.whole and replaces:
-                    self.color.overwrite(part.key, np.ascontiguousarray(color[part.in_rect]))
-                    self.alpha.release([part.key])
-                    continue
-                self._paste_part(
-                    part, color[part.in_rect], None if alpha is None else alpha[part.in_rect],
-                    None if mask is None else mask[part.in_rect],
-                    part.key in fresh, part.key in fresh_alpha)
-        except BaseException:
-            self.color.release(fresh)
-            self.alpha.release(fresh_alpha)
-            raise
-
-    def _paste_part(self, part: Part, color: Array, alpha: Array | None,
-                    mask: npt.NDArray[np.bool_] | None, fresh: bool, fresh_alpha: bool) -> None:
-        key = part.key
-        with self.color.changing(key, fresh) as below:
-            if key not in self.alpha.slots:
-                paste(below[part.in_block], None, color, alpha, mask)
-                return
-            with self.alpha.changing(key, fresh_alpha) as below_alpha:
-                paste(below[part.in_block], below_alpha[part.in_block][:, :, 0],
-                      color, alpha, mask)
-                opaque = _is_opaque(below_alpha)
-        if opaque:
-            self.alpha.release([key])
 
     def gather(self, level: int, rect: Rect) -> tuple[Array, Array | None] | None:
         """
@@ -208,6 +134,22 @@ class Layers:
                     else opaque_alpha(self.dtype))
         return color, alpha
 
+    def pixels(self, found: tuple[Array, Array | None] | None, rect: Rect) -> Array:
+        """
+        Colour and alpha in one new array (rows, cols, bands); blank places are 0.
+
+        :param found: what ``gather`` gave.
+        :param rect: for what.
+        """
+        if found is None:
+            return np.zeros((rect.height, rect.width, self.meaning.bands), self.dtype)
+        return with_alpha(*found) if self.meaning.has_alpha else found[0].copy()
+
+    @property
+    def averaged(self) -> bool:
+        """Whether lower levels are averaged; labels are not."""
+        return is_averaged(self.dtype) and not self.meaning.labels
+
     def is_opaque(self, rect: Rect) -> bool:
         """Whether no pixel of a full-resolution rectangle lets anything through."""
         if not self.meaning.has_alpha:
@@ -220,6 +162,235 @@ class Layers:
                 if (alpha != opaque_alpha(self.dtype)).any():
                     return False
         return True
+
+
+@dataclass(frozen=True)
+class Layers(FrozenLayers):
+    """
+    Colour and alpha planes that share a pool and a spool.
+
+    :param occupied: where there are blocks.
+    """
+
+    color: Plane
+    alpha: Plane
+    occupied: Occupancy
+
+    @classmethod
+    def make(cls, dtype: np.dtype[Any], meaning: Meaning) -> Layers:
+        """Planes without any block, in a new spool."""
+        pool = BlockPool(Spool())
+        return cls(meaning, Plane(pool, dtype, meaning.color_bands, 0), Plane(pool, dtype, 1, 1),
+                   Occupancy())
+
+    def converted(self, dtype: np.dtype[Any], meaning: Meaning) -> Layers:
+        """
+        The same in another format: these blocks where they serve, else new ones.
+
+        Lower levels are left behind where the blocks are new.
+
+        :raises TileSourceError: if the disk has no room for both.
+        """
+        if dtype == self.dtype and meaning.color_bands == self.meaning.color_bands:
+            return replace(self, meaning=meaning)
+        new = Layers.make(dtype, meaning)
+        for key in [key for key in self.color.slots if key.level == 0]:
+            new.color.publish(key, converted(self.color.read(key), dtype, meaning.color_bands))
+            new.occupied.add(key.column, key.row)
+        for key in [key for key in self.alpha.slots if key.level == 0]:
+            new.alpha.publish(key, converted_alpha(self.alpha.read(key), dtype))
+        return new
+
+    @property
+    def pool(self) -> BlockPool:
+        """What both planes share."""
+        return self.color.pool
+
+    @contextmanager
+    def frozen(self) -> Iterator[FrozenLayers]:
+        """
+        The full resolution as it is now, for as long as the context lasts.
+
+        Nothing may be changing while the context is entered.
+        """
+        color = self.color.snapshot()
+        try:
+            alpha = self.alpha.snapshot()
+            try:
+                yield FrozenLayers(self.meaning, color, alpha)
+            finally:
+                alpha.release()
+        finally:
+            color.release()
+
+    def paste_in_memory(self, tile: Array, x: int, y: int, right: int, bottom: int) -> bool:
+        """
+        Copy an opaque tile into the one block under it, if that is in memory.
+
+        :param tile: (rows, cols, color bands) in this format.
+        :param x: the column of its left edge in the caller plane.
+        :param y: the row of its top edge in the caller plane.
+        :param right: the column behind its right edge.
+        :param bottom: the row behind its bottom edge.
+        :returns: whether it was copied; else nothing was done.
+        """
+        column, row = x // BLOCK_SIZE, y // BLOCK_SIZE
+        color_plane, alpha_plane = self.color, self.alpha
+        if ((right - 1) // BLOCK_SIZE != column or (bottom - 1) // BLOCK_SIZE != row or
+                color_plane.pinned):
+            return False
+        key = BlockKey(0, 0, column, row)
+        in_memory = color_plane.pool.held
+        color = in_memory.get((0, key))
+        if color is None:
+            return False
+        left, top = column * BLOCK_SIZE, row * BLOCK_SIZE
+        place = slice(y - top, bottom - top), slice(x - left, right - left)
+        if key in alpha_plane.slots:
+            alpha = in_memory.get((1, key))
+            if alpha is None:
+                return False
+            alpha.samples[place] = opaque_alpha(self.dtype)
+            alpha.dirty = True
+            if _is_opaque(alpha.samples):
+                alpha_plane.release([key])
+        color.samples[place] = tile
+        color.dirty = True
+        return True
+
+    def paste(self, rect: Rect, color: Array, alpha: Array | None,
+              mask: npt.NDArray[np.bool_] | None) -> None:
+        """
+        Copy a tile into the blocks of the full resolution under it.
+
+        :param rect: where, in the caller plane.
+        :param color: (rows, cols, color bands) in this format.
+        :param alpha: (rows, cols) in this format, or None if all is opaque.
+        :param mask: (rows, cols), False where nothing changes, or None.
+        :raises TileSourceError: if the disk has no room or cannot be read;
+            nothing has changed then.
+        """
+        change = _Change(self, mask is None and alpha is None)
+        touched = list(parts(0, 0, rect))
+        try:
+            for part in touched:
+                change.prepare(
+                    part, color[part.in_rect], None if alpha is None else alpha[part.in_rect],
+                    None if mask is None else mask[part.in_rect],
+                    in_place=len(touched) <= IN_PLACE)
+        except BaseException:
+            change.undo()
+            raise
+        change.carry_out()
+
+
+class _Change:
+    """
+    A tile on its way into blocks: first all that can fail, then all that cannot.
+
+    Whole blocks, and those of large tiles, are written to new places, which
+    replace the old ones at the end.  The few blocks that a small tile covers
+    in part are held in memory and changed in place.
+
+    :param layers: the planes.
+    :param replaces: whether the tile hides all that is below it.
+    """
+
+    def __init__(self, layers: Layers, replaces: bool) -> None:
+        self._layers = layers
+        self._replaces = replaces
+        self._undo: list[Callable[[], None]] = []
+        self._do: list[Callable[[], None]] = []
+
+    def prepare(self, part: Part, color: Array, alpha: Array | None,
+                mask: npt.NDArray[np.bool_] | None, *, in_place: bool) -> None:
+        """
+        Get a block ready.
+
+        :param part: where the tile and the block overlap.
+        :param color: the tile there, (rows, cols, color bands).
+        :param alpha: (rows, cols), or None if all of the tile is opaque.
+        :param mask: (rows, cols), False where nothing changes, or None.
+        :param in_place: whether the block is changed in memory.
+        """
+        layers, key = self._layers, part.key
+        if part.whole and self._replaces:
+            self._replace(layers.color, key, color)
+            self._do.append(partial(layers.alpha.release, [key]))
+            return
+        fresh = key not in layers.color.slots
+        has_alpha = key in layers.alpha.slots or (fresh and layers.meaning.has_alpha)
+        if in_place:
+            self._hold(part, color, alpha, mask, has_alpha)
+            return
+        below = (np.zeros(layers.color.shape, layers.dtype) if fresh
+                 else layers.color.read(key).copy())
+        below_alpha = None
+        if has_alpha:
+            below_alpha = (np.zeros(layers.alpha.shape, layers.dtype) if fresh
+                           else layers.alpha.read(key).copy())
+        _paste_part(part, below, below_alpha, color, alpha, mask)
+        self._replace(layers.color, key, below)
+        if below_alpha is not None:
+            if _is_opaque(below_alpha):
+                self._do.append(partial(layers.alpha.release, [key]))
+            else:
+                self._replace(layers.alpha, key, below_alpha)
+
+    def _replace(self, plane: Plane, key: BlockKey, samples: Array) -> None:
+        """Write a block to a new place."""
+        place = plane.store(samples)
+
+        def free() -> None:
+            with plane.pool.lock:
+                plane.pool.spool.free(place, plane.block_bytes)
+
+        self._undo.append(free)
+        self._do.append(partial(plane.put, key, place))
+        if plane is self._layers.color:
+            self._do.append(partial(self._layers.occupied.add, key.column, key.row))
+
+    def _hold(self, part: Part, color: Array, alpha: Array | None,
+              mask: npt.NDArray[np.bool_] | None, has_alpha: bool) -> None:
+        """Hold a block in memory, to be changed there."""
+        layers, key = self._layers, part.key
+        held, take_back = layers.color.hold(key)
+        self._undo.append(take_back)
+        held_alpha = None
+        if has_alpha:
+            held_alpha, take_back = layers.alpha.hold(key)
+            self._undo.append(take_back)
+
+        def change() -> None:
+            below_alpha = None if held_alpha is None else held_alpha.samples
+            _paste_part(part, held.samples, below_alpha, color, alpha, mask)
+            held.dirty = True
+            held.pins -= 1
+            layers.occupied.add(key.column, key.row)
+            if held_alpha is not None:
+                held_alpha.dirty = True
+                held_alpha.pins -= 1
+                if _is_opaque(held_alpha.samples):
+                    layers.alpha.release([key])
+
+        self._do.append(change)
+
+    def undo(self) -> None:
+        """Give back what was taken; the blocks are as they were."""
+        for step in reversed(self._undo):
+            step()
+
+    def carry_out(self) -> None:
+        """Make the change seen."""
+        for step in self._do:
+            step()
+
+
+def _paste_part(part: Part, color: Array, alpha: Array | None, tile_color: Array,
+                tile_alpha: Array | None, mask: npt.NDArray[np.bool_] | None) -> None:
+    """Put the part of a tile over that of a block, in place."""
+    paste(color[part.in_block], None if alpha is None else alpha[part.in_block][:, :, 0],
+          tile_color, tile_alpha, mask)
 
 
 def _is_opaque(alpha: Array) -> bool:

@@ -8,14 +8,56 @@ Both answer these questions, so that ``getTile`` has one path.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+
     import numpy as np
     import numpy.typing as npt
     import PIL.Image
+    import pyvips
 
     from .geometry import Rect, Size
+    from .samples import Meaning
+
+
+@dataclass(frozen=True)
+class Picture:
+    """
+    What is to be written: a frame of a file, or a canvas at one moment.
+
+    It is good as long as the context lasts that gave it, and stays as it is,
+    whatever happens to the store meanwhile.
+
+    :param size: in pixels.
+    :param dtype: of the samples.
+    :param meaning: what the bands are.
+    :param opaque: whether an alpha band would be opaque everywhere.
+    :param bare: whether it has no metadata but its pixel size and profile.
+    :param pixel_size: width and height of a pixel in mm, where known.
+    :param profile: the ICC profile, if any.
+    :param read: the pixels (rows, cols, bands), alpha included, of a rectangle.
+    :param filled: the rectangles outside of which every sample is 0.
+    :param image: gives all bands as a libvips image with some header fields
+        set, for as long as the context lasts; None if there is no such image
+        that ``read`` would not be needed for.
+    :param color_image: the same without the alpha band.
+    """
+
+    size: Size
+    dtype: np.dtype[Any]
+    meaning: Meaning
+    opaque: bool
+    bare: bool
+    pixel_size: tuple[float | None, float | None]
+    profile: bytes | None
+    read: Callable[[Rect], npt.NDArray[Any]]
+    filled: Callable[[], Iterator[Rect]]
+    image: Callable[[Mapping[str, Any]], AbstractContextManager[pyvips.Image]] | None
+    color_image: Callable[[Mapping[str, Any]], AbstractContextManager[pyvips.Image]] | None
 
 
 class PixelStore(Protocol):
@@ -56,6 +98,14 @@ class PixelStore(Protocol):
             may be read-only and must not be changed.
         :raises TileSourceError: if the pixels cannot be had; the message names
             the file, the frame and the place.
+        """
+
+    def picture(self, frame: int | None = None) -> AbstractContextManager[Picture]:
+        """
+        A frame as it is now, to be written.
+
+        :param frame: the 0-based frame; None where there is only one.
+        :raises TileSourceError: if there is no such frame, or nothing in it.
         """
 
     @property

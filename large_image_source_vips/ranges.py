@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .samples import Patch
-
 Array = npt.NDArray[Any]
 
 # Small tiles of one shape are compared pixel by pixel, which takes numpy less time
@@ -30,39 +28,47 @@ class BandRanges:
     def __init__(self) -> None:
         self._colors: tuple[Array, Array] | None = None
         self._alpha: tuple[Array, Array] | None = None
-        # The minima and maxima, pixel by pixel, of the last small tiles, and how
-        # many of their bands are colours.
-        self._pixels: tuple[Array, Array, int] | None = None
+        # The smallest and largest integer among the colour samples.
+        self._extremes: set[int] = set()
+        # The minima and maxima, pixel by pixel, of the last small tiles, how
+        # many of their bands are colours, and whether these are the samples.
+        self._pixels: tuple[Array, Array, int, bool] | None = None
         self._lock = threading.Lock()
 
-    def add(self, patch: Patch) -> None:
-        """Take in a tile."""
-        given = patch.given
-        count = min(given.shape[2], patch.meaning.color_bands)
+    def add(self, given: Array, color_bands: int, *, samples: bool = True) -> None:
+        """
+        Take in a tile.
+
+        :param given: (rows, cols, bands), as it was given.
+        :param color_bands: how many bands of the canvas are not alpha.
+        :param samples: whether these values are stored; those of a pixelmap are not.
+        """
+        count = min(given.shape[2], color_bands)
         if given.nbytes > _SMALL_BYTES:
             low, high = _ranges(given, given)
             with self._lock:
-                self._widen(low, high, count)
+                self._widen(low, high, count, samples)
             return
         with self._lock:
             if self._pixels is not None:
-                low, high, color_bands = self._pixels
-                if (low.shape, low.dtype, color_bands) == (given.shape, given.dtype, count):
+                low, high, *kind = self._pixels
+                if low.shape == given.shape and low.dtype == given.dtype and (
+                        kind == [count, samples]):
                     smaller, larger = _functions(given)
                     smaller(low, given, out=low)
                     larger(high, given, out=high)
                     return
                 self._fold()
-            self._pixels = given.copy(), given.copy(), count
+            self._pixels = given.copy(), given.copy(), count, samples
 
     def _fold(self) -> None:
         """Count the small tiles."""
         if self._pixels is not None:
-            low, high, count = self._pixels
+            low, high, count, samples = self._pixels
             self._pixels = None
-            self._widen(*_ranges(low, high), count)
+            self._widen(*_ranges(low, high), count, samples)
 
-    def _widen(self, low: Array, high: Array, count: int) -> None:
+    def _widen(self, low: Array, high: Array, count: int, samples: bool) -> None:
         """
         Take in the ranges of a tile.
 
@@ -71,6 +77,20 @@ class BandRanges:
         self._colors = _merged(self._colors, low[:count], high[:count])
         if len(low) > count:
             self._alpha = _merged(self._alpha, low[count:], high[count:])
+        if not samples:
+            # The bytes that a pixelmap becomes.
+            self._extremes.update((0, 255))
+        elif low.dtype.kind in 'iu':
+            self._extremes.update((int(low[:count].min()), int(high[:count].max())))
+        if len(self._extremes) > 2:
+            self._extremes = {min(self._extremes), max(self._extremes)}
+
+    def extremes(self) -> tuple[int, int]:
+        """The smallest and largest colour sample of integers so far; 0, 0 without any."""
+        with self._lock:
+            self._fold()
+            found = self._extremes or {0}
+            return min(found), max(found)
 
     def as_dict(self) -> dict[str, Array] | None:
         """The ranges as 'min' and 'max', each (bands,); None without tiles."""

@@ -4,7 +4,8 @@ A file that is read: the questions of ``pixels.PixelStore``, answered.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,12 +22,18 @@ from .geometry import Rect, Size
 from .layout import Layout
 from .levels import Levels
 from .output import TILE_SIZE
+from .pixels import Picture
+from .samples import meaning_of
 from .source_file import SourceFile, source_file
+from .spool import SAVERS_CAN_FAIL
 from .survey import survey
 from .unpack import unpacker
 
 # An associated image larger than this is given at a lower resolution.
 _MAX_ASSOCIATED = 8192
+
+# How many rows of a picture are looked at together.
+_FILLED_ROWS = 256
 
 
 class _Opened(NamedTuple):
@@ -237,6 +244,45 @@ class FileReader:
             raise self._failed(what, exc) from exc
         image: PIL.Image.Image = _imageToPIL(pixels)
         return image
+
+    @contextmanager
+    def picture(self, frame: int | None = None) -> Iterator[Picture]:
+        """
+        A frame, to be written elsewhere.
+
+        :param frame: the 0-based frame; None where there is only one.
+        :raises TileSourceError: if there is no such frame.
+        """
+        if frame is None and self.frame_count > 1:
+            msg = (f'{self._path!r} has {self.frame_count} frames; say which to write with '
+                   f'frame=, from 0.')
+            raise TileSourceError(msg)
+        chosen = frame or 0
+        if not 0 <= chosen < self.frame_count:
+            msg = f'There is no frame {chosen} in {self._path!r}; it has {self.frame_count}.'
+            raise TileSourceError(msg)
+        meaning = meaning_of(self.interpretation, self.bands)
+        # libvips writes 64-bit float TIFF files, but cannot read them.
+        dtype = np.dtype(np.float32) if self.dtype == np.float64 else self.dtype
+        profiles = self.icc_profiles()
+        profile = profiles[chosen] if profiles else None
+
+        def read(rect: Rect) -> npt.NDArray[Any]:
+            return self.read(chosen, 0, rect)
+
+        def filled() -> Iterator[Rect]:
+            for top in range(0, self.size.height, _FILLED_ROWS):
+                yield Rect(0, top, self.size.width, _FILLED_ROWS).clipped(Rect(0, 0, *self.size))
+
+        @contextmanager
+        def image(labels: Mapping[str, Any]) -> Iterator[pyvips.Image]:
+            yield self.image(chosen).copy(**labels)
+
+        direct = image if dtype == self.dtype and SAVERS_CAN_FAIL else None
+        yield Picture(
+            self.size, dtype, meaning, self.bands == meaning.color_bands, False, self.pixel_size,
+            profile, read, filled, direct,
+            direct if self.bands == meaning.color_bands else None)
 
     def image(self, frame: int = 0) -> pyvips.Image:
         """

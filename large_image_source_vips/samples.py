@@ -29,7 +29,7 @@ from .tiles import as_array
 
 Array = npt.NDArray[Any]
 
-PIXELMAP = 'pixelmap'
+PIXELMAP, LABELS = 'pixelmap', 'labels'
 
 # large_image's short names of interpretations: kind, and whether there must be
 # an alpha band (None: there may be one).
@@ -122,6 +122,11 @@ class Patch:
     given: Array
 
     @property
+    def stores_given(self) -> bool:
+        """Whether the samples are the values as they were given; those of a pixelmap are not."""
+        return bool(self.given.shape[2] >= self.color.shape[2])
+
+    @property
     def extremes(self) -> tuple[int, int]:
         """The smallest and largest sample of integers, or bounds; 0, 0 for floats."""
         if self.color.dtype.kind == 'f':
@@ -139,8 +144,8 @@ def make_patch(tile: Any, interpretation: Any = None, expected: Meaning | None =
     :param tile: a numpy array (rows, cols) or (rows, cols, bands), a PIL image,
         a ``pyvips.Image`` or the bytes of an encoded image.  It is neither
         changed nor kept.
-    :param interpretation: None, 'pixelmap', 'L', 'LA', 'RGB', 'RGBA' or a
-        ``pyvips.enums.Interpretation``.
+    :param interpretation: None, 'labels', 'pixelmap', 'L', 'LA', 'RGB', 'RGBA' or
+        a ``pyvips.enums.Interpretation``.
     :param expected: what the canvas holds already; a tile without an
         interpretation is taken to be of that kind if its bands allow it.
     :raises TileSourceError: if the tile is none of these or cannot be held.
@@ -149,6 +154,12 @@ def make_patch(tile: Any, interpretation: Any = None, expected: Meaning | None =
     # Numpy's own types for masks and for label images: what is stored is
     # smaller, but they stay what they are.
     labels = array.dtype.kind == 'b' or (array.dtype.kind in 'iu' and array.dtype.itemsize == 8)
+    if isinstance(interpretation, str) and interpretation == LABELS:
+        if array.dtype.kind not in 'biu':
+            msg = (f"A tile with the interpretation 'labels' must hold integers, not "
+                   f'{array.dtype}; convert it first.')
+            raise TileSourceError(msg)
+        labels, interpretation = True, None
     array = _native(array)
     given = array
     if isinstance(interpretation, str) and interpretation == PIXELMAP:
@@ -259,7 +270,7 @@ def _meaning(array: Array, interpretation: Any, expected: Meaning | None) -> tup
         kind, color = 'multiband', bands
     else:
         msg = (f'{interpretation!r} is no interpretation; use a pyvips.enums.Interpretation, '
-               f"'L', 'LA', 'RGB', 'RGBA' or 'pixelmap'.")
+               f"'L', 'LA', 'RGB', 'RGBA', 'labels' or 'pixelmap'.")
         raise TileSourceError(msg)
     alpha_given = bands == color + 1
     if bands != color + alpha_given or (

@@ -11,19 +11,22 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-import weakref
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyvips
 from large_image.exceptions import TileSourceError
 
-from . import tiff
+from . import files, tiff
 from .errors import vips_errors
 from .geometry import Size
 from .tiff_write import EXTRA_SAMPLES, LONG, LONG8, SHORT, Field, directory, header
+
+# libvips 8.14 crashes when the saver of a TIFF pyramid fails midway: pixels for
+# it must not fail, and it must not be stopped.
+SAVERS_CAN_FAIL = pyvips.at_least_libvips(8, 15)
 
 # The header has the first bytes; blocks start at a page of memory.
 _FIRST_FREE = 4096
@@ -35,57 +38,22 @@ _MAX_STEP = 1 << 26
 _SAMPLE_FORMAT = {'u': 1, 'i': 2, 'f': 3}
 
 
-def _no_space(exc: OSError, path: str, size: int) -> TileSourceError:
-    full = exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return TileSourceError(
-        f'The spool file in {os.path.dirname(path)} cannot '
-        f'{"grow" if full else "be written"} (it holds {size} bytes): {exc.strerror}.  '
-        f'Set TMPDIR to a folder with more room before the image is made.')
-
-
-def _dispose(fd: int, path: str | None, owner: int) -> None:
-    """Close a spool file and remove its name, if it still has one."""
-    if os.getpid() != owner:
-        # A forked process has a copy of the descriptor, but not the file.
-        os.close(fd)
-        return
-    try:
-        # Whatever else has the file open keeps the inode, not the space.
-        os.ftruncate(fd, 0)
-    finally:
-        os.close(fd)
-        if path is not None:
-            os.unlink(path)
-
-
 class Spool:
     """
     A temporary file in which space is allocated, written and read.
 
-    The file is where ``tempfile`` says.  Where the system lets an open file be
-    opened again without its name, the name is removed at once, so that not
-    even a killed process leaves anything behind; elsewhere it is removed when
-    the spool is closed, collected or the interpreter exits.
-
     All methods may be called from any thread, but ``allocate`` and ``free``
-    from one at a time.
+    from one at a time.  A process that was forked neither reads nor writes it:
+    what is in it changes with its owner.
     """
 
     def __init__(self) -> None:
         try:
-            self._fd, self._name = tempfile.mkstemp('.tif', 'large_image_vips_spool_')
+            self._file = files.scratch_file('large_image_vips_spool_', '.tif')
         except OSError as exc:
             msg = (f'No spool file can be made in {tempfile.gettempdir()}: {exc.strerror}.  '
                    f'Set TMPDIR to a folder that can be written to.')
             raise TileSourceError(msg) from exc
-        self._pid = os.getpid()
-        self.path = self._name
-        unlinked = f'/proc/self/fd/{self._fd}'
-        if os.path.exists(unlinked):
-            self.path = unlinked
-            os.unlink(self._name)
-        self._finalizer = weakref.finalize(
-            self, _dispose, self._fd, None if self.path == unlinked else self._name, self._pid)
         self._end = _FIRST_FREE
         self._reserved = 0
         self._free: dict[int, list[int]] = {}
@@ -95,7 +63,7 @@ class Spool:
         Reserve space.
 
         :param nbytes: how much.
-        :returns: the offset; the space reads as zeros unless it was used before.
+        :returns: the offset; what is there may be from an earlier use.
         :raises TileSourceError: if there is no room; nothing has changed then.
         """
         free = self._free.get(nbytes)
@@ -110,7 +78,6 @@ class Spool:
         """Make sure that the disk holds the file up to a position."""
         if end <= self._reserved:
             return
-        self._check_process()
         step = min(max(_MIN_STEP, self._reserved // 4), _MAX_STEP)
         target = max(end, self._reserved + step)
         try:
@@ -121,24 +88,18 @@ class Spool:
                 target = end
                 self._grow(target)
         except OSError as exc:
-            raise _no_space(exc, self._name, self._reserved) from exc
+            raise self._failed(exc) from exc
         self._reserved = target
 
-    def _check_process(self) -> None:
-        if os.getpid() != self._pid:
-            msg = ('An image that is being put together can be changed, and viewed at a lower '
-                   'level, only in the process that made it.')
-            raise TileSourceError(msg)
-
     def _grow(self, size: int) -> None:
-        if hasattr(os, 'posix_fallocate'):
-            os.posix_fallocate(self._fd, self._reserved, size - self._reserved)
-        else:
-            os.ftruncate(self._fd, size)
+        files.reserve(self._file.descriptor, self._reserved, size - self._reserved)
 
     def free(self, offset: int, nbytes: int) -> None:
-        """Give space back, to be allocated again in pieces of the same size."""
-        self._free.setdefault(nbytes, []).append(offset)
+        """Give space back, to be allocated again."""
+        if offset + nbytes == self._end:
+            self._end = offset
+        else:
+            self._free.setdefault(nbytes, []).append(offset)
 
     def write(self, offset: int, data: npt.NDArray[Any] | bytes) -> None:
         """
@@ -148,14 +109,17 @@ class Spool:
         :param data: a C-contiguous array, or bytes.
         :raises TileSourceError: if the system cannot.
         """
-        self._check_process()
-        view = memoryview(cast(bytes, data)).cast('B')
         try:
-            while len(view):
-                done = os.pwrite(self._fd, view, offset)
-                view, offset = view[done:], offset + done
+            files.write_at(self._file.descriptor, data, offset)
         except OSError as exc:
-            raise _no_space(exc, self._name, self._reserved) from exc
+            raise self._failed(exc) from exc
+
+    def _failed(self, exc: OSError) -> TileSourceError:
+        full = exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        return TileSourceError(
+            f'The spool file in {os.path.dirname(self._file.name)} cannot '
+            f'{"grow" if full else "be written"} (it holds {self._reserved} bytes): '
+            f'{exc.strerror}.  Set TMPDIR to a folder with more room before the image is made.')
 
     def read(self, offset: int, out: npt.NDArray[Any]) -> None:
         """
@@ -165,23 +129,23 @@ class Spool:
         :param out: a C-contiguous array to fill.
         :raises TileSourceError: if the system cannot.
         """
-        view = memoryview(cast(bytearray, out)).cast('B')
+        why: str | None = 'it is shorter than it should be'
         try:
-            while len(view):
-                done = os.preadv(self._fd, [view], offset)
-                if not done:
-                    raise OSError(errno.EIO, 'the file is shorter than it should be')
-                view, offset = view[done:], offset + done
+            if files.read_into(self._file.descriptor, out, offset) == out.nbytes:
+                return
         except OSError as exc:
-            msg = f'The spool file in {os.path.dirname(self._name)} cannot be read: {exc.strerror}.'
-            raise TileSourceError(msg) from exc
+            why = exc.strerror
+        msg = f'The spool file in {os.path.dirname(self._file.name)} cannot be read: {why}.'
+        raise TileSourceError(msg)
 
     def image(self, size: Size, dtype: np.dtype[Any], bands: int, block: int,
               offsets: npt.NDArray[np.uint64], labels: Mapping[str, Any]) -> pyvips.Image:
         """
         What libvips makes of blocks in this file.
 
-        The image reads the file; the spool must be kept as long as that.
+        The image reads the file; the spool must be kept as long as that.  A
+        block that cannot be read is an error while libvips computes the image,
+        or black where that would make libvips crash (``SAVERS_CAN_FAIL``).
 
         :param size: in pixels; the blocks at the right and bottom may reach
             beyond.
@@ -197,8 +161,9 @@ class Spool:
             with vips_errors('The spool file cannot be opened'):
                 # A source of its own for each image: libvips would hand out
                 # an older image of the same name.
-                source = pyvips.Source.new_from_file(self.path)
-                image = pyvips.Image.tiffload_source(source)
+                source = pyvips.Source.new_from_file(self._file.path)
+                image = pyvips.Image.tiffload_source(
+                    source, fail_on='warning' if SAVERS_CAN_FAIL else 'none')
                 # A copy made later would not tell of progress.
                 labelled = image.copy(**labels)
                 # libvips reads the directory a second time for the first
@@ -237,4 +202,4 @@ class Spool:
 
     def close(self) -> None:
         """Give the space back to the disk; the spool is not used again."""
-        self._finalizer()
+        self._file.close()

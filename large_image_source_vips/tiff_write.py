@@ -19,10 +19,11 @@ from large_image.exceptions import TileSourceError
 
 from . import tiff
 
-ASCII, SHORT, LONG, RATIONAL, LONG8 = 2, 3, 4, 5, 16
+ASCII, SHORT, LONG, RATIONAL, UNDEFINED, LONG8 = 2, 3, 4, 5, 7, 16
 EXTRA_SAMPLES = 338
+ICC_PROFILE = 34675
 
-_WIDTHS = {ASCII: 1, SHORT: 2, LONG: 4, RATIONAL: 8, LONG8: 8}
+_WIDTHS = {ASCII: 1, SHORT: 2, LONG: 4, RATIONAL: 8, UNDEFINED: 1, LONG8: 8}
 _CODES = {ASCII: 'B', SHORT: 'H', LONG: 'I', RATIONAL: 'I', LONG8: 'Q'}
 
 

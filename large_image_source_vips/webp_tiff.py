@@ -31,9 +31,11 @@ from .geometry import Rect, Size
 from .output import TILE_SIZE
 from .tiff_write import (
     EXTRA_SAMPLES,
+    ICC_PROFILE,
     LONG,
     LONG8,
     SHORT,
+    UNDEFINED,
     Field,
     directory,
     header,
@@ -104,14 +106,17 @@ class WebpTiffWriter:
         resolution; called from several threads.
     :param quality: of the WebP, 0 to 100.
     :param pixel_size: width and height of a pixel in mm, where known.
+    :param profile: the ICC profile, if any.
     """
 
-    def __init__(self, file: IO[bytes], size: Size, read: Callable[[Rect], Tile],
-                 quality: int, pixel_size: tuple[float | None, float | None]) -> None:
+    def __init__(self, file: IO[bytes], size: Size, read: Callable[[Rect], Tile], quality: int,
+                 pixel_size: tuple[float | None, float | None],
+                 profile: bytes | None = None) -> None:
         self._file = file
         self._read = read
         self._quality = quality
         self._pixel_size = pixel_size
+        self._profile = profile
         self._sizes = [size]
         while max(self._sizes[-1]) > TILE_SIZE:
             self._sizes.append(size.reduced(len(self._sizes)))
@@ -251,6 +256,7 @@ class WebpTiffWriter:
             Field(EXTRA_SAMPLES, SHORT, (_UNASSOCIATED_ALPHA,)),
             Field(tiff.SAMPLE_FORMAT, SHORT, (1, 1, 1, 1)),
             *resolution_fields(self._pixel_size),
+            *([Field(ICC_PROFILE, UNDEFINED, self._profile)] if self._profile else []),
         ]
 
 

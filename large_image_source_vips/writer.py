@@ -7,33 +7,38 @@ from __future__ import annotations
 import os
 import struct
 import threading
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyvips
 from large_image.exceptions import TileSourceError
 
 from . import tiff, webp_tiff
 from .atomic import Target, atomic_output, resolve_target
 from .errors import vips_errors
-from .geometry import Rect, Size
+from .geometry import Rect
 from .output import TILE_SIZE
-from .samples import Meaning
+from .pixels import Picture
+from .recompose import plane_image, recomposed
+from .saver_output import patient_target
+from .spool import SAVERS_CAN_FAIL
 from .tiff_write import EXTRA_SAMPLES, SHORT, Field, edit_directories, resolution_fields
 
 JPEG_QUALITY = 90
 
+# A single band of 8 bits with at most so many different values is written as labels.
+FEW_VALUES = 64
+
+# From a warning to who called ``write``.
+_CALLER = 4
+
 # What libvips takes for pixels per mm, and still writes with some precision.
 _DENSITIES = 1e-3, 1e6
-
-# libvips 8.14 crashes when the saver of a TIFF pyramid fails midway: pixels for
-# it must not fail, and it must not be stopped.
-SAVERS_CAN_FAIL = pyvips.at_least_libvips(8, 15)
 
 # How often progress is told, and a cancelled write noticed.
 _REPORT_SECONDS = 0.1
@@ -45,32 +50,6 @@ _TIFF = frozenset({'.tif', '.tiff'})
 _TIFF_LAYOUT = {'tile': True, 'tile_width': TILE_SIZE, 'tile_height': TILE_SIZE, 'pyramid': True}
 
 _PHOTOMETRIC = {'gray': 1, 'rgb': 2, 'cmyk': 5}
-
-
-@dataclass(frozen=True)
-class Picture:
-    """
-    What is to be written.
-
-    :param size: in pixels.
-    :param dtype: of the samples.
-    :param meaning: what the bands are.
-    :param opaque: whether an alpha band would be opaque everywhere.
-    :param bare: whether it has no metadata but its pixel size.
-    :param pixel_size: width and height of a pixel in mm, where known.
-    :param read: the pixels (rows, cols, bands), alpha included, of a rectangle.
-    :param image: gives the libvips image, with or without its alpha band and
-        with some header fields set, for as long as the context lasts.
-    """
-
-    size: Size
-    dtype: np.dtype[Any]
-    meaning: Meaning
-    opaque: bool
-    bare: bool
-    pixel_size: tuple[float | None, float | None]
-    read: Callable[[Rect], npt.NDArray[Any]]
-    image: Callable[[bool, Mapping[str, Any]], AbstractContextManager[pyvips.Image]]
 
 
 @dataclass(frozen=True)
@@ -134,8 +113,8 @@ class Plan:
     fields: tuple[Field, ...] = ()
 
 
-def write_image(picture: Callable[[], Picture], path: Any, *, lossy: bool = True,
-                alpha: bool = True, overwrite: bool = True,
+def write_image(picture: Callable[[], AbstractContextManager[Picture]], path: Any, *,
+                lossy: bool = True, alpha: bool = True, overwrite: bool = True,
                 vips_kwargs: Mapping[str, Any] | None = None,
                 progress: Progress | bool | None = None) -> None:
     """
@@ -156,18 +135,59 @@ def write_image(picture: Callable[[], Picture], path: Any, *, lossy: bool = True
     """
     target = resolve_target(path, overwrite)
     saver = saver_for(target)
-    what = picture()
-    plan = make_plan(what, target, saver, lossy, alpha, vips_kwargs)
-    with _reporter(progress, target.name) as report, \
-            atomic_output(target, overwrite) as temporary:
-        report(0.0)
-        if plan.saver:
-            _save(what, plan, temporary, target, report)
-        else:
-            with open(temporary, 'xb') as file:
-                webp_tiff.WebpTiffWriter(
-                    file, what.size, what.read, JPEG_QUALITY, what.pixel_size).write(report)
-        report(1.0)
+    with picture() as what:
+        plan = make_plan(what, target, saver, lossy, alpha, vips_kwargs)
+        if not what.meaning.labels:
+            labels = replace(what, meaning=replace(what.meaning, labels=True))
+            other = make_plan(labels, target, saver, lossy, alpha, vips_kwargs)
+            if other != plan and has_few_values(what):
+                _warn_of_few_values(target)
+                what, plan = labels, other
+        elif vips_kwargs is None and _loses_labels(target):
+            warnings.warn(
+                f'{target.path}: {target.suffix} always compresses with loss, and so changes '
+                f'labels; write a .tif or .png to keep them.', stacklevel=_CALLER)
+        with _reporter(progress, target.name) as report, \
+                atomic_output(target, overwrite) as temporary:
+            report(0.0)
+            if plan.saver:
+                _save(what, plan, temporary, target, report)
+            else:
+                with open(temporary, 'xb') as file:
+                    webp_tiff.WebpTiffWriter(
+                        file, what.size, what.read, JPEG_QUALITY, what.pixel_size,
+                        what.profile).write(report)
+            report(1.0)
+
+
+def has_few_values(what: Picture) -> bool:
+    """
+    Whether a picture is a band of 8 bits with at most ``FEW_VALUES`` different values.
+
+    Such a picture is more likely a map of classes than a photograph.
+    """
+    if what.dtype != np.uint8 or what.meaning.color_bands != 1:
+        return False
+    seen = np.zeros(256, np.bool_)
+    for rect in what.filled():
+        seen |= np.bincount(what.read(rect)[:, :, 0].reshape(-1), minlength=256) > 0
+        if np.count_nonzero(seen) > FEW_VALUES:
+            return False
+    return True
+
+
+def _warn_of_few_values(target: Target) -> None:
+    warnings.warn(
+        f'{target.path}: the image is one band of 8 bits with at most {FEW_VALUES} different '
+        f'values, so it is taken to be labels: compressed without loss, its lower levels made '
+        f"of picked pixels.  Add the tiles with interpretation='labels' to say so yourself, or "
+        f'pass vips_kwargs to choose the compression.', stacklevel=_CALLER)
+
+
+def _loses_labels(target: Target) -> bool:
+    """Whether a format has no way to keep labels."""
+    form = FILE_FORMATS.get(target.suffix)
+    return form is not None and form.lossless is None
 
 
 def saver_for(target: Target) -> str:
@@ -222,7 +242,8 @@ def make_plan(what: Picture, target: Target, saver: str, lossy: bool, alpha: boo
         msg = (f'{target.path} cannot be written as {target.suffix}: {problem}.  Write a .tif, '
                f"or pass vips_kwargs={{}} to leave the conversion to libvips' saver.")
         raise TileSourceError(msg)
-    options = form.lossy if lossy or form.lossless is None else form.lossless
+    exact = not lossy or what.meaning.labels
+    options = form.lossy if form.lossless is None or not exact else form.lossless
     if what.bare and (target.suffix in {'.v', '.vips'} or not any(what.pixel_size)):
         # Else libvips makes up an EXIF block with a resolution in it, which
         # nobody knows, or which is less precise than the format's own.
@@ -298,9 +319,14 @@ def _save(what: Picture, plan: Plan, temporary: str, target: Target, report: Pro
     if target.suffix in {'.dz', '.dzi'}:
         temporary = os.path.splitext(temporary)[0]
     context = f'{target.path} cannot be written'
-    with vips_errors(context), what.image(plan.alpha, labels) as image:
-        _run(lambda: pyvips.Operation.call(plan.saver, image, temporary, **options),
-             image, report)
+    with vips_errors(context), _image(what, plan.alpha, labels) as image:
+        if SAVERS_CAN_FAIL or target.suffix not in _TIFF:
+            _run(lambda: pyvips.Operation.call(plan.saver, image, temporary, **options),
+                 image, report)
+        else:
+            with patient_target(temporary) as output:
+                _run(lambda: pyvips.Operation.call('tiffsave_target', image, output, **options),
+                     image, report)
     if target.suffix in _TIFF:
         # Unless they are put in again, these are libvips' guesses.
         remove = {tiff.X_RESOLUTION, tiff.Y_RESOLUTION, tiff.RESOLUTION_UNIT}
@@ -309,6 +335,29 @@ def _save(what: Picture, plan: Plan, temporary: str, target: Target, report: Pro
         edit_directories(temporary, frozenset(remove), fields)
     elif not mm_x:
         forget_density(temporary)
+
+
+@contextmanager
+def _image(what: Picture, alpha: bool, labels: Mapping[str, Any]) -> Iterator[pyvips.Image]:
+    """
+    A picture as libvips takes it, for as long as the context lasts.
+
+    :param alpha: whether to include the alpha band, if there is one.
+    :param labels: header fields to set, as ``pyvips.Image.copy`` takes them.
+    :raises TileSourceError: if it has to be copied first and there is no room.
+    """
+    direct = what.image if alpha and what.meaning.has_alpha else what.color_image
+    if direct is not None:
+        with direct(labels) as image:
+            yield image
+        return
+    bands = what.meaning.color_bands + (alpha and what.meaning.has_alpha)
+    with recomposed(what.size, what.dtype, bands,
+                    lambda rect: what.read(rect)[:, :, :bands]) as plane, \
+            plane_image(plane, Rect(0, 0, *what.size), labels) as image:
+        if what.profile:
+            image.set_type(pyvips.GValue.blob_type, 'icc-profile-data', what.profile)
+        yield image
 
 
 def _run(save: Callable[[], Any], image: pyvips.Image, report: Progress) -> None:

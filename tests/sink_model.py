@@ -55,8 +55,9 @@ class Model:
         """The image (rows, cols, colors + 1) of the tiles that had these rectangles."""
         left = min(0, *(x for x, _, _, _ in extents))
         top = min(0, *(y for _, y, _, _ in extents))
-        right = max(x + w for x, _, w, _ in extents)
-        bottom = max(y + h for _, y, _, h in extents)
+        # The point 0, 0 is always in the image.
+        right = max(0, *(x + w for x, _, w, _ in extents))
+        bottom = max(0, *(y + h for _, y, _, h in extents))
         result = np.zeros((bottom - top, right - left, self.colors + 1), self.dtype)
         for (row, col), (color, alpha) in self.pixels.items():
             result[row - top, col - left, :self.colors] = color

@@ -194,8 +194,8 @@ def test_bigtiff_goes_by_the_bytes_that_may_be_needed(tmp_path, side, dtype, big
     sink = make_sink(np.ones((10, 10), dtype))
     sink.minWidth = sink.minHeight = side
     target = atomic.resolve_target(tmp_path / 'a.tif', True)
-    plan = writer.make_plan(
-        sink._store.picture(), target, writer.saver_for(target), False, True, None)
+    with sink._store.picture() as picture:
+        plan = writer.make_plan(picture, target, writer.saver_for(target), False, True, None)
     assert plan.options['bigtiff'] is big
 
 
@@ -219,10 +219,22 @@ def test_a_crop_is_what_is_written(tmp_path, crop, x):
     assert (sink.sizeX, sink.sizeY) == (900, 700)
 
 
-def test_a_crop_beyond_the_image_is_an_error(tmp_path):
+@pytest.mark.parametrize('crop', [(0, 0, 901, 10), (800, 650, 10_000, 51), (899, 699, 1, 1000)])
+def test_a_crop_that_reaches_beyond_the_image_ends_with_it(tmp_path, crop):
+    tile = photo()
+    sink = make_sink(tile)
+    sink.crop = crop
+    sink.write(tmp_path / 'a.tif', lossy=False)
+    left, top, width, height = crop
+    assert np.array_equal(read_file(tmp_path / 'a.tif'),
+                          tile[top:top + height, left:left + width])
+
+
+@pytest.mark.parametrize('crop', [(900, 0, 10, 10), (0, 700, 10, 10), (5000, 5000, 1, 1)])
+def test_a_crop_outside_of_the_image_is_an_error(tmp_path, crop):
     sink = make_sink(photo())
-    sink.crop = (0, 0, 901, 10)
-    with pytest.raises(TileSourceError, match='beyond'):
+    sink.crop = crop
+    with pytest.raises(TileSourceError, match='outside of the image, which has 900 x 700 pixels'):
         sink.write(tmp_path / 'a.tif')
     assert os.listdir(tmp_path) == []
 
