@@ -134,7 +134,7 @@ def _as_bytes(buffer: Any) -> memoryview:
     view = memoryview(buffer)
     if view.format == 'B' and view.ndim == 1:
         return view
-    return view.cast('B') if view.nbytes else memoryview(b'')
+    return view.cast('B') if view.nbytes else memoryview(bytearray())
 
 
 def read_into(descriptor: int, buffer: Any, offset: int) -> int:
