@@ -21,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 from large_image.exceptions import TileSourceError
 
+from .files import after_fork_in_child
+
 # Loaders that were seen to decode in the calling thread alone, libvips 8.14
 # and 8.18.
 _CALLING_THREAD_ONLY = frozenset({
@@ -42,8 +44,7 @@ def _after_fork() -> None:
     _State.forked = True
 
 
-if hasattr(os, 'register_at_fork'):
-    os.register_at_fork(after_in_child=_after_fork)
+after_fork_in_child(_after_fork)
 
 
 def has_threads() -> bool:

@@ -26,6 +26,10 @@ _HAS_PREADV = hasattr(os, 'preadv')
 _HAS_PWRITE = hasattr(os, 'pwrite')
 _HAS_FALLOCATE = hasattr(os, 'posix_fallocate')
 
+# Whether libvips takes the descriptors of Python for its own.  On Windows the two may
+# be built for different C libraries, each of which counts descriptors on its own.
+SHARES_DESCRIPTORS = HAS_PREAD
+
 # Opens a file as bytes, and a pipe without waiting for who writes to it.
 READ_FLAGS = os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_BINARY', 0)
 
@@ -99,12 +103,38 @@ def _seek_and_read(descriptor: int, size: int, offset: int) -> bytes:
 _read_once: Callable[[int, int, int], bytes] = os.pread if HAS_PREAD else _seek_and_read
 
 
+class PositionedReader:
+    """
+    A position of its own in an open file, for libraries that read by callbacks.
+
+    :param descriptor: of the file; the caller keeps it open.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._position = 0
+
+    def read(self, length: int) -> bytes:
+        """As ``io.RawIOBase.read``."""
+        data = read_at(self._descriptor, length, self._position)
+        self._position += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int) -> int:
+        """As ``io.RawIOBase.seek``."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position}.get(whence)
+        if base is None:
+            base = os.fstat(self._descriptor).st_size
+        self._position = max(0, base + offset)
+        return self._position
+
+
 def _as_bytes(buffer: Any) -> memoryview:
     """C-contiguous memory as bytes."""
     view = memoryview(buffer)
     if view.format == 'B' and view.ndim == 1:
         return view
-    return view.cast('B') if view.nbytes else memoryview(b'')
+    return view.cast('B') if view.nbytes else memoryview(bytearray())
 
 
 def read_into(descriptor: int, buffer: Any, offset: int) -> int:
@@ -120,11 +150,10 @@ def read_into(descriptor: int, buffer: Any, offset: int) -> int:
     :raises OSError: if the system cannot.
     """
     view = _as_bytes(buffer)
-    size, done = len(view), 0
-    while done < size:
+    size = len(view)
+    read = done = _fill(descriptor, view[:_MOST_AT_ONCE], offset)
+    while read and done < size:
         read = _fill(descriptor, view[done:done + _MOST_AT_ONCE], offset + done)
-        if not read:
-            break
         done += read
     return done
 

@@ -33,6 +33,7 @@ from large_image.exceptions import TileSourceError, TileSourceFileNotFoundError
 from pyvips import ffi, vips_lib
 
 from .errors import vips_errors, vips_reason
+from .files import READ_FLAGS, SHARES_DESCRIPTORS, PositionedReader, read_at
 
 config.ConfigValues.setdefault('source_vips_loaders', 'default')
 
@@ -279,8 +280,7 @@ def open_regular(path: str) -> int:
     try:
         # Opening a pipe or a device can block or have effects; look first.
         _check_regular(path, os.stat(path))
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0) |
-                             getattr(os, 'O_BINARY', 0))
+        descriptor = os.open(path, READ_FLAGS)
     except OSError as exc:
         if exc.errno in {errno.ENOENT, errno.ENOTDIR}:
             msg = f'No such file: {path!r}'
@@ -335,14 +335,14 @@ def find_loader(path: str, descriptor: int, default: str | Collection[str] = 'al
     :raises TileSourceError: if no loader knows the file, or it may not be used.
     """
     allowed = _policy(default)
-    head = os.pread(descriptor, 512, 0)
+    head = read_at(descriptor, 512, 0)
     # A source with a name lets loaders look at the file that libvips does not
     # trust (OpenSlide); the descriptor alone does not.
     named = any(head.startswith(starts) and (allowed is None or allowed(name)) and
                 has_loader(name) for name, starts in _NAMED_SOURCES.items())
     with vips_errors(f'Cannot read {path!r}'):
         source = (pyvips.Source.new_from_file(os.fsencode(path)) if named
-                  else pyvips.Source.new_from_descriptor(descriptor))
+                  else _unnamed_source(descriptor))
         found = vips_lib.vips_foreign_find_load_source(source.pointer)
     through = 'descriptor'
     if found == ffi.NULL and (allowed is None or any(map(allowed, _loaders_by_path()))):
@@ -367,9 +367,20 @@ def find_loader(path: str, descriptor: int, default: str | Collection[str] = 'al
         raise TileSourceError(msg)
     if through == 'path':
         return Found(Loader(base, through), None)
-    if base in _NAMED_SOURCES:
+    if base in _NAMED_SOURCES or not SHARES_DESCRIPTORS:
         return Found(Loader(base, 'file'), None)
     return Found(Loader(base, through), None if named else source)
+
+
+def _unnamed_source(descriptor: int) -> pyvips.Source:
+    """A source on an open file that does not know its path."""
+    if SHARES_DESCRIPTORS:
+        return pyvips.Source.new_from_descriptor(descriptor)
+    reader = PositionedReader(descriptor)
+    source = pyvips.SourceCustom()
+    source.on_read(reader.read)
+    source.on_seek(reader.seek)
+    return source
 
 
 @functools.cache

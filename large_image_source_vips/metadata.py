@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import pyvips
 from large_image.exceptions import TileSourceError
 
 from . import ome
+from .files import read_at
 from .layout import TRANSPOSED, Layout
 from .source_file import SourceFile
 from .tiff import (
@@ -161,7 +161,7 @@ def _describe_png(file: SourceFile, layout: Layout, image: pyvips.Image) -> Desc
     with file.descriptor() as descriptor:
         # Ancillary chunks come before IDAT; there are not many of them.
         for _ in range(1000):
-            head = os.pread(descriptor, 8 + 9, position)
+            head = read_at(descriptor, 8 + 9, position)
             if len(head) < 8 or head[4:8] == b'IDAT':
                 return Description()
             if head[4:8] == b'pHYs' and len(head) == 17:
@@ -182,7 +182,7 @@ def _describe_jpeg(file: SourceFile, layout: Layout, image: pyvips.Image) -> Des
     """
     del layout
     with file.descriptor() as descriptor:
-        head = os.pread(descriptor, 20, 0)
+        head = read_at(descriptor, 20, 0)
     if head[2:4] == b'\xff\xe0' and head[6:11] == b'JFIF\0' and len(head) >= 18:
         unit, across, down = struct.unpack_from('>BHH', head, 13)
         factor = {1: 25.4, 2: 10.0}.get(unit)

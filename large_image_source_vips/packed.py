@@ -10,6 +10,7 @@ import weakref
 import numpy as np
 import numpy.typing as npt
 
+from .files import read_at, read_into
 from .scratch import scratch
 from .tiff import Page, TiffDirectories, TiffFormatError
 
@@ -52,7 +53,7 @@ class PackedPage:
         """
         offset, count = self._place(number)
         try:
-            data = os.pread(self._descriptor, count, offset)
+            data = read_at(self._descriptor, count, offset)
         except OSError as exc:
             raise Damaged from exc
         if len(data) < count:
@@ -66,12 +67,10 @@ class PackedPage:
         A large strip in memory that is used again and again takes half the time to
         read.
         """
-        if not hasattr(os, 'preadv'):
-            return self.packed(number)
         offset, count = self._place(number)
         data = scratch('packed', (count,), np.dtype(np.uint8))
         try:
-            read = os.preadv(self._descriptor, [data.data], offset)
+            read = read_into(self._descriptor, data, offset)
         except OSError as exc:
             raise Damaged from exc
         if read < count:

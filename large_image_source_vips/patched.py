@@ -15,12 +15,13 @@ from collections.abc import Mapping
 import pyvips
 from large_image.exceptions import TileSourceError
 
+from .files import PositionedReader
 from .layout import Opening
 from .loader import open_regular
 from .tiff import TiffDirectories, TiffFormatError
 
 
-class _PatchedReader:
+class _PatchedReader(PositionedReader):
     """
     Reads a file with a few bytes replaced.
 
@@ -29,31 +30,22 @@ class _PatchedReader:
     """
 
     def __init__(self, descriptor: int, patches: Mapping[int, bytes]) -> None:
-        self._descriptor = descriptor
+        super().__init__(descriptor)
         self._patches = patches
-        self._position = 0
         weakref.finalize(self, os.close, descriptor).atexit = False
 
     def read(self, length: int) -> bytes:
         """As ``io.RawIOBase.read``."""
-        data = os.pread(self._descriptor, length, self._position)
+        position = self._position
+        data = super().read(length)
         for offset, patch in self._patches.items():
-            start = offset - self._position
+            start = offset - position
             if -len(patch) < start < len(data):
                 changed = bytearray(data)
                 first, last = max(start, 0), min(start + len(patch), len(data))
                 changed[first:last] = patch[first - start:last - start]
                 data = bytes(changed)
-        self._position += len(data)
         return data
-
-    def seek(self, offset: int, whence: int) -> int:
-        """As ``io.RawIOBase.seek``."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position}.get(whence)
-        if base is None:
-            base = os.fstat(self._descriptor).st_size
-        self._position = max(0, base + offset)
-        return self._position
 
 
 def single_directory(path: str, opening: Opening) -> pyvips.SourceCustom:

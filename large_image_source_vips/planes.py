@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import mmap
-import os
 import shutil
 import tempfile
 import threading
@@ -21,6 +20,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 from large_image.exceptions import TileSourceError
+
+from .files import HAS_PREAD, SHARES_DESCRIPTORS, after_fork_in_child, reserve, write_at
 
 # The bounds for all planes of the process together, in RAM and in temporary
 # files; the plane made last is kept whatever it takes.
@@ -55,6 +56,9 @@ class Plane:
         self.dtype = dtype
         self.nbytes = shape[0] * shape[1] * shape[2] * dtype.itemsize
         self.on_disk = self.nbytes > MAX_PLANE_MEMORY
+        # Windows does not promise that a mapping shows what is written to the file
+        # after it was made; there the mapping itself is filled.
+        self._is_written = self.on_disk and HAS_PREAD
         self._file: Any = None
         try:
             if self.on_disk:
@@ -74,11 +78,9 @@ class Plane:
         # Closed by finish(), or with this object; the array outlives it.
         self._file = tempfile.TemporaryFile(  # noqa: SIM115
             prefix='large_image_source_vips_')
-        if hasattr(os, 'posix_fallocate'):
-            os.posix_fallocate(self._file.fileno(), 0, self.nbytes)
-        else:
-            os.ftruncate(self._file.fileno(), self.nbytes)
-        mapped = mmap.mmap(self._file.fileno(), self.nbytes, access=mmap.ACCESS_READ)
+        reserve(self._file.fileno(), 0, self.nbytes)
+        mapped = mmap.mmap(self._file.fileno(), self.nbytes,
+                           access=mmap.ACCESS_READ if self._is_written else mmap.ACCESS_WRITE)
         return np.frombuffer(mapped, self.dtype).reshape(self.shape)
 
     def _no_room(self, exc: BaseException) -> str:
@@ -93,7 +95,7 @@ class Plane:
         :param rows: an array (rows, cols, bands).
         :param left: the first column.
         """
-        if self._file is None:
+        if not self._is_written:
             self._array[top:top + rows.shape[0], left:left + rows.shape[1]] = rows
             return
         if rows.shape[1] == self.shape[1]:
@@ -114,7 +116,7 @@ class Plane:
             nothing, and returns False.
         :returns: whether it did; False, too, for pixels in memory.
         """
-        if self._file is None:
+        if not (self._is_written and SHARES_DESCRIPTORS):
             return False
         self._file.seek(0)
         return write(self._file.fileno())
@@ -123,9 +125,8 @@ class Plane:
         """Write successive pixels."""
         data = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
         offset = pixel * self.shape[2] * self.dtype.itemsize
-        while data:
-            written = os.pwrite(self._file.fileno(), data[:_WRITTEN], offset)
-            data, offset = data[written:], offset + written
+        for start in range(0, len(data), _WRITTEN):
+            write_at(self._file.fileno(), data[start:start + _WRITTEN], offset + start)
 
     def finish(self) -> Plane:
         """Give back what only filling it needs; a temporary file goes when the pixels do."""
@@ -288,5 +289,4 @@ class PlaneCache:
 
 
 planes = PlaneCache()
-if hasattr(os, 'register_at_fork'):
-    os.register_at_fork(after_in_child=planes.after_fork)
+after_fork_in_child(planes.after_fork)

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .files import read_at
 from .geometry import Size
 
 # The bytes of one value of each type, and numpy's code for it.  Rationals are
@@ -190,7 +191,7 @@ class TiffDirectories:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._file_size = os.fstat(descriptor).st_size
-        head = os.pread(descriptor, 16, 0)
+        head = read_at(descriptor, 16, 0)
         self._order = {b'II': '<', b'MM': '>'}.get(head[:2], '')
         if len(head) < 8 or not self._order:
             msg = 'it does not start with a TIFF header'
@@ -342,7 +343,7 @@ class TiffDirectories:
         """Bytes of the file; fewer than asked for at its end."""
         if not 0 <= offset < self._file_size:
             return b''
-        return os.pread(self._descriptor, size, offset)
+        return read_at(self._descriptor, size, offset)
 
     def array(self, entry: Entry | None) -> npt.NDArray[np.generic] | None:
         """

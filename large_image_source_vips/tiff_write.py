@@ -18,6 +18,7 @@ from typing import NamedTuple
 from large_image.exceptions import TileSourceError
 
 from . import tiff
+from .files import read_at, write_at
 
 ASCII, SHORT, LONG, RATIONAL, UNDEFINED, LONG8 = 2, 3, 4, 5, 7, 16
 EXTRA_SAMPLES = 338
@@ -150,7 +151,7 @@ def edit_directories(path: str, remove: frozenset[int], fields: Sequence[Field])
     """
     with open(path, 'r+b', buffering=0) as file:
         descriptor = file.fileno()
-        head = os.pread(descriptor, 16, 0)
+        head = read_at(descriptor, 16, 0)
         big = head[:4] == header(0, big=True)[:4]
         if not big and head[:4] != header(0, big=False)[:4]:
             msg = f'{path} is not the little-endian TIFF file that libvips was to write.'
@@ -159,7 +160,7 @@ def edit_directories(path: str, remove: frozenset[int], fields: Sequence[Field])
         end = os.fstat(descriptor).st_size
         pointer_at = 8 if big else 4
         while True:
-            offset = struct.unpack(layout.pointer, os.pread(
+            offset = struct.unpack(layout.pointer, read_at(
                 descriptor, layout.inline, pointer_at))[0]
             if not offset:
                 return
@@ -167,8 +168,8 @@ def edit_directories(path: str, remove: frozenset[int], fields: Sequence[Field])
             kept = {tag: entry for tag, entry in kept.items() if tag not in remove}
             end += -end % 8
             block = directory(fields, end, big, following, kept)
-            os.pwrite(descriptor, block, end)
-            os.pwrite(descriptor, struct.pack(layout.pointer, end), pointer_at)
+            write_at(descriptor, block, end)
+            write_at(descriptor, struct.pack(layout.pointer, end), pointer_at)
             count = len({*kept, *(field.tag for field in fields)})
             pointer_at = end + layout.length(count) - layout.inline
             end += len(block)
@@ -178,8 +179,8 @@ def _read_entries(descriptor: int, offset: int, layout: _Layout) -> tuple[dict[i
     """The packed entries of a directory by their tag, and the offset of the next one."""
     start = struct.calcsize(layout.head)
     size = struct.calcsize(layout.entry) + layout.inline
-    count = struct.unpack(layout.head, os.pread(descriptor, start, offset))[0]
-    raw = os.pread(descriptor, count * size + layout.inline, offset + start)
+    count = struct.unpack(layout.head, read_at(descriptor, start, offset))[0]
+    raw = read_at(descriptor, count * size + layout.inline, offset + start)
     entries = [raw[at:at + size] for at in range(0, count * size, size)]
     following = struct.unpack(layout.pointer, raw[count * size:])[0]
     return {struct.unpack_from('<H', entry)[0]: entry for entry in entries}, following

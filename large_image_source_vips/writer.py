@@ -49,6 +49,9 @@ _TIFF = frozenset({'.tif', '.tiff'})
 
 _TIFF_LAYOUT = {'tile': True, 'tile_width': TILE_SIZE, 'tile_height': TILE_SIZE, 'pyramid': True}
 
+# Options of libvips' savers that state the size of a pixel.
+_RESOLUTION = frozenset({'xres', 'yres', 'resunit'})
+
 _PHOTOMETRIC = {'gray': 1, 'rgb': 2, 'cmyk': 5}
 
 
@@ -310,24 +313,32 @@ def _save(what: Picture, plan: Plan, temporary: str, target: Target, report: Pro
     """Let libvips write a file, then put right what it says of the picture."""
     mm_x = what.pixel_size[0] or what.pixel_size[1]
     mm_y = what.pixel_size[1] or what.pixel_size[0]
+    is_tiff = target.suffix in _TIFF
+    # Then libvips writes it, and takes what is not given from the image.
+    is_stated = not _RESOLUTION.isdisjoint(plan.options)
     fields = [*plan.fields, *resolution_fields(what.pixel_size)] if (
-        target.suffix in _TIFF) else []
+        is_tiff and not is_stated) else []
     labels: dict[str, Any] = {'interpretation': plan.interpretation, 'xres': 1.0, 'yres': 1.0}
-    if mm_x and mm_y and target.suffix not in _TIFF:
+    if mm_x and mm_y and is_stated:
+        labels.update((name, 1 / mm) for name, mm in (('xres', mm_x), ('yres', mm_y))
+                      if name not in plan.options)
+    elif mm_x and mm_y and not is_tiff:
         labels.update(xres=_density(mm_x, target), yres=_density(mm_y, target))
     options = dict(plan.options)
     if target.suffix in {'.dz', '.dzi'}:
         temporary = os.path.splitext(temporary)[0]
     context = f'{target.path} cannot be written'
     with vips_errors(context), _image(what, plan.alpha, labels) as image:
-        if SAVERS_CAN_FAIL or target.suffix not in _TIFF:
+        if SAVERS_CAN_FAIL or not is_tiff:
             _run(lambda: pyvips.Operation.call(plan.saver, image, temporary, **options),
                  image, report)
         else:
             with patient_target(temporary) as output:
                 _run(lambda: pyvips.Operation.call('tiffsave_target', image, output, **options),
                      image, report)
-    if target.suffix in _TIFF:
+    if is_stated:
+        return
+    if is_tiff:
         # Unless they are put in again, these are libvips' guesses.
         remove = {tiff.X_RESOLUTION, tiff.Y_RESOLUTION, tiff.RESOLUTION_UNIT}
         if plan.fields:

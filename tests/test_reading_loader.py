@@ -122,8 +122,12 @@ def make_socket(path):
         server.bind(path)
 
 
+def make_pipe(path):
+    os.mkfifo(path)
+
+
 @pytest.mark.parametrize(('kind', 'make'), [
-    ('directory', os.mkdir), ('pipe', os.mkfifo), ('socket', make_socket)])
+    ('directory', os.mkdir), ('pipe', make_pipe), ('socket', make_socket)])
 def test_what_is_no_file_is_refused_at_once(tmp_path, kind, make, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make('a.tif')

@@ -114,8 +114,8 @@ def test_a_thread_that_ends_leaves_nothing_open(tmp_path):
     thread.start()
     thread.join()
     gc.collect()
-    # The main thread's own, from opening.
-    assert len([name for name in descriptors() if str(tmp_path) in name]) == 1
+    # The main thread's own, from opening, where libvips takes descriptors.
+    assert len([name for name in descriptors() if str(tmp_path) in name]) <= 1
 
 
 @pytest.mark.parametrize('name', NAMES)

@@ -1,0 +1,34 @@
+"""
+What all tests share.
+
+With LARGE_IMAGE_SOURCE_VIPS_PORTABLE set, all processes of the tests do without what
+``os`` lacks on Windows (``tox -e portable``).  A test that itself needs such a name, in
+its own code or for a fork, is skipped; one where the package needs it fails.
+"""
+
+import os
+import pathlib
+import runpy
+import traceback
+
+import pytest
+
+_MISSING = frozenset()
+if os.environ.get('LARGE_IMAGE_SOURCE_VIPS_PORTABLE'):
+    _folder = pathlib.Path(__file__).parent / 'portable'
+    _MISSING = frozenset(runpy.run_path(str(_folder / 'sitecustomize.py'))['MISSING'])
+    _paths = os.environ.get('PYTHONPATH', '').split(os.pathsep)
+    if str(_folder) not in _paths:
+        os.environ['PYTHONPATH'] = os.pathsep.join([str(_folder), *filter(None, _paths)])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call():
+    try:
+        return (yield)
+    except AttributeError as exc:
+        where = traceback.extract_tb(exc.__traceback__)[-1].filename
+        if (exc.obj is os and exc.name in _MISSING and
+                pathlib.Path(where).parent.name != 'large_image_source_vips'):
+            pytest.skip(f'needs os.{exc.name}')
+        raise
