@@ -16,12 +16,14 @@ averaged with alpha
 picked
     The first pixel of each block, alpha with it: for labels.
 
-A sink makes every level by halving the one above.  A file that is read does so, too,
-from its first computed plane on (see ``levels``); levels above it are reduced by 2 or
-4 in one step, tiles of JPEG by up to 8.  Halving once is the same for both, bit for
-bit.  Reducing by 4 in one step rounds once, halving twice rounds twice: integers
-differ by 1 at most where all pixels are equally opaque, and by more only where the
-alpha itself is so small that its rounding counts.
+A sink makes every level by halving the one above.  What a file lacks is made of the
+nearest level that it stores (see ``levels``): a half and a quarter of it in one step,
+everything smaller by halving; where its tiles are JPEG, an eighth in one step, too.
+A half is the same for both, bit for bit.  One step to a quarter rounds once, two steps
+round twice: integers differ by 1 at most where all pixels are equally opaque.  They
+may differ by more where the alpha is of a few grey values only, so that its rounding
+counts, and in the last row and column, where two steps give the same weight to parts
+of a block that are not of the same size.
 """
 
 from __future__ import annotations
