@@ -1,6 +1,5 @@
 """
-How the samples of a tile go over the samples of a block, and how samples are
-reduced: pure array arithmetic.
+How the samples of a tile go over the samples of a block: pure array arithmetic.
 
 No float arithmetic touches an opaque or a masked-out pixel.
 """
@@ -12,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .formats import is_averaged, opaque_alpha
+from .formats import opaque_alpha
+from .raster import reduce_with_alpha
 
 Array = npt.NDArray[Any]
 
@@ -102,72 +102,11 @@ def with_alpha(color: Array, alpha: Array | None) -> Array:
 
 def halve(color: Array, alpha: Array | None, averaged: bool) -> tuple[Array, Array | None]:
     """
-    Reduce an area to half its size, rounded up.
+    Reduce an area to half its size, rounded up, as reading does.
 
     :param color: (rows, cols, color bands).
     :param alpha: (rows, cols), or None if all is opaque.
     :param averaged: whether to take the mean of the (up to) four pixels, their
         colours weighted with their alpha; else the first of them.
     """
-    if not averaged:
-        return color[::2, ::2], None if alpha is None else alpha[::2, ::2]
-    if not is_averaged(color.dtype):
-        msg = f'Samples of {color.dtype} are not averaged.'
-        raise ValueError(msg)
-    color = _even(color)
-    reduced = _mean(color)
-    if alpha is None:
-        return reduced, None
-    alpha = _even(alpha[:, :, np.newaxis])[:, :, 0]
-    corners = _corners(alpha)
-    reduced_alpha = corners[0].copy()
-    # Where the four pixels are equally opaque, the plain mean is right already.
-    mixed = np.zeros(reduced_alpha.shape, np.bool_)
-    for corner in corners[1:]:
-        mixed |= corner != corners[0]
-    if mixed.any():
-        weights = [np.maximum(corner[mixed].astype(np.float64), 0) for corner in corners]
-        total = np.add.reduce(weights)
-        weighted = np.add.reduce([
-            corner[mixed] * weight[:, np.newaxis]
-            for corner, weight in zip(_corners(color), weights, strict=True)])
-        # Of four pixels that differ, at least one is not wholly transparent,
-        # unless their alpha is negative or no number.
-        visible = total > 0
-        values = reduced[mixed]
-        values[visible] = rounded(
-            weighted[visible] / total[visible, np.newaxis], color.dtype)
-        reduced[mixed] = values
-        reduced_alpha[mixed] = rounded(total / 4, alpha.dtype)
-    return reduced, reduced_alpha
-
-
-def _corners(array: Array) -> list[Array]:
-    """The first, second, third and fourth of each 2 x 2 pixels."""
-    return [array[dy::2, dx::2] for dy in (0, 1) for dx in (0, 1)]
-
-
-def _even(array: Array) -> Array:
-    """The array with its last row and column repeated where their number is odd."""
-    odd_rows, odd_cols = array.shape[0] % 2, array.shape[1] % 2
-    if odd_rows or odd_cols:
-        array = np.pad(array, ((0, odd_rows), (0, odd_cols), (0, 0)), mode='edge')
-    return array
-
-
-def _mean(array: Array) -> Array:
-    """The mean of each 2 x 2 pixels of an even array, halves rounded up."""
-    result = np.empty((array.shape[0] // 2, array.shape[1] // 2, array.shape[2]), array.dtype)
-    wide = {'u1': np.uint16, 'u2': np.uint32}.get(
-        f'{array.dtype.kind}{array.dtype.itemsize}', array.dtype)
-    rows = np.add(array[0::2], array[1::2], dtype=wide)
-    # Band by band: numpy is slow at inner loops over three samples.
-    for band in range(array.shape[2]):
-        total = rows[:, 0::2, band] + rows[:, 1::2, band]
-        if array.dtype.kind == 'u':
-            total += 2
-            total >>= 2
-        else:
-            total *= array.dtype.type(0.25)
-        result[:, :, band] = total
-    return result
+    return reduce_with_alpha(color, alpha, 2, averaged)

@@ -66,6 +66,18 @@ def format_of(dtype: npt.DTypeLike) -> str:
     return FORMAT_OF_DTYPE[np.dtype(dtype).newbyteorder('=')]
 
 
+def alpha_band(interpretation: str, bands: int) -> int | None:
+    """
+    The alpha band of an image that libvips has labelled, counted from the end.
+
+    :param interpretation: libvips' name.
+    :param bands: how many there are.
+    :returns: -1, or None if every band is colour or data.
+    """
+    color = COLOR_BANDS.get(interpretation)
+    return None if color is None or bands != color + 1 else -1
+
+
 def is_averaged(dtype: npt.DTypeLike) -> bool:
     """Whether samples of a dtype may be averaged in lower levels."""
     dtype = np.dtype(dtype)

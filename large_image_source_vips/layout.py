@@ -85,10 +85,16 @@ class Picture:
 
     :param levels: what is stored of it, by reduction; 0 is always there.
     :param orientation: the TIFF/EXIF orientation, 1 to 8, that is to be applied.
+    :param is_palette: whether samples were indices into a palette: then levels
+        that are lacking are picked, not averaged, whatever their dtype is.
+    :param alpha: the band that says how opaque a pixel is, counted from the end
+        (-1 is the last), and not multiplied into the others; None if there is none.
     """
 
     levels: Mapping[int, Stored]
     orientation: int = 1
+    is_palette: bool = False
+    alpha: int | None = None
 
     @cached_property
     def size(self) -> Size:
@@ -105,7 +111,6 @@ class Layout:
     :param dtype: of the samples, unpacked.
     :param bands: of each pixel, unpacked.
     :param interpretation: libvips' name for what the bands mean.
-    :param averaged: whether levels that are lacking are averaged, not picked.
     :param axes: for each frame its position on each axis, such as
         ``{'IndexC': 1}``; empty dictionaries where no axes are known.
     :param channels: names along the axis C.
@@ -117,7 +122,6 @@ class Layout:
     dtype: np.dtype[Any]
     bands: int
     interpretation: str
-    averaged: bool
     axes: tuple[Mapping[str, int], ...] = ()
     channels: tuple[str, ...] = ()
     associated: Mapping[str, Picture] = field(default_factory=dict)

@@ -13,9 +13,7 @@ larger one that it stores:
 Which way a level is made depends on the level alone, so a pixel has one value,
 whatever rectangle it is read with.
 
-Averages are of the pixels that exist: a last column that covers one pixel of
-two is that pixel.  Halves are rounded to even, so that many levels do not make
-an image brighter.
+How pixels are made smaller, also where they have alpha, says ``raster``.
 """
 
 from __future__ import annotations
@@ -32,6 +30,7 @@ from .decoded import Decoded
 from .decoding import Band, Decoder, bands, decode, empty_tiles, unpacker_of, why
 from .deflate import has_tiles
 from .elsewhere import must_decode_elsewhere
+from .formats import is_averaged
 from .geometry import Rect, Size
 from .handles import Handle
 from .jpeg_tiles import MAX_HALVINGS, smaller, suits
@@ -144,7 +143,7 @@ class Levels:
     def _is_decoded_smaller(self, picture: Picture, nearest: int) -> bool:
         """Whether the tiles of a stored level are decoded smaller than they are."""
         stored = picture.levels[nearest]
-        return (self._layout.averaged and picture.orientation == 1 and suits(stored) and
+        return (not picture.is_palette and picture.orientation == 1 and suits(stored) and
                 stored.size == picture.size.reduced(nearest))
 
     def _reduced(self, picture: Picture, nearest: int, halvings: int, rect: Rect) -> Array:
@@ -161,8 +160,7 @@ class Levels:
         factor = 1 << halvings
         part = Rect(*(value * factor for value in rect)).clipped(
             Rect(0, 0, *picture.size.reduced(nearest)))
-        return reduce_pixels(
-            self._read_stored(picture, nearest, part), factor, self._layout.averaged)
+        return _smaller(picture, self._read_stored(picture, nearest, part), factor)
 
     # What is stored
 
@@ -310,32 +308,32 @@ class Levels:
         def make() -> Plane:
             plane = self._new_plane(picture.size.reduced(reduction), picture.levels[nearest])
             if reduction - nearest > self._direct(picture, nearest):
-                self._halve(self._plane(picture, nearest, reduction - 1).pixels, plane)
+                self._halve(picture, self._plane(picture, nearest, reduction - 1).pixels, plane)
             else:
                 self._pass_over(picture, nearest, plane)
             return plane.finish()
 
         return planes.get(self._file.serial, self._plane_key(picture, reduction), make)
 
-    def _halve(self, larger: Array, plane: Plane) -> None:
+    def _halve(self, picture: Picture, larger: Array, plane: Plane) -> None:
         """Fill a plane with the means of a larger one."""
         rows = 2 * _HALVED_ROWS
 
         def work(top: int) -> None:
-            plane.put(top // 2, reduce_pixels(larger[top:top + rows], 2, self._layout.averaged))
+            plane.put(top // 2, _smaller(picture, larger[top:top + rows], 2))
 
         side_by_side(work, range(0, larger.shape[0], rows))
 
     def _pass_over(self, picture: Picture, nearest: int, plane: Plane) -> None:
         """Fill a plane with the means of a stored level."""
-        stored, averaged = picture.levels[nearest], self._layout.averaged
+        stored = picture.levels[nearest]
         halvings = self._direct(picture, nearest)
         factor = 1 << halvings
 
         def stream(band: Band) -> None:
             done = band.top
             for top, rows in decode(self._file, stored, band):
-                plane.put(top // factor, reduce_pixels(rows, factor, averaged))
+                plane.put(top // factor, _smaller(picture, rows, factor))
                 done = top + rows.shape[0]
             if done < band.bottom:
                 msg = f'it ends before row {done}'
@@ -368,6 +366,16 @@ class Levels:
         # A part that can be decoded on its own soon is again.
         bound = _MAX_KEPT if len(bands(stored)) == 1 else MAX_PLANE_MEMORY
         return size > bound
+
+
+def _smaller(picture: Picture, pixels: Array, factor: int) -> Array:
+    """
+    Pixels of a picture, made smaller as befits what they are.
+
+    :param factor: a power of two.
+    """
+    averaged = not picture.is_palette and is_averaged(pixels.dtype)
+    return reduce_pixels(pixels, factor, averaged, picture.alpha)
 
 
 def _is_shrunk(stored: Stored) -> bool:

@@ -2,7 +2,8 @@
 What a file says of itself besides its pixels.
 
 Sizes are in mm per full-resolution pixel, as seen (an orientation that turns
-the image exchanges them).  What a file does not say is None; nothing is made up.
+the image exchanges them).  What a file does not say is None; nothing is made up,
+neither here nor by who wrote the file: see ``MADE_UP``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyvips
 from large_image.exceptions import TileSourceError
@@ -35,14 +36,46 @@ from .unpack import unpacker
 
 PixelSize = tuple[float | None, float | None]
 UNKNOWN: PixelSize = (None, None)
-# The units of the tag ResolutionUnit, in mm; 1 is 'none'.
-_TIFF_UNITS = {2: 25.4, 3: 10.0}
+# Units of length in mm.
+_INCH, _CENTIMETRE, _METRE = 25.4, 10.0, 1000.0
+# The values of the tag ResolutionUnit; 1 is 'none'.
+_TIFF_UNITS = {2: _INCH, 3: _CENTIMETRE}
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 # Text longer than this is cut in the internal metadata, and longer lists too.
 _MAX_TEXT = 100_000
 _MAX_ITEMS = 1000
 # Further frames that are described one by one.
 _MAX_FRAMES = 10_000
+
+
+class MadeUp(NamedTuple):
+    """
+    A resolution that is written where none is known.
+
+    :param kind: the header that it is in; '' for any.
+    :param unit: the unit of length in mm; 0 for any.
+    :param pixels: how many it counts in a unit, in both directions.
+    :param reason: who writes it.
+    """
+
+    kind: str
+    unit: float
+    pixels: float
+    reason: str
+
+
+# Only numbers in headers are judged by this, not texts, which nobody writes by default:
+# OME-XML, Aperio, ImageJ with a unit, OpenSlide's properties.
+MADE_UP = (
+    MadeUp('', 1.0, 1, 'libvips takes an image to have 1 pixel a mm, and its savers write that'),
+    MadeUp('JFIF', _INCH, 25, 'the same as whole pixels an inch, of which JFIF has no other'),
+    MadeUp('', _INCH, 1, 'TIFF and EXIF demand a number; no scanner has so large pixels'),
+    MadeUp('', _CENTIMETRE, 1, 'the same in the other unit'),
+    MadeUp('', _METRE, 1, 'the same in PNG'),
+    MadeUp('EXIF', _INCH, 72, 'EXIF 2.3, 4.6.4: where the resolution is unknown, 72 is designated'),
+)
+# Resolutions are rounded to 32-bit floats and fractions.
+_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -67,6 +100,33 @@ def positive(value: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) and number > 0 else None
+
+
+def pixel_size(kind: str, unit: float | None, across: Any, down: Any) -> PixelSize:
+    """
+    The size of a pixel where a header counts pixels in a unit of length.
+
+    :param kind: the header: 'TIFF', 'EXIF', 'JFIF', 'PNG' or 'libvips'.
+    :param unit: in mm; None if there is none: then the numbers only say how the
+        pixels are shaped.
+    :param across: how many pixels a unit has from left to right.  0, negative and
+        infinite numbers and what is no number count as not given; if only one
+        direction is given, it goes for both.
+    :param down: the same from top to bottom.
+    :returns: (x, y) in mm; unknown where not given or ``MADE_UP``.
+    """
+    columns, rows = positive(across), positive(down)
+    columns, rows = columns or rows, rows or columns
+    if unit is None or columns is None or rows is None:
+        return UNKNOWN
+    for rule in MADE_UP:
+        # Any header may give 1 pixel a mm in another unit.
+        count = rule.pixels * unit if rule.unit == 1 else rule.pixels
+        if rule.kind in {'', kind} and rule.unit in {1, unit} and all(
+                math.isclose(found, count, rel_tol=_ROUNDING) for found in (columns, rows)):
+            return UNKNOWN
+    size = positive(unit / columns), positive(unit / rows)
+    return size if all(size) else UNKNOWN
 
 
 def describe(file: SourceFile, layout: Layout, image: pyvips.Image) -> Description:
@@ -104,7 +164,9 @@ def _describe_tiff(file: SourceFile, layout: Layout, image: pyvips.Image) -> Des
         fields = ome.imagej_fields(text)
         unit = ome.imagej_unit(fields)
         if fields and unit and page is not None:
-            tags = _per_unit(tiff, page, unit)
+            across, down = map(positive, _resolution_tags(tiff, page))
+            tags = (positive(unit / across) if across else None,
+                    positive(unit / down) if down else None)
     if text.startswith('Aperio'):
         aperio = aperio_fields(text)
         microns = positive(aperio.get('MPP'))
@@ -131,15 +193,14 @@ def _tiff_resolution(tiff: TiffDirectories, page: Page) -> PixelSize:
     """The resolution tags; without a unit they only say how the pixels are shaped."""
     unit = tiff.integers(page.entries.get(RESOLUTION_UNIT))
     # TIFF 6.0: inch where the unit is not given.
-    factor = _TIFF_UNITS.get(unit[0] if unit else 2)
-    return UNKNOWN if factor is None else _per_unit(tiff, page, factor)
+    return pixel_size('TIFF', _TIFF_UNITS.get(unit[0] if unit else 2),
+                      *_resolution_tags(tiff, page))
 
 
-def _per_unit(tiff: TiffDirectories, page: Page, unit: float) -> PixelSize:
-    """The size of a pixel where the resolution counts pixels a unit (in mm)."""
-    across, down = (positive(tiff.number(page.entries.get(tag)))
-                    for tag in (X_RESOLUTION, Y_RESOLUTION))
-    return unit / across if across else None, unit / down if down else None
+def _resolution_tags(tiff: TiffDirectories, page: Page) -> tuple[float | None, float | None]:
+    """How many pixels a unit has, across and down."""
+    return (tiff.number(page.entries.get(X_RESOLUTION)),
+            tiff.number(page.entries.get(Y_RESOLUTION)))
 
 
 def _describe_openslide(file: SourceFile, layout: Layout, image: pyvips.Image) -> Description:
@@ -155,23 +216,20 @@ def _describe_openslide(file: SourceFile, layout: Layout, image: pyvips.Image) -
 
 
 def _describe_png(file: SourceFile, layout: Layout, image: pyvips.Image) -> Description:
-    """The chunk pHYs (PNG 1.2, 11.3.5.3): pixels a metre, if its unit is 1."""
-    del layout, image
+    """The chunk pHYs (PNG 1.2, 11.3.5.3): pixels a metre, if its unit is 1; else EXIF."""
+    del layout
     position = len(_PNG_SIGNATURE)
     with file.descriptor() as descriptor:
         # Ancillary chunks come before IDAT; there are not many of them.
         for _ in range(1000):
             head = read_at(descriptor, 8 + 9, position)
             if len(head) < 8 or head[4:8] == b'IDAT':
-                return Description()
+                break
             if head[4:8] == b'pHYs' and len(head) == 17:
                 across, down, unit = struct.unpack('>IIB', head[8:])
-                if unit != 1:
-                    return Description()
-                return Description((1000 / across if across else None,
-                                    1000 / down if down else None))
+                return Description(pixel_size('PNG', _METRE if unit == 1 else None, across, down))
             position += 12 + int.from_bytes(head[:4], 'big')
-    return Description()
+    return Description(_exif_resolution(image))
 
 
 def _describe_jpeg(file: SourceFile, layout: Layout, image: pyvips.Image) -> Description:
@@ -185,10 +243,15 @@ def _describe_jpeg(file: SourceFile, layout: Layout, image: pyvips.Image) -> Des
         head = read_at(descriptor, 20, 0)
     if head[2:4] == b'\xff\xe0' and head[6:11] == b'JFIF\0' and len(head) >= 18:
         unit, across, down = struct.unpack_from('>BHH', head, 13)
-        factor = {1: 25.4, 2: 10.0}.get(unit)
-        if factor:
-            return Description((factor / across if across else None,
-                                factor / down if down else None))
+        size = pixel_size('JFIF', {1: _INCH, 2: _CENTIMETRE}.get(unit), across, down)
+        if any(size):
+            return Description(size)
+    return Description(_exif_resolution(image))
+
+
+def _describe_exif(file: SourceFile, layout: Layout, image: pyvips.Image) -> Description:
+    """Formats in which nothing but EXIF states a resolution."""
+    del file, layout
     return Description(_exif_resolution(image))
 
 
@@ -198,12 +261,9 @@ def _exif_resolution(image: pyvips.Image) -> PixelSize:
         key = f'exif-ifd0-{name}'
         return str(image.get(key)).split('(')[0].strip() if image.get_typeof(key) else ''
 
-    factor = {'inch': 25.4, 'centimeter': 10.0, '2': 25.4, '3': 10.0}.get(
+    unit = {'inch': _INCH, 'centimeter': _CENTIMETRE, '2': _INCH, '3': _CENTIMETRE}.get(
         value('ResolutionUnit').lower())
-    if factor is None:
-        return UNKNOWN
-    across, down = (_ratio(value(f'{axis}Resolution')) for axis in 'XY')
-    return factor / across if across else None, factor / down if down else None
+    return pixel_size('EXIF', unit, *(_ratio(value(f'{axis}Resolution')) for axis in 'XY'))
 
 
 def _ratio(text: str) -> float | None:
@@ -216,20 +276,19 @@ def _ratio(text: str) -> float | None:
 def _describe_resolution(file: SourceFile, layout: Layout, image: pyvips.Image) -> Description:
     """Formats in which libvips' resolution is what the file or its rendering has."""
     del file, layout
-    across, down = positive(image.xres), positive(image.yres)
-    if not across or not down or (across, down) == (1, 1):
-        # 1 a mm is what libvips assumes where it knows nothing.
-        return Description()
-    return Description((1 / across, 1 / down))
+    return Description(pixel_size('libvips', 1.0, image.xres, image.yres))
 
 
 _DESCRIBERS: dict[str, Callable[[SourceFile, Layout, pyvips.Image], Description]] = {
+    'heifload': _describe_exif,
     'jpegload': _describe_jpeg,
+    'jxlload': _describe_exif,
     'openslideload': _describe_openslide,
     'pdfload': _describe_resolution,
     'pngload': _describe_png,
     'tiffload': _describe_tiff,
     'vipsload': _describe_resolution,
+    'webpload': _describe_exif,
 }
 
 

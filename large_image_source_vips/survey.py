@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pyvips
@@ -13,7 +14,7 @@ from large_image import config
 from large_image.exceptions import TileSourceError
 
 from .errors import vips_errors
-from .formats import is_averaged
+from .formats import alpha_band
 from .geometry import Size
 from .layout import Layout, Opening, Picture, Stored, reduction_between, unique_keys
 from .planes import LARGE_PICTURE, MAX_PLANE_MEMORY
@@ -74,9 +75,19 @@ def _is_palette(image: pyvips.Image) -> bool:
 def _layout(image: pyvips.Image, frames: list[Picture], **kwargs: Any) -> Layout:
     """The layout of frames that are like an open image."""
     unpack = unpacker(image)
-    return Layout(
-        tuple(frames), unpack.dtype, unpack.bands, unpack.interpretation,
-        averaged=is_averaged(unpack.dtype) and not _is_palette(image), **kwargs)
+    return Layout(tuple(_like(image, frame) for frame in frames), unpack.dtype, unpack.bands,
+                  unpack.interpretation, **kwargs)
+
+
+def _like(image: pyvips.Image, picture: Picture) -> Picture:
+    """A picture with what its bands are: the same as of an open image."""
+    return replace(picture, is_palette=_is_palette(image), alpha=_alpha_of(image))
+
+
+def _alpha_of(image: pyvips.Image) -> int | None:
+    """The alpha band of what becomes of an image, counted from the end."""
+    unpack = unpacker(image)
+    return alpha_band(unpack.interpretation, unpack.bands)
 
 
 def _takes(file: SourceFile, option: str) -> bool:
@@ -134,8 +145,8 @@ def _survey_separate_pages(file: SourceFile) -> Layout:
         and unpacker(image).dtype == unpacker(base[0]).dtype}
     return _layout(
         base[0], [Picture({0: pages[number][1]}) for number in sorted(alike)],
-        associated={f'page_{number}': Picture({0: stored})
-                    for number, (_, stored) in pages.items() if number not in alike})
+        associated={f'page_{number}': _like(image, Picture({0: stored}))
+                    for number, (image, stored) in pages.items() if number not in alike})
 
 
 def _survey_jpeg(file: SourceFile) -> Layout:
@@ -187,7 +198,7 @@ def _survey_pdf(file: SourceFile) -> Layout:
         if size == full:
             frames.append(picture)
         else:
-            others[f'page_{number}'] = picture
+            others[f'page_{number}'] = _like(first, picture)
     return _layout(first, frames, associated=others)
 
 
@@ -216,11 +227,17 @@ def _survey_svg(file: SourceFile) -> Layout:
 
 
 def _survey_jpeg2000(file: SourceFile) -> Layout:
-    """JPEG 2000: every resolution is a page of libvips."""
+    """
+    JPEG 2000: every resolution is a page of libvips.
+
+    Its wavelets know nothing of alpha: colours under transparent pixels would tint
+    the lower resolutions, so these are not used then.
+    """
     image = file.open(Opening())
     full = Size(image.width, image.height)
     levels = {0: Stored(full, Opening(), random=True, kept_rows=1024)}
-    for number in range(1, int(field(image, 'n-pages', 1))):
+    resolutions = int(field(image, 'n-pages', 1)) if _alpha_of(image) is None else 1
+    for number in range(1, resolutions):
         opening = Opening((('page', number),))
         reduced = file.open(opening)
         size = Size(reduced.width, reduced.height)
@@ -252,7 +269,8 @@ def _survey_openslide(file: SourceFile) -> Layout:
         # Its pixels come attached to the slide: libvips 8.14 crashes when an
         # image opened by the option 'associated' is decoded.
         opening = Opening((('attach_associated', True),), attached=f'openslide.associated.{name}')
-        associated[key] = Picture({0: Stored(Size(header.width, header.height), opening)})
+        associated[key] = _like(
+            header, Picture({0: Stored(Size(header.width, header.height), opening)}))
     return _layout(image, [Picture(levels)], associated=associated)
 
 

@@ -17,14 +17,17 @@ from large_image.exceptions import TileSourceError
 
 from . import ome
 from .decoding import empty_tiles
-from .formats import is_averaged
 from .layout import Layout, Opening, Picture, Stored, reduction_between, unique_keys
 from .loader import lacks_codec, why_not_decoded
 from .source_file import SourceFile
-from .tiff import DESCRIPTION, Page, TiffDirectories, TiffFormatError
+from .tiff import DESCRIPTION, EXTRA_SAMPLES, Page, TiffDirectories, TiffFormatError
 from .unpack import Unpacker, unpacker
 
 _PALETTE = 3
+# How many samples are colours, by photometric interpretation.
+_COLOURS = {0: 1, 1: 1, 2: 3, 5: 4, 6: 3}
+# Of the tag ExtraSamples: associated and unassociated alpha.
+_ALPHA = frozenset({1, 2})
 _MASK_SUBFILE = 4
 # What the sub-IFDs of a file list together, at most; a level has some 20 entries.
 _MAX_ENTRIES = 1 << 18
@@ -88,22 +91,45 @@ def survey_tiff(file: SourceFile) -> Layout:
             texts = {number: tiff.text(page.entries.get(DESCRIPTION))
                      for number, page in enumerate(pages) if number < 64}
             sub_pages = _sub_pages(tiff, pages)
+            plan = arrange(pages, sub_pages, texts, os.path.basename(file.path))
+            alpha = {number: alpha_band(tiff, pages[number])
+                     for number in (plan.frames[0], *plan.associated.values())}
         except TiffFormatError as exc:
             msg = f'Cannot read {file.path!r}: {exc}'
             raise TileSourceError(msg) from exc
-    plan = arrange(pages, sub_pages, texts, os.path.basename(file.path))
-    frames = [_picture(pages, number, levels)
+    frames = [_picture(pages, number, levels, alpha[plan.frames[0]])
               for number, levels in zip(plan.frames, plan.levels, strict=True)]
     first = frames[0].levels[0]
     _check_tables(file, first)
     unpack = _open_first(file, first)
     return Layout(
         tuple(frames), unpack.dtype, unpack.bands, unpack.interpretation,
-        averaged=is_averaged(unpack.dtype) and pages[plan.frames[0]].photometric != _PALETTE,
         axes=tuple(plan.axes), channels=tuple(plan.channels),
         pages=len(pages),
-        associated={key: _picture(pages, number, {})
+        associated={key: _picture(pages, number, {}, alpha[number])
                     for key, number in plan.associated.items()})
+
+
+def alpha_band(tiff: TiffDirectories, page: Page) -> int | None:
+    """
+    The alpha band of a page, counted from the end.
+
+    The tag ExtraSamples (TIFF 6.0, section 18) says what the samples beyond the
+    colours are; 0 is data of any kind.  A page without it has alpha if it has one
+    sample more.  libvips divides colours by associated alpha (1) when it reads them,
+    so that it is no other than unassociated alpha (2) then.
+
+    :returns: None if there is none, or more than one: libvips writes that for data.
+    """
+    colours = _COLOURS.get(page.photometric)
+    if colours is None or page.samples <= colours:
+        return None
+    extra = page.samples - colours
+    if EXTRA_SAMPLES not in page.entries:
+        return -1 if extra == 1 else None
+    kinds = tiff.integers(page.entries[EXTRA_SAMPLES])
+    places = [place for place, kind in enumerate(kinds[:extra]) if kind in _ALPHA]
+    return places[0] - extra if len(places) == 1 else None
 
 
 def _open_first(file: SourceFile, stored: Stored) -> Unpacker:
@@ -311,14 +337,15 @@ def _name_others(plan: Arrangement, pages: Sequence[Page], texts: Mapping[int, s
 
 
 def _picture(pages: Sequence[Page], number: int,
-             levels: Mapping[int, tuple[Page, int, int | None]]) -> Picture:
+             levels: Mapping[int, tuple[Page, int, int | None]], alpha: int | None) -> Picture:
     """A frame or associated image with its levels."""
     alone = len(pages) > _MANY_PAGES
     stored = {0: _stored(pages[number], number, None, alone)}
     for reduction, (page, owner, index) in sorted(levels.items()):
         stored[reduction] = _stored(page, owner, index, alone)
     orientation = pages[number].orientation
-    return Picture(stored, orientation if 1 <= orientation <= 8 else 1)
+    return Picture(stored, orientation if 1 <= orientation <= 8 else 1,
+                   pages[number].photometric == _PALETTE, alpha)
 
 
 def _stored(page: Page, number: int, sub_page: int | None, alone: bool) -> Stored:

@@ -12,6 +12,7 @@ import pyvips
 import tifffile
 from reading_tools import level, needs, random_pixels, real_file, smooth_pixels
 
+import large_image_source_vips
 from large_image_source_vips import metadata
 from large_image_source_vips.reader import FileReader
 
@@ -24,10 +25,12 @@ def profile_bytes(name='sRGB'):
 
 @pytest.mark.parametrize(('unit', 'resolution', 'expected'), [
     ('NONE', (25.4, 25.4), (None, None)),
-    ('INCH', (25.4, 25.4), (1, 1)),
+    ('INCH', (25.4, 25.4), (None, None)),
+    ('INCH', (25.4, 50.8), (1, 0.5)),
     ('INCH', (254, 508), (0.1, 0.05)),
     ('CENTIMETER', (40000, 20000), (0.00025, 0.0005)),
-    ('CENTIMETER', (10, 10), (1, 1)),
+    ('CENTIMETER', (10, 10), (None, None)),
+    ('CENTIMETER', (10.01, 10.01), (10 / 10.01, 10 / 10.01)),
     ('INCH', (0, 254), (0.1, 0.1)),
     ('INCH', (254, 0), (0.1, 0.1)),
     ('INCH', (0, 0), (None, None)),
@@ -54,7 +57,7 @@ def test_no_density_is_no_pixel_size(tmp_path, suffix):
 
 
 @pytest.mark.parametrize('suffix', ['.png', '.jpg', '.tif'])
-@pytest.mark.parametrize('dpi', [(72, 72), (254, 254), (25.4, 25.4), (300, 600)])
+@pytest.mark.parametrize('dpi', [(72, 72), (254, 254), (26, 26), (300, 600)])
 def test_densities(tmp_path, suffix, dpi):
     if suffix == '.jpg':
         dpi = tuple(map(round, dpi))
@@ -239,6 +242,150 @@ def test_strange_resolutions_are_finite_or_unknown(tmp_path, strange):
             tiff.pages[0].tags[code].overwrite(value if len(value) == 2 else value[0])
     for size in FileReader(tmp_path / 'a.tif').pixel_size:
         assert size is None or (math.isfinite(size) and size > 0)
+
+
+# Numbers that nobody measured
+
+@pytest.mark.parametrize(('kind', 'unit', 'across', 'down', 'expected'), [
+    # What libvips writes where it knows nothing: 1 pixel a mm, in whatever unit.
+    ('TIFF', 10.0, 10, 10, None), ('TIFF', 25.4, 25.4, 25.4, None),
+    ('TIFF', 25.4, float(np.float32(25.4)), float(np.float32(25.4)), None),
+    ('EXIF', 25.4, 25.4, 25.4, None), ('EXIF', 10.0, 10, 10, None),
+    ('PNG', 1000.0, 1000, 1000, None), ('libvips', 1.0, 1.0, 1.0, None),
+    ('JFIF', 10.0, 10, 10, None), ('JFIF', 25.4, 25, 25, None),
+    # Such a pixel in one direction only, or nearly such a one, was measured.
+    ('TIFF', 10.0, 10, 20, (1, 0.5)), ('TIFF', 10.0, 20, 10, (0.5, 1)),
+    ('PNG', 1000.0, 1001, 1001, (1 / 1.001, 1 / 1.001)), ('TIFF', 25.4, 25, 25, (1.016, 1.016)),
+    ('libvips', 1.0, 1.01, 1.01, (1 / 1.01, 1 / 1.01)), ('JFIF', 25.4, 26, 26, (0.97692, 0.97692)),
+    # One pixel a unit: a number had to be given.
+    ('TIFF', 25.4, 1, 1, None), ('TIFF', 10.0, 1, 1, None), ('EXIF', 25.4, 1, 1, None),
+    ('EXIF', 10.0, 1, 1, None), ('JFIF', 25.4, 1, 1, None), ('PNG', 1000.0, 1, 1, None),
+    ('TIFF', 25.4, 2, 2, (12.7, 12.7)),
+    # 72 an inch is EXIF's word for unknown, and a number like others elsewhere.
+    ('EXIF', 25.4, 72, 72, None), ('EXIF', 10.0, 72, 72, (10 / 72, 10 / 72)),
+    ('EXIF', 25.4, 72, 36, (25.4 / 72, 25.4 / 36)), ('JFIF', 25.4, 72, 72, (25.4 / 72,) * 2),
+    ('TIFF', 25.4, 72, 72, (25.4 / 72,) * 2),
+    # No unit, or no numbers.
+    ('TIFF', None, 300, 300, None), ('PNG', None, 3000, 3000, None),
+    *(('TIFF', 10.0, bad, bad, None) for bad in (0, -10, math.inf, -math.inf, math.nan, None, '')),
+    ('TIFF', 10.0, 5e-324, 5e-324, None), ('TIFF', 10.0, 1e308, 1e308, (1e-307, 1e-307)),
+    # One direction goes for both.
+    ('TIFF', 10.0, 100, 0, (0.1, 0.1)), ('TIFF', 10.0, None, 100, (0.1, 0.1)),
+    ('TIFF', 10.0, math.nan, 10, None), ('TIFF', 10.0, 10, None, None),
+])
+def test_what_a_resolution_says(kind, unit, across, down, expected):
+    found = metadata.pixel_size(kind, unit, across, down)
+    assert found == (None, None) if expected is None else found == pytest.approx(expected, rel=1e-4)
+
+
+def test_every_rule_has_its_reason():
+    for rule in metadata.MADE_UP:
+        assert rule.reason
+        unit = rule.unit
+        assert metadata.pixel_size(rule.kind or 'TIFF', unit, rule.pixels, rule.pixels) == (
+            None, None)
+
+
+SAVERS = {
+    '.tif': [{}, {'resunit': 'inch'}, {'resunit': 'cm'}, {'tile': True, 'pyramid': True},
+             {'bigtiff': True}, {'compression': 'jpeg'}],
+    '.jpg': [{}, {'optimize_coding': True}], '.png': [{}, {'interlace': True}],
+    '.webp': [{}, {'lossless': True}], '.v': [{}], '.avif': [{}], '.heic': [{}], '.jxl': [{}],
+    '.jp2': [{}], '.gif': [{}], '.fits': [{}], '.ppm': [{}], '.hdr': [{}], '.nii': [{}],
+}
+
+
+def saved(path, options, **labels):
+    """A file by libvips, or a skipped test where it lacks the saver."""
+    image = pyvips.Image.new_from_array(PIXELS).copy(interpretation='srgb', **labels)
+    try:
+        image.write_to_file(str(path), **options)
+    except pyvips.Error as exc:
+        pytest.skip(f'this libvips does not write it: {exc}')
+    return path
+
+
+@pytest.mark.parametrize(('suffix', 'options'), [
+    pytest.param(suffix, options, id=f'{suffix} {options}')
+    for suffix, several in SAVERS.items() for options in several])
+def test_libvips_writes_no_pixel_size_that_it_does_not_know(tmp_path, suffix, options):
+    reader = FileReader(saved(tmp_path / f'a{suffix}', options))
+    assert reader.pixel_size == (None, None)
+    assert reader.magnification is None
+
+
+@pytest.mark.parametrize(('first', 'second'), [
+    ('.tif', '.jpg'), ('.jpg', '.tif'), ('.png', '.jpg'), ('.jpg', '.png'), ('.tif', '.webp'),
+    ('.png', '.v'), ('.webp', '.tif')])
+def test_what_is_not_known_stays_so_from_format_to_format(tmp_path, first, second):
+    image = pyvips.Image.new_from_file(str(saved(tmp_path / f'a{first}', {})))
+    image.write_to_file(str(tmp_path / f'b{second}'))
+    assert FileReader(tmp_path / f'b{second}').pixel_size == (None, None)
+
+
+@pytest.mark.parametrize('suffix', ['.tif', '.jpg', '.png', '.webp', '.v', '.avif'])
+@pytest.mark.parametrize('density', [(4.0, 4.0), (4000.0, 2000.0), (1.0, 2.0)])
+def test_a_pixel_size_that_libvips_knows_stays(tmp_path, suffix, density):
+    reader = FileReader(saved(tmp_path / f'a{suffix}', {}, xres=density[0], yres=density[1]))
+    assert reader.pixel_size == pytest.approx((1 / density[0], 1 / density[1]), rel=1e-3)
+
+
+@pytest.mark.parametrize(('resolution', 'unit', 'expected'), [
+    (72.0, 2, None), (1.0, 2, None), (1.0, 3, None), (10.0, 3, None), (25.4, 2, None),
+    (300.0, 1, None), (0.0, 2, None), (300.0, 2, 25.4 / 300), (72.0, 3, 10 / 72)])
+@pytest.mark.parametrize('suffix', ['.jpg', '.webp', '.png'])
+def test_resolutions_of_exif(tmp_path, suffix, resolution, unit, expected):
+    exif = PIL.Image.Exif()
+    exif[282], exif[283], exif[296] = resolution, resolution, unit
+    PIL.Image.fromarray(PIXELS).save(tmp_path / f'a{suffix}', exif=exif)
+    assert FileReader(tmp_path / f'a{suffix}').pixel_size == (
+        (None, None) if expected is None else pytest.approx((expected, expected), rel=1e-3))
+
+
+def test_a_text_that_says_1_mm_is_believed(tmp_path):
+    tags = {'resolution': (10, 10), 'resolutionunit': 'CENTIMETER'}
+    tifffile.imwrite(tmp_path / 'a.tif', PIXELS, photometric='rgb', metadata=None,
+                     description='Aperio|MPP = 1000', **tags)
+    tifffile.imwrite(tmp_path / 'b.ome.tif', PIXELS[..., 0], photometric='minisblack', metadata={
+        'axes': 'YX', 'PhysicalSizeX': 1, 'PhysicalSizeXUnit': 'mm'}, **tags)
+    tifffile.imwrite(tmp_path / 'c.tif', PIXELS[..., 0], imagej=True, resolution=(1, 1),
+                     metadata={'unit': 'mm'})
+    for name in ('a.tif', 'b.ome.tif', 'c.tif'):
+        assert FileReader(tmp_path / name).pixel_size == (1, 1)
+
+
+def test_a_text_without_a_size_does_not_make_tags_true(tmp_path):
+    tags = {'resolution': (10, 10), 'resolutionunit': 'CENTIMETER'}
+    tifffile.imwrite(tmp_path / 'a.tif', PIXELS, photometric='rgb', metadata=None,
+                     description='Aperio|AppMag = 20', **tags)
+    tifffile.imwrite(tmp_path / 'b.ome.tif', PIXELS[..., 0], photometric='minisblack',
+                     metadata={'axes': 'YX'}, **tags)
+    assert FileReader(tmp_path / 'a.tif').pixel_size == (None, None)
+    assert FileReader(tmp_path / 'a.tif').magnification == 20
+    assert FileReader(tmp_path / 'b.ome.tif').pixel_size == (None, None)
+
+
+@pytest.mark.parametrize('suffix', ['.tif', '.jpg', '.v'])
+def test_an_unknown_size_is_not_magnified(tmp_path, suffix):
+    path = saved(tmp_path / f'a{suffix}', {})
+    source = large_image_source_vips.open(path)
+    unknown = {'magnification': None, 'mm_x': None, 'mm_y': None}
+    assert source.getNativeMagnification() == unknown
+    assert {key: source.getMetadata()[key] for key in unknown} == unknown
+    assert (source.mm_x, source.mm_y) == (None, None)
+    for scale in ({'magnification': 20}, {'mm_x': 0.001}):
+        region, _ = source.getRegion(format='numpy', scale=scale)
+        assert region.shape[:2] == PIXELS.shape[:2]
+
+
+@pytest.mark.parametrize('suffix', ['.tif', '.png', '.jpg', '.webp'])
+@pytest.mark.parametrize('size', [None, 0.25])
+def test_a_sink_writes_the_pixel_size_that_it_knows(tmp_path, suffix, size):
+    sink = large_image_source_vips.new()
+    sink.addTile(PIXELS)
+    sink.mm_x = sink.mm_y = size
+    sink.write(tmp_path / f'a{suffix}')
+    assert FileReader(tmp_path / f'a{suffix}').pixel_size == pytest.approx((size, size))
 
 
 @needs('openslideload')
