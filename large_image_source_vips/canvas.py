@@ -187,16 +187,17 @@ class Canvas:
 
     def add_plain(self, tile: Array, x: int, y: int) -> bool:
         """
-        The short way for a common case, which costs little besides the copying.
+        The short way for two common cases, which costs little besides the copying.
 
         It serves an opaque array in the format of the canvas that lies inside
-        the image and in one block that is in memory, while nobody else is
-        using the canvas.
+        the image and is one whole block, or lies in one that is in memory,
+        while nobody else is using the canvas.
 
         :param tile: (rows, cols) or (rows, cols, bands).
         :param x: the column of its left edge in the caller plane.
         :param y: the row of its top edge in the caller plane.
         :returns: whether the tile was added; else nothing was done.
+        :raises TileSourceError: if the disk has no room; nothing has changed then.
         """
         layers, extent = self._layers, self._extent
         if layers is None or extent is None or tile.dtype != layers.dtype:
@@ -217,7 +218,7 @@ class Canvas:
         with claims.lock:
             # What was looked at above may have changed before the lock was had.
             if not (claims.idle and layers is self._layers and extent is self._extent and
-                    layers.paste_in_memory(tile, x, y, right, bottom)):
+                    layers.paste_plain(tile, x, y, right, bottom)):
                 return False
             if self._lower is not None:
                 self._lower.forget(x, y, right, bottom, _origin_of(extent))

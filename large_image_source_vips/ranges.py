@@ -28,8 +28,9 @@ class BandRanges:
     def __init__(self) -> None:
         self._colors: tuple[Array, Array] | None = None
         self._alpha: tuple[Array, Array] | None = None
-        # The smallest and largest integer among the colour samples.
-        self._extremes: set[int] = set()
+        # The smallest and largest integer among the colour samples, or bounds
+        # of them that leave the same formats to choose from.
+        self._extremes: tuple[int, int] | None = None
         # The minima and maxima, pixel by pixel, of the last small tiles, how
         # many of their bands are colours, and whether these are the samples.
         self._pixels: tuple[Array, Array, int, bool] | None = None
@@ -79,18 +80,23 @@ class BandRanges:
             self._alpha = _merged(self._alpha, low[count:], high[count:])
         if not samples:
             # The bytes that a pixelmap becomes.
-            self._extremes.update((0, 255))
-        elif low.dtype.kind in 'iu':
-            self._extremes.update((int(low[:count].min()), int(high[:count].max())))
-        if len(self._extremes) > 2:
-            self._extremes = {min(self._extremes), max(self._extremes)}
+            found = 0, 255
+        elif low.dtype.kind not in 'iu':
+            return
+        elif low.dtype.kind == 'u' and low.itemsize <= 2:
+            # Every 32-bit format has room for those.
+            found = 0, int(np.iinfo(low.dtype).max)
+        else:
+            found = int(low[:count].min()), int(high[:count].max())
+        known = self._extremes
+        self._extremes = found if known is None else (
+            min(known[0], found[0]), max(known[1], found[1]))
 
     def extremes(self) -> tuple[int, int]:
         """The smallest and largest colour sample of integers so far; 0, 0 without any."""
         with self._lock:
             self._fold()
-            found = self._extremes or {0}
-            return min(found), max(found)
+            return self._extremes or (0, 0)
 
     def as_dict(self) -> dict[str, Array] | None:
         """The ranges as 'min' and 'max', each (bands,); None without tiles."""
