@@ -31,7 +31,7 @@ import large_image_source_vips
 THOROUGH = os.environ.get('LARGE_IMAGE_VIPS_TESTS') == 'thorough'
 
 SETTINGS = settings(
-    max_examples=400 if THOROUGH else 40, stateful_step_count=25 if THOROUGH else 14,
+    max_examples=1000 if THOROUGH else 120, stateful_step_count=30 if THOROUGH else 20,
     deadline=None, derandomize=not THOROUGH,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
