@@ -150,17 +150,37 @@ def write_image(picture: Callable[[], AbstractContextManager[Picture]], path: An
             warnings.warn(
                 f'{target.path}: {target.suffix} always compresses with loss, and so changes '
                 f'labels; write a .tif or .png to keep them.', stacklevel=_CALLER)
-        with _reporter(progress, target.name) as report, \
-                atomic_output(target, overwrite) as temporary:
-            report(0.0)
+        with _reporter(progress, target.name) as report:
+            _write_plan(what, plan, target, overwrite, report)
+
+
+def _write_plan(what: Picture, plan: Plan, target: Target, overwrite: bool,
+                report: Progress) -> None:
+    """Carry a plan out; what ``report`` raises comes back as it is, even an ``OSError``."""
+    raised: list[BaseException] = []
+
+    def tell(fraction: float) -> None:
+        try:
+            report(fraction)
+        except BaseException as exc:
+            raised.append(exc)
+            raise
+
+    try:
+        with atomic_output(target, overwrite) as temporary:
+            tell(0.0)
             if plan.saver:
-                _save(what, plan, temporary, target, report)
+                _save(what, plan, temporary, target, tell)
             else:
                 with open(temporary, 'xb') as file:
                     webp_tiff.WebpTiffWriter(
                         file, what.size, what.read, JPEG_QUALITY, what.pixel_size,
-                        what.profile).write(report)
-            report(1.0)
+                        what.profile).write(tell)
+            tell(1.0)
+    except BaseException:
+        if raised:
+            raise raised[0] from None
+        raise
 
 
 def has_few_values(what: Picture) -> bool:
