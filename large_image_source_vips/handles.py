@@ -12,13 +12,14 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol, TypeVar
 
 import numpy.typing as npt
 import pyvips
 
+from .cleanup import CleanupLock
 from .geometry import Rect
 from .unpack import Unpacker, unpacker
 
@@ -103,12 +104,11 @@ class HandlePool:
         self._forget_everything()
 
     def _forget_everything(self) -> None:
-        self._lock = threading.Lock()
+        # Its requests are owners and threads that have gone: where in a key, and what.
+        self._lock: CleanupLock[tuple[int, Hashable]] = CleanupLock(self._collect)
         # By owner (a file), what is open of it, and thread.
         self._handles: OrderedDict[tuple[Hashable, Hashable, int], Open] = OrderedDict()
         self._bytes = 0
-        # Owners and threads that have gone, to be forgotten when the lock is free.
-        self._gone: deque[tuple[int, Hashable]] = deque()
 
     def after_fork(self) -> None:
         """
@@ -161,7 +161,7 @@ class HandlePool:
 
     def forget(self, owner: Hashable) -> None:
         """Close all handles of a file; may be called from a finalizer."""
-        self._let_go(0, owner)
+        self._lock.request((0, owner))
 
     def _thread(self) -> int:
         """The number of the calling thread, which no other thread ever has."""
@@ -169,29 +169,18 @@ class HandlePool:
         if mark is None:
             mark = self._local.mark = _Thread()
             self._local.number = next(_numbers)
-            weakref.finalize(mark, self._let_go, 2, self._local.number).atexit = False
+            weakref.finalize(mark, self._forget_thread, self._local.number).atexit = False
         return int(self._local.number)
 
-    def _let_go(self, position: int, value: Hashable) -> None:
-        """
-        Forget all handles with a value at a position of their key.
-
-        The garbage collector may call this at any moment, also in a thread that
-        holds the lock; then whoever holds it does the work.
-        """
-        self._gone.append((position, value))
-        if self._lock.acquire(blocking=False):
-            try:
-                dropped = self._collect()
-            finally:
-                self._lock.release()
-            del dropped
+    def _forget_thread(self, number: int) -> None:
+        """Close all handles of a thread that has ended; called by a finalizer."""
+        self._lock.request((2, number))
 
     def _collect(self) -> list[Open]:
         """What has to go now; to be called with the lock, and dropped without it."""
         dropped: list[Open] = []
-        while self._gone:
-            position, value = self._gone.popleft()
+        while self._lock.requests:
+            position, value = self._lock.requests.popleft()
             keys = [key for key in self._handles if key[position] == value]
             dropped.extend(self._remove(key) for key in keys)
         while len(self._handles) > 1 and (

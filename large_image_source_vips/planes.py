@@ -13,7 +13,7 @@ import mmap
 import shutil
 import tempfile
 import threading
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol, TypeVar
 
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from large_image.exceptions import TileSourceError
 
+from .cleanup import CleanupLock
 from .files import HAS_PREAD, SHARES_DESCRIPTORS, after_fork_in_child, reserve, write_at
 
 # The bounds for all planes of the process together, in RAM and in temporary
@@ -184,9 +185,8 @@ class PlaneCache:
         self.max_disk = max_disk
         self._slots: OrderedDict[tuple[Hashable, Hashable], _Slot] = OrderedDict()
         self._inherited: list[_Slot] = []
-        self._lock = threading.Lock()
-        # Owners that have gone, to be forgotten when the lock is free.
-        self._gone: deque[Hashable] = deque()
+        # Its requests are owners that have gone.
+        self._lock: CleanupLock[Hashable] = CleanupLock(self._collect)
 
     def after_fork(self) -> None:
         """
@@ -195,13 +195,16 @@ class PlaneCache:
         The rest is held, unused: freeing an open image would run code that
         expects threads which do not exist here.
         """
-        self._lock = threading.Lock()
+        gone = self._lock.requests
+        self._lock = CleanupLock(self._collect)
         slots, self._slots = self._slots, OrderedDict()
         for key, slot in slots.items():
             if slot.done.is_set() and slot.made is not None and slot.made.complete:
                 self._slots[key] = slot
             else:
                 self._inherited.append(slot)
+        for owner in gone:
+            self.forget(owner)
 
     def peek(self, owner: Hashable, what: Hashable) -> Any:
         """A plane if it has been made, else None."""
@@ -254,13 +257,7 @@ class PlaneCache:
 
     def forget(self, owner: Hashable) -> None:
         """Drop all planes of a file; may be called from a finalizer."""
-        self._gone.append(owner)
-        if self._lock.acquire(blocking=False):
-            try:
-                dropped = self._collect()
-            finally:
-                self._lock.release()
-            del dropped
+        self._lock.request(owner)
 
     def bytes(self, *, on_disk: bool) -> int:
         """What all planes in memory, or in temporary files, take."""
@@ -274,8 +271,8 @@ class PlaneCache:
     def _collect(self) -> list[_Slot]:
         """What has to go now; to be called with the lock, and dropped without it."""
         dropped: list[_Slot] = []
-        while self._gone:
-            owner = self._gone.popleft()
+        while self._lock.requests:
+            owner = self._lock.requests.popleft()
             dropped.extend(self._slots.pop(key) for key in list(self._slots) if key[0] == owner)
         for on_disk, bound in ((False, self.max_memory), (True, self.max_disk)):
             held = self._bytes(on_disk)

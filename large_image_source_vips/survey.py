@@ -36,6 +36,8 @@ _JPEG_LARGE_REDUCTION = 2
 _JPEG_WORTH = 4096
 # Loaders that apply the orientation themselves.
 _ORIENT_THEMSELVES = frozenset({'heifload', 'jxlload', 'openslideload'})
+# Loaders that leave colours multiplied by alpha, as OpenEXR stores them.
+_MULTIPLIED = frozenset({'openexrload'})
 # More pages of a document than these are not looked at one by one.
 _MAX_PAGES = 100_000
 
@@ -85,7 +87,14 @@ def _like(image: pyvips.Image, picture: Picture) -> Picture:
 
 
 def _alpha_of(image: pyvips.Image) -> int | None:
-    """The alpha band of what becomes of an image, counted from the end."""
+    """
+    The alpha band of what becomes of an image, counted from the end.
+
+    :returns: None, too, if alpha is multiplied into the colours: then their plain
+        means are right.
+    """
+    if field(image, 'vips-loader') in _MULTIPLIED:
+        return None
     unpack = unpacker(image)
     return alpha_band(unpack.interpretation, unpack.bands)
 

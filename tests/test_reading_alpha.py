@@ -1,6 +1,7 @@
 """Lower levels of pictures with alpha: what is transparent does not tint what is visible."""
 
 import itertools
+import struct
 from fractions import Fraction
 
 import numpy as np
@@ -307,6 +308,40 @@ def test_jpeg_2000(tmp_path):
     image = pyvips.Image.new_from_array(columns(701, 1303)).copy(interpretation='srgb')
     image.jp2ksave(str(tmp_path / 'a.jp2'), lossless=True)
     assert_red(tmp_path / 'a.jp2')
+
+
+def openexr(pixels):
+    """An OpenEXR file of single rows without compression; RGBA as 16-bit floats."""
+    rows, cols = pixels.shape[:2]
+    window = struct.pack('<4i', 0, 0, cols - 1, rows - 1)
+    channels = b''.join(struct.pack('<cxiB3xii', name, 1, 0, 1, 1)
+                        for name in (b'A', b'B', b'G', b'R'))
+    attributes = [
+        (b'channels', b'chlist', channels + b'\0'), (b'compression', b'compression', b'\0'),
+        (b'dataWindow', b'box2i', window), (b'displayWindow', b'box2i', window),
+        (b'lineOrder', b'lineOrder', b'\0'),
+        (b'pixelAspectRatio', b'float', struct.pack('<f', 1)),
+        (b'screenWindowCenter', b'v2f', bytes(8)),
+        (b'screenWindowWidth', b'float', struct.pack('<f', 1))]
+    head = struct.pack('<II', 20000630, 2) + b''.join(
+        name + b'\0' + kind + b'\0' + struct.pack('<I', len(value)) + value
+        for name, kind, value in attributes) + b'\0'
+    lines = [struct.pack('<iI', row, 8 * cols) + line.T[::-1].astype('<f2').tobytes()
+             for row, line in enumerate(pixels)]
+    start = len(head) + 8 * rows
+    offsets = [start + row * len(lines[0]) for row in range(rows)]
+    return b''.join([head, struct.pack(f'<{rows}Q', *offsets), *lines])
+
+
+@needs('openexrload')
+def test_colours_that_are_multiplied_by_alpha_have_plain_means(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 9, (30, 40, 4)).astype('float32') / 8
+    pixels[..., :3] *= pixels[..., 3:]
+    (tmp_path / 'a.exr').write_bytes(openexr(pixels))
+    reader = FileReader(tmp_path / 'a.exr')
+    # libvips may give alpha another range.
+    np.testing.assert_allclose(level(reader)[..., :3], pixels[..., :3], atol=1e-3)
+    np.testing.assert_array_equal(level(reader, 1), reduce_pixels(level(reader), 2, averaged=True))
 
 
 def test_levels_that_a_file_stores_stay_as_they_are(tmp_path):
