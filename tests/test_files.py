@@ -173,8 +173,8 @@ def folder(tmp_path, monkeypatch):
 def named(request, monkeypatch):
     """Whether a scratch file keeps its name until it is closed."""
     if request.param != 'as here':
-        monkeypatch.setattr(files, '_opens_without_name', lambda folder: False)
-    return request.param == 'by its name' or not files._opens_without_name('/tmp')
+        monkeypatch.setattr(files, '_opens_without_name', lambda *_args: False)
+    return request.param == 'by its name' or not files._opens_without_name('/tmp', files._user())
 
 
 class OpenFiles:
@@ -224,7 +224,7 @@ def test_a_scratch_file_that_is_collected_leaves_nothing(folder, named):
 
 
 def test_a_name_that_is_in_use_goes_when_the_next_scratch_file_is_closed(folder, monkeypatch):
-    monkeypatch.setattr(files, '_opens_without_name', lambda folder: False)
+    monkeypatch.setattr(files, '_opens_without_name', lambda *_args: False)
     system = OpenFiles(monkeypatch)
     first, second, third = (files.scratch_file(f'{name}_', '') for name in 'abc')
     system.names.add(first.name)
@@ -240,7 +240,7 @@ def test_a_name_that_is_in_use_goes_at_the_end_of_the_process(tmp_path):
     result = subprocess.run([sys.executable, '-c', textwrap.dedent("""
         import errno, os
         from large_image_source_vips import files
-        files._opens_without_name = lambda folder: False
+        files._opens_without_name = lambda *_args: False
         unlink, held = os.unlink, set()
         def refuse(path, **kwargs):
             if path in held:
@@ -274,7 +274,7 @@ def test_a_forked_child_leaves_the_file_of_its_parent(folder, named):
 
 
 def test_a_forked_child_keeps_the_names_that_its_parent_could_not_remove(folder, monkeypatch):
-    monkeypatch.setattr(files, '_opens_without_name', lambda folder: False)
+    monkeypatch.setattr(files, '_opens_without_name', lambda *_args: False)
     system = OpenFiles(monkeypatch)
     first, second = files.scratch_file('a_', ''), files.scratch_file('b_', '')
     system.names.add(first.name)
