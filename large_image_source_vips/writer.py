@@ -47,6 +47,9 @@ _TIFF_LAYOUT = {'tile': True, 'tile_width': TILE_SIZE, 'tile_height': TILE_SIZE,
 # Options of libvips' savers that state the size of a pixel.
 _RESOLUTION = frozenset({'xres', 'yres', 'resunit'})
 
+# Options of libvips' savers that say which metadata a file has.
+_METADATA = frozenset({'keep', 'strip', 'profile'})
+
 _PHOTOMETRIC = {'gray': 1, 'rgb': 2, 'cmyk': 5}
 
 
@@ -304,6 +307,9 @@ def _save(what: Picture, plan: Plan, temporary: str, target: Target, report: Pro
     elif mm_x and mm_y and not is_tiff:
         labels.update(xres=_density(mm_x, target), yres=_density(mm_y, target))
     options = dict(plan.options)
+    if what.bare and not (mm_x or is_tiff or is_stated or _METADATA & options.keys()):
+        # The only metadata would be a resolution that nobody knows.
+        options.update(_no_metadata())
     if target.suffix in {'.dz', '.dzi'}:
         temporary = os.path.splitext(temporary)[0]
     context = f'{target.path} cannot be written'
