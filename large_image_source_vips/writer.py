@@ -354,6 +354,9 @@ def _run(save: Callable[[], Any], image: pyvips.Image, report: Progress) -> None
         except (TypeError, ValueError, OverflowError) as exc:
             # An option that pyvips cannot convert for libvips.
             failures.append(pyvips.Error('an option is of the wrong kind', str(exc)))
+        except pyvips.Error as exc:
+            # Its frames would keep the file open that is to be removed.
+            failures.append(exc.with_traceback(None))
         except BaseException as exc:  # noqa: BLE001 - raised again in the caller's thread
             failures.append(exc)
         finally:
@@ -373,7 +376,7 @@ def _run(save: Callable[[], Any], image: pyvips.Image, report: Progress) -> None
     finally:
         thread.join()
     if failures:
-        raise failures[0]
+        raise failures.pop()
 
 
 def _density(mm: float, target: Target) -> float:

@@ -326,6 +326,31 @@ def test_a_mount_point_is_filled(mounted):
     assert sorted(os.listdir(mounted)) == ['a.tif', 'behind']
 
 
+@pytest.mark.skipif(not os.path.isdir('/proc/self/fd'), reason='open files cannot be listed')
+@pytest.mark.parametrize('name', ['a.tif', 'a.png', 'a.v'])
+def test_a_write_that_fails_keeps_nothing_open(tmp_path, name):
+    pytest.importorskip('resource')
+    result = subprocess.run([sys.executable, '-c', textwrap.dedent("""
+        import os, resource, sys
+        import numpy as np
+        import large_image_source_vips
+        from large_image.exceptions import TileSourceError
+        sink = large_image_source_vips.new()
+        sink.addTile(np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), dtype=np.uint8))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+        folder = os.path.dirname(sys.argv[1])
+        try:
+            sink.write(sys.argv[1], lossy=False)
+        except TileSourceError:
+            # Windows would not have let go of the folder.
+            links = [f'/proc/self/fd/{number}' for number in os.listdir('/proc/self/fd')]
+            print([os.readlink(link) for link in links
+                   if os.path.islink(link) and folder in os.readlink(link)])
+    """), tmp_path / name], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == '[]'
+    assert os.listdir(tmp_path) == []
+
+
 # Another user
 
 
