@@ -332,13 +332,23 @@ def test_a_full_temporary_folder_is_named(folder, monkeypatch):
 # libvips where it does not share descriptors with Python
 
 
+@pytest.fixture
+def setting():
+    """Change settings for one test; large_image remembers those that were asked for."""
+    before = dict(config.ConfigValues)
+    yield config.setConfig
+    for key in ('source_vips_ignored_names', 'source_vips_loaders'):
+        config.setConfig(key, before[key])
+
+
 @pytest.mark.parametrize('name', ['a.tif', 'a.png', 'a.jpg', 'a.v'])
-def test_files_are_read_without_giving_libvips_a_descriptor(tmp_path, monkeypatch, name):
+def test_files_are_read_without_giving_libvips_a_descriptor(
+        tmp_path, monkeypatch, setting, name):
     pixels = smooth_pixels(300, 400)
     sink = large_image_source_vips.new()
     sink.addTile(pixels)
     sink.write(tmp_path / name, lossy=name == 'a.jpg')
-    monkeypatch.setitem(config.ConfigValues, 'source_vips_ignored_names', '')
+    setting('source_vips_ignored_names', '')
 
     def refuse(*_args):
         raise AssertionError
@@ -350,9 +360,10 @@ def test_files_are_read_without_giving_libvips_a_descriptor(tmp_path, monkeypatc
     assert np.abs(region.astype(int) - pixels).max() <= (12 if name == 'a.jpg' else 0)
 
 
-def test_a_loader_that_is_not_allowed_is_not_asked_without_descriptors(tmp_path, monkeypatch):
+def test_a_loader_that_is_not_allowed_is_not_asked_without_descriptors(
+        tmp_path, monkeypatch, setting):
     tifffile.imwrite(tmp_path / 'a.tif', smooth_pixels(300, 400), tile=(256, 256))
     monkeypatch.setattr(loader, 'SHARES_DESCRIPTORS', False)
-    monkeypatch.setitem(config.ConfigValues, 'source_vips_loaders', ['tiffload'])
+    setting('source_vips_loaders', ['tiffload'])
     source = large_image_source_vips.open(tmp_path / 'a.tif', noCache=True)
     assert source.getTile(0, 0, 0, numpyAllowed='always').shape[2] == 3
