@@ -31,6 +31,9 @@ from .rights import give_rights, give_rights_below, reason, rights_of
 # What a killed write leaves behind is a folder whose name starts like this.
 PARTIAL_PREFIX = '.large_image_vips_partial_'
 
+# Windows would hand the access list that Python makes of 0o700 down to the file.
+_PARTIAL_MODE = 0o777 if os.name == 'nt' else 0o700
+
 # What systems say where a folder cannot be written to but a file in it perhaps can, and
 # where a file cannot be replaced: it is a mount point, or another's in a folder
 # such as /tmp.  Windows says EACCES of a file that something has open.
@@ -122,8 +125,8 @@ def _check_writable(path: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as exc:
-        msg = (f'{path} cannot be written: {exc.strerror}.  Change who may write to it, or write '
-               'to another name.')
+        msg = (f'{path} cannot be written: {exc.strerror}.  Change who may write to it (on '
+               'Windows, close what has it open), or write to another name.')
         raise TileSourceError(msg) from exc
 
 
@@ -169,7 +172,7 @@ def _partial_folder(target: Target) -> Path:
     """
     partial = target.folder / f'{PARTIAL_PREFIX}{uuid.uuid4().hex[:12]}'
     try:
-        partial.mkdir(0o700)
+        partial.mkdir(_PARTIAL_MODE)
     except OSError as exc:
         if len(target.outputs) > 1 or exc.errno not in _CLOSED_FOLDER or not (
                 target.path.is_file()):

@@ -267,7 +267,7 @@ def scratch_file(prefix: str, suffix: str) -> ScratchFile:
     descriptor, name = tempfile.mkstemp(suffix, prefix)
     path = name
     try:
-        if _opens_without_name(os.path.dirname(name)):
+        if _opens_without_name(os.path.dirname(name), _user()):
             os.unlink(name)
             path = _path_of(descriptor)
     except BaseException:
@@ -281,9 +281,16 @@ def _path_of(descriptor: int) -> str:
     return f'/proc/self/fd/{descriptor}'
 
 
+def _user() -> int:
+    """As whom this process acts; one that has changed that may not look into /proc."""
+    geteuid: Callable[[], int] | None = getattr(os, 'geteuid', None)
+    return 0 if geteuid is None else geteuid()
+
+
 @functools.cache
-def _opens_without_name(folder: str) -> bool:
-    """Whether an open file of a folder can be opened again once its name is gone."""
+def _opens_without_name(folder: str, user: int) -> bool:
+    """Whether an open file of a folder can be opened again by a user once its name is gone."""
+    del user
     if not os.path.isdir('/proc/self/fd'):
         return False
     descriptor, name = tempfile.mkstemp(dir=folder)

@@ -52,6 +52,9 @@ _TIFF_LAYOUT = {'tile': True, 'tile_width': TILE_SIZE, 'tile_height': TILE_SIZE,
 # Options of libvips' savers that state the size of a pixel.
 _RESOLUTION = frozenset({'xres', 'yres', 'resunit'})
 
+# Options of libvips' savers that say which metadata a file has.
+_METADATA = frozenset({'keep', 'strip', 'profile'})
+
 _PHOTOMETRIC = {'gray': 1, 'rgb': 2, 'cmyk': 5}
 
 
@@ -345,6 +348,9 @@ def _save(what: Picture, plan: Plan, temporary: str, target: Target, report: Pro
     elif mm_x and mm_y and not is_tiff:
         labels.update(xres=_density(mm_x, target), yres=_density(mm_y, target))
     options = dict(plan.options)
+    if what.bare and not (mm_x or is_tiff or is_stated or _METADATA & options.keys()):
+        # The only metadata would be a resolution that nobody knows.
+        options.update(_no_metadata())
     if target.suffix in {'.dz', '.dzi'}:
         temporary = os.path.splitext(temporary)[0]
     context = f'{target.path} cannot be written'
@@ -417,6 +423,9 @@ def _run(save: Callable[[], Any], image: pyvips.Image, report: Progress) -> None
         except (TypeError, ValueError, OverflowError) as exc:
             # An option that pyvips cannot convert for libvips.
             failures.append(pyvips.Error('an option is of the wrong kind', str(exc)))
+        except pyvips.Error as exc:
+            # Its frames would keep the file open that is to be removed.
+            failures.append(exc.with_traceback(None))
         except BaseException as exc:  # noqa: BLE001 - raised again in the caller's thread
             failures.append(exc)
         finally:
@@ -436,7 +445,7 @@ def _run(save: Callable[[], Any], image: pyvips.Image, report: Progress) -> None
     finally:
         thread.join()
     if failures:
-        raise failures[0]
+        raise failures.pop()
 
 
 def _density(mm: float, target: Target) -> float:

@@ -173,8 +173,8 @@ def folder(tmp_path, monkeypatch):
 def named(request, monkeypatch):
     """Whether a scratch file keeps its name until it is closed."""
     if request.param != 'as here':
-        monkeypatch.setattr(files, '_opens_without_name', lambda folder: False)
-    return request.param == 'by its name' or not files._opens_without_name('/tmp')
+        monkeypatch.setattr(files, '_opens_without_name', lambda *_args: False)
+    return request.param == 'by its name' or not files._opens_without_name('/tmp', files._user())
 
 
 class OpenFiles:
@@ -224,7 +224,7 @@ def test_a_scratch_file_that_is_collected_leaves_nothing(folder, named):
 
 
 def test_a_name_that_is_in_use_goes_when_the_next_scratch_file_is_closed(folder, monkeypatch):
-    monkeypatch.setattr(files, '_opens_without_name', lambda folder: False)
+    monkeypatch.setattr(files, '_opens_without_name', lambda *_args: False)
     system = OpenFiles(monkeypatch)
     first, second, third = (files.scratch_file(f'{name}_', '') for name in 'abc')
     system.names.add(first.name)
@@ -240,7 +240,7 @@ def test_a_name_that_is_in_use_goes_at_the_end_of_the_process(tmp_path):
     result = subprocess.run([sys.executable, '-c', textwrap.dedent("""
         import errno, os
         from large_image_source_vips import files
-        files._opens_without_name = lambda folder: False
+        files._opens_without_name = lambda *_args: False
         unlink, held = os.unlink, set()
         def refuse(path, **kwargs):
             if path in held:
@@ -274,7 +274,7 @@ def test_a_forked_child_leaves_the_file_of_its_parent(folder, named):
 
 
 def test_a_forked_child_keeps_the_names_that_its_parent_could_not_remove(folder, monkeypatch):
-    monkeypatch.setattr(files, '_opens_without_name', lambda folder: False)
+    monkeypatch.setattr(files, '_opens_without_name', lambda *_args: False)
     system = OpenFiles(monkeypatch)
     first, second = files.scratch_file('a_', ''), files.scratch_file('b_', '')
     system.names.add(first.name)
@@ -332,13 +332,23 @@ def test_a_full_temporary_folder_is_named(folder, monkeypatch):
 # libvips where it does not share descriptors with Python
 
 
+@pytest.fixture
+def setting():
+    """Change settings for one test; large_image remembers those that were asked for."""
+    before = dict(config.ConfigValues)
+    yield config.setConfig
+    for key in ('source_vips_ignored_names', 'source_vips_loaders'):
+        config.setConfig(key, before[key])
+
+
 @pytest.mark.parametrize('name', ['a.tif', 'a.png', 'a.jpg', 'a.v'])
-def test_files_are_read_without_giving_libvips_a_descriptor(tmp_path, monkeypatch, name):
+def test_files_are_read_without_giving_libvips_a_descriptor(
+        tmp_path, monkeypatch, setting, name):
     pixels = smooth_pixels(300, 400)
     sink = large_image_source_vips.new()
     sink.addTile(pixels)
     sink.write(tmp_path / name, lossy=name == 'a.jpg')
-    monkeypatch.setitem(config.ConfigValues, 'source_vips_ignored_names', '')
+    setting('source_vips_ignored_names', '')
 
     def refuse(*_args):
         raise AssertionError
@@ -350,9 +360,10 @@ def test_files_are_read_without_giving_libvips_a_descriptor(tmp_path, monkeypatc
     assert np.abs(region.astype(int) - pixels).max() <= (12 if name == 'a.jpg' else 0)
 
 
-def test_a_loader_that_is_not_allowed_is_not_asked_without_descriptors(tmp_path, monkeypatch):
+def test_a_loader_that_is_not_allowed_is_not_asked_without_descriptors(
+        tmp_path, monkeypatch, setting):
     tifffile.imwrite(tmp_path / 'a.tif', smooth_pixels(300, 400), tile=(256, 256))
     monkeypatch.setattr(loader, 'SHARES_DESCRIPTORS', False)
-    monkeypatch.setitem(config.ConfigValues, 'source_vips_loaders', ['tiffload'])
+    setting('source_vips_loaders', ['tiffload'])
     source = large_image_source_vips.open(tmp_path / 'a.tif', noCache=True)
     assert source.getTile(0, 0, 0, numpyAllowed='always').shape[2] == 3

@@ -295,6 +295,63 @@ def test_an_unknown_pixel_size_is_not_invented(tmp_path, kwargs, alpha):
     assert source.getNativeMagnification() == {'magnification': None, 'mm_x': None, 'mm_y': None}
 
 
+@pytest.mark.parametrize('compression', ['none', 'jpeg', 'lzw'])
+@pytest.mark.parametrize(('mm', 'options', 'expected'), [
+    # In pixels per unit, of which 2 is the inch and 3 the centimetre.
+    (None, {'xres': 4000.0, 'yres': 2000.0, 'resunit': 'cm'}, (40_000, 20_000, 3)),
+    (None, {'xres': 4000.0, 'yres': 2000.0, 'resunit': 'inch'}, (101_600, 50_800, 2)),
+    (0.5, {'xres': 4000.0, 'yres': 2000.0, 'resunit': 'cm'}, (40_000, 20_000, 3)),
+    # What is not given is the image's own, or what libvips takes for it.
+    (0.001, {'xres': 4000.0, 'resunit': 'cm'}, (40_000, 5_000, 3)),
+    (0.001, {'yres': 4000.0, 'resunit': 'cm'}, (10_000, 40_000, 3)),
+    (0.001, {'resunit': 'cm'}, (10_000, 5_000, 3)),
+    (0.001, {'resunit': 'inch'}, (25_400, 12_700, 2)),
+    (None, {'xres': 4000.0, 'resunit': 'cm'}, (40_000, 10, 3)),
+    (None, {'resunit': 'inch'}, (25.4, 25.4, 2)),
+    # Without any of them, the image's own.
+    (0.001, {}, (10_000, 5_000, 3)), (None, {}, None)])
+def test_a_resolution_for_libvips_is_in_every_page(tmp_path, compression, mm, options, expected):
+    sink = make_sink(photo(600, 700))
+    if mm:
+        sink.mm_x, sink.mm_y = mm, mm * 2
+    sink.write(tmp_path / 'a.TIF', vips_kwargs={
+        'compression': compression, 'tile': True, 'pyramid': True, **options})
+    with tifffile.TiffFile(tmp_path / 'a.TIF') as file:
+        assert len(file.pages) > 1
+        if expected is None:
+            assert not {'XResolution', 'YResolution', 'ResolutionUnit'} & {
+                tag.name for page in file.pages for tag in page.tags}
+            return
+        tags = file.pages[0].tags
+    stated = [above / below for above, below in (
+        tags['XResolution'].value, tags['YResolution'].value)]
+    assert stated == pytest.approx(expected[:2], rel=1e-6)
+    assert tags['ResolutionUnit'].value == expected[2]
+
+
+@pytest.mark.parametrize(('suffix', 'options'), [
+    ('png', {'compression': 3}), ('jpg', {'Q': 80}), ('v', {})])
+@pytest.mark.parametrize('mm', [None, 0.01])
+def test_options_for_libvips_leave_the_pixel_size_of_other_formats(tmp_path, suffix, options, mm):
+    sink = make_sink(photo(50, 50))
+    sink.mm_x = mm
+    sink.write(tmp_path / f'a.{suffix}', vips_kwargs=options)
+    if mm:
+        image = pyvips.Image.new_from_file(str(tmp_path / f'a.{suffix}'))
+        assert 1 / image.xres == pytest.approx(mm, rel=1e-3)
+    elif suffix != 'v':
+        with PIL.Image.open(tmp_path / f'a.{suffix}') as image:
+            image.load()
+            assert 'dpi' not in image.info
+            assert not {282, 283} & set(image.getexif())
+
+
+def test_a_resolution_for_a_saver_without_one_is_an_error(tmp_path):
+    with pytest.raises(TileSourceError, match=r'a\.png.*xres'):
+        make_sink(photo(50, 50)).write(tmp_path / 'a.png', vips_kwargs={'xres': 4.0})
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize('suffix', ['png', 'jpg'])
 def test_an_unknown_density_is_not_invented(tmp_path, suffix):
     make_sink(photo(50, 50)).write(tmp_path / f'a.{suffix}')
