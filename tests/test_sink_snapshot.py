@@ -13,7 +13,7 @@ from sink_model import SinkModel
 
 import large_image_source_vips
 
-SIDE = 1300
+SIDE = 900
 
 
 class Pair:
@@ -45,7 +45,7 @@ def gradient(bands=3, dtype='uint8', rows=SIDE, cols=SIDE):
 def with_holes():
     tile = np.dstack([gradient(), np.full((SIDE, SIDE), 255, np.uint8)])
     tile[200:500, 300:700, 3] = 0
-    tile[1000:, 1000:, 3] = 0
+    tile[700:, 700:, 3] = 0
     return tile
 
 
@@ -71,9 +71,9 @@ KINDS = {
     'labels': (gradient(1).astype('int32')[:, :, 0] * 300, {}, '.tif', {}, None),
     'pixelmap': (gradient(1).astype('int32') * 300, {'interpretation': 'pixelmap'}, '.tif', {},
                  None),
-    'crop': (gradient(), {}, '.tif', {}, (301, 407, 600, 500)),
-    'crop of holes': (with_holes(), {}, '.tif', {}, (256, 100, 700, 300)),
-    'crop, lossless': (gradient(dtype='int16'), {}, '.tif', {}, (1, 2, 1100, 1000)),
+    'crop': (gradient(), {}, '.tif', {}, (301, 307, 500, 400)),
+    'crop of holes': (with_holes(), {}, '.tif', {}, (256, 100, 600, 300)),
+    'crop, lossless': (gradient(dtype='int16'), {}, '.tif', {}, (1, 2, 850, 700)),
     'options': (gradient(), {}, '.tif', {'vips_kwargs': {'compression': 'lzw'}}, None),
     'no alpha': (with_holes(), {}, '.tif', {'lossy': False, 'alpha': False}, None),
 }
