@@ -93,14 +93,17 @@ def read_at(descriptor: int, size: int, offset: int) -> bytes:
     return b''.join(parts)
 
 
+def _read_once(descriptor: int, size: int, offset: int) -> bytes:
+    """What one request to the system gives, which may be less than was asked for."""
+    return os.pread(descriptor, size, offset) if HAS_PREAD else (
+        _seek_and_read(descriptor, size, offset))
+
+
 def _seek_and_read(descriptor: int, size: int, offset: int) -> bytes:
     """A positioned read where the system has none."""
     with _lock_of(descriptor):
         os.lseek(descriptor, offset, os.SEEK_SET)
         return os.read(descriptor, size)
-
-
-_read_once: Callable[[int, int, int], bytes] = os.pread if HAS_PREAD else _seek_and_read
 
 
 class PositionedReader:
@@ -179,7 +182,9 @@ def write_at(descriptor: int, data: Any, offset: int) -> None:
     """
     view = _as_bytes(data)
     while view:
-        written = _write_once(descriptor, view[:_MOST_AT_ONCE], offset)
+        piece = view[:_MOST_AT_ONCE]
+        written = os.pwrite(descriptor, piece, offset) if _HAS_PWRITE else (
+            _seek_and_write(descriptor, piece, offset))
         if not written:
             raise OSError(errno.EIO, 'the system wrote nothing')
         view, offset = view[written:], offset + written
@@ -190,10 +195,6 @@ def _seek_and_write(descriptor: int, data: memoryview, offset: int) -> int:
     with _lock_of(descriptor):
         os.lseek(descriptor, offset, os.SEEK_SET)
         return os.write(descriptor, data)
-
-
-_write_once: Callable[[int, memoryview, int], int] = (
-    os.pwrite if _HAS_PWRITE else _seek_and_write)
 
 
 def reserve(descriptor: int, start: int, size: int) -> None:

@@ -20,13 +20,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 _ACCESS_LISTS = frozenset({
     'system.posix_acl_access', 'system.posix_acl_default', 'system.nfs4_acl'})
 _USER = 'user.'
+_HAS_ATTRIBUTES = all(hasattr(os, name) for name in (
+    'getxattr', 'listxattr', 'removexattr', 'setxattr'))
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def rights_of(path: str | os.PathLike[str]) -> Rights | None:
 def _attributes(path: str | os.PathLike[str]) -> dict[str, bytes]:
     """The extended attributes that carry over; none where the system has none."""
     found: dict[str, bytes] = {}
-    if hasattr(os, 'listxattr'):
+    if _HAS_ATTRIBUTES:
         # File systems without them say so; some attributes are for others to read.
         with suppress(OSError):
             for name in os.listxattr(path):
@@ -120,20 +123,23 @@ def _give_owner(path: str | os.PathLike[str], owner: tuple[int, int]) -> bool:
 
 
 def _give_attributes(path: str | os.PathLike[str], wanted: Mapping[str, bytes]) -> bool:
-    """Give a file extended attributes; says whether it has the access lists."""
+    """Give a file extended attributes; says whether it has those access lists."""
     has = _attributes(path)
-    kept = True
-    for name in has.keys() - wanted.keys():
-        # A list that the folder hands down.
-        with suppress(OSError):
-            os.removexattr(path, name)
-    for name, value in wanted.items():
-        if has.get(name) != value:
-            try:
-                os.setxattr(path, name, value)
-            except OSError:
-                kept = kept and name not in _ACCESS_LISTS
-    return kept
+    # The first are lists that the folder hands down.
+    refused = {name for name in has.keys() - wanted.keys() if not _done(
+        lambda name: os.removexattr(path, name), name)}
+    refused |= {name for name, value in wanted.items() if has.get(name) != value and not _done(
+        lambda name, value: os.setxattr(path, name, value), name, value)}
+    return not refused & _ACCESS_LISTS
+
+
+def _done(change: Callable[..., None], *arguments: Any) -> bool:
+    """Whether the system lets a change be made."""
+    try:
+        change(*arguments)
+    except OSError:
+        return False
+    return True
 
 
 def give_rights_below(new: str | os.PathLike[str], old: str | os.PathLike[str]) -> None:

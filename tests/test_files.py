@@ -25,8 +25,8 @@ def ways(request, monkeypatch):
     if request.param != 'as here':
         monkeypatch.setattr(files, '_HAS_PREADV', False)
         monkeypatch.setattr(files, '_HAS_FALLOCATE', False)
-        monkeypatch.setattr(files, '_read_once', files._seek_and_read)
-        monkeypatch.setattr(files, '_write_once', files._seek_and_write)
+        monkeypatch.setattr(files, 'HAS_PREAD', False)
+        monkeypatch.setattr(files, '_HAS_PWRITE', False)
     return request.param
 
 
@@ -87,10 +87,11 @@ def test_what_is_read_and_written_in_pieces_is_whole(ways, opened, monkeypatch):
 
 
 def test_a_system_that_moves_less_than_asked_is_asked_again(opened, monkeypatch):
-    once, put = files._read_once, files._write_once
-    monkeypatch.setattr(files, '_HAS_PREADV', False)
-    monkeypatch.setattr(files, '_read_once', lambda fd, size, at: once(fd, min(size, 100), at))
-    monkeypatch.setattr(files, '_write_once', lambda fd, data, at: put(fd, data[:100], at))
+    read, write = os.read, os.write
+    for name in ('HAS_PREAD', '_HAS_PREADV', '_HAS_PWRITE'):
+        monkeypatch.setattr(files, name, False)
+    monkeypatch.setattr(os, 'read', lambda fd, size: read(fd, min(size, 100)))
+    monkeypatch.setattr(os, 'write', lambda fd, data: write(fd, data[:100]))
     files.write_at(opened, b'\1' * 950, 10)
     assert files.read_at(opened, 1000, 0) == bytes(range(10)) + b'\1' * 950 + bytes(range(210, 250))
     buffer = bytearray(950)
