@@ -12,7 +12,7 @@ import os
 import uuid
 import weakref
 from collections.abc import Callable, Collection, Iterator
-from functools import lru_cache
+from functools import lru_cache, wraps
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as _distribution_version
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -35,7 +35,7 @@ from .canvas import Canvas
 from .editing import EditingMixin
 from .formats import format_of
 from .geometry import Rect, Size
-from .output import TILE_SIZE, fit_edge
+from .output import TILE_SIZE, OwnTileIterator, fit_edge, own, writable
 from .reader import FileReader
 from .walk import Key, Walk, handed_over, tiles_under
 
@@ -284,7 +284,6 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
 
     # Reading
 
-    @methodcache()
     def getTile(self, x: int, y: int, z: int, pilImageAllowed: bool = False,
                 numpyAllowed: bool | str = False, sparseFallback: bool = False,
                 frame: int | None = None, **kwargs: Any) -> Any:
@@ -299,10 +298,21 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
             returned; 'always' to get one.
         :param sparseFallback: of no effect, every tile can be had.
         :param frame: the 0-based frame; None is the first.
-        :returns: an encoded image, a PIL image or an array.
+        :returns: an encoded image, a PIL image or an array, which is the
+            caller's own.
         :raises TileSourceXYZRangeError: if there is no such tile.
         :raises TileSourceError: if the tile cannot be decoded.
         """
+        # Before large_image's cache, whose lock another thread may have held at a fork.
+        self._store.check_process()
+        return own(self._cached_tile(
+            x, y, z, pilImageAllowed, numpyAllowed, sparseFallback, frame, **kwargs))
+
+    @methodcache()
+    def _cached_tile(self, x: int, y: int, z: int, pilImageAllowed: bool = False,
+                     numpyAllowed: bool | str = False, sparseFallback: bool = False,
+                     frame: int | None = None, **kwargs: Any) -> Any:
+        """A tile as large_image's cache keeps it; see ``getTile``."""
         frame = self._getFrame(frame)
         key = Key(x, y, z)
         walks, pixels = handed_over(self, frame, key)
@@ -327,14 +337,28 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
         return store.read(frame, reduction, Rect(
             left, top, min(TILE_SIZE, width - left), min(TILE_SIZE, height - top)), keep=keep)
 
+    @wraps(FileTileSource.getRegion)
     def getRegion(self, format: Any = (TILE_FORMAT_IMAGE,), **kwargs: Any) -> Any:
-        """As the base class describes; tiles are decoded by several threads."""
-        return super().getRegion.__func__(self._walk(kwargs), format, **kwargs)
+        pixels, kind = super().getRegion.__func__(self._walk(kwargs), format, **kwargs)
+        return writable(pixels), kind
 
+    @wraps(FileTileSource.tileIterator)
     def tileIterator(self, format: Any = (TILE_FORMAT_NUMPY,), resample: Any = True,
                      **kwargs: Any) -> Any:
-        """As the base class describes; the tiles to come are decoded ahead."""
-        return TileIterator(self._walk(kwargs), format=format, resample=resample, **kwargs)
+        return OwnTileIterator(self._walk(kwargs), format=format, resample=resample, **kwargs)
+
+    @wraps(FileTileSource.getThumbnail)
+    def getThumbnail(self, *args: Any, **kwargs: Any) -> Any:
+        return own(super().getThumbnail(*args, **kwargs))
+
+    @wraps(FileTileSource.histogram)
+    def histogram(self, *args: Any, **kwargs: Any) -> Any:
+        return own(super().histogram(*args, **kwargs))
+
+    @wraps(FileTileSource.getAssociatedImage)
+    def getAssociatedImage(self, *args: Any, **kwargs: Any) -> Any:
+        found = super().getAssociatedImage(*args, **kwargs)
+        return found and (writable(found[0]), *found[1:])
 
     def _walk(self, kwargs: dict[str, Any]) -> Any:
         """
@@ -364,8 +388,9 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
 
         :param tile: an array (rows, cols, bands), cut at the edge of the image.
         """
+        # A style may write into the tile.
         styled, mode = self._outputTileNumpyStyle(
-            tile, applyStyle, x, y, z, self._getFrame(**kwargs))
+            writable(tile), applyStyle, x, y, z, self._getFrame(**kwargs))
         if self.edge:
             size = Size(self.sizeX, self.sizeY).reduced(self.levels - 1 - z)
             styled = fit_edge(styled, size.height - y * TILE_SIZE, size.width - x * TILE_SIZE,

@@ -83,6 +83,13 @@ class PixelStore(Protocol):
     def pixel_size(self) -> tuple[float | None, float | None]:
         """The width and height of a full-resolution pixel in mm, where known."""
 
+    def check_process(self) -> None:
+        """
+        See to it that this process may read the pixels.
+
+        :raises TileSourceError: if only another may.
+        """
+
     def read(self, frame: int, reduction: int, rect: Rect, *,
              keep: bool = False) -> npt.NDArray[Any]:
         """

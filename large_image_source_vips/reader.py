@@ -164,6 +164,9 @@ class FileReader:
 
     # Pixels
 
+    def check_process(self) -> None:
+        """A file may be read in any process."""
+
     def read(self, frame: int, reduction: int, rect: Rect, *,
              keep: bool = False) -> npt.NDArray[Any]:
         """

@@ -67,6 +67,10 @@ class Walk:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._source, name)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled or copied, as a part of a tile, it is the source alone."""
+        return _itself, (self._source,)
+
     def getTile(self, x: int, y: int, z: int, *args: Any, **kwargs: Any) -> Any:
         """As that of the source."""
         key = Key(x, y, z)
@@ -142,6 +146,11 @@ class Walk:
         """Decode nothing ahead any more."""
         self._order, self._keys = None, iter(())
         self._pending.clear()
+
+
+def _itself(source: Any) -> Any:
+    """What a pickled ``Walk`` becomes."""
+    return source
 
 
 # The tile that this thread has just taken from a walk: source, frame, tile, and its
