@@ -1,5 +1,8 @@
 """What the tests of the sink share."""
 
+import sys
+import threading
+
 import numpy as np
 import tifffile
 
@@ -83,3 +86,111 @@ def random_tile(dtype, shape, seed=0):
         return (rng.normal(size=shape) * 1000).astype(dtype)
     info = np.iinfo(dtype)
     return rng.integers(info.min, info.max, shape, dtype=dtype, endpoint=True)
+
+
+def run_threads(*works):
+    """Run functions, each in a thread of its own; the first exception of any is raised here."""
+    failures = []
+
+    def guarded(work):
+        try:
+            work()
+        except BaseException as exc:  # noqa: BLE001 - raised below
+            failures.append(exc)
+
+    threads = [threading.Thread(target=guarded, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+class Interleaved:
+    """
+    Runs one piece of work at a chosen line of another one, which waits there.
+
+    What a switch of threads at an unlucky place would do, at every place in turn.  Where the
+    other piece waits for something that the first one holds, the first goes on after a
+    moment, so that no order is tried that cannot be.
+
+    :param first: a function, run in a thread of its own.
+    :param second: likewise.
+    :param line: the number of the line of this package that is executed in ``first``, from 0,
+        before which ``second`` is run.
+    :param opcodes: the end of the names of files in which to count Python's instructions
+        instead, of which a line has some.
+    """
+
+    def __init__(self, first, second, line, opcodes=None):
+        self._first, self._second, self._line = first, second, line
+        self._opcodes = opcodes
+        self._lines = 0
+        self._other = None
+        self._failures = []
+
+    def run(self):
+        """
+        Run both.
+
+        :returns: whether ``first`` had so many lines.
+        """
+        thread = threading.Thread(target=self._guarded, args=(self._traced,))
+        thread.start()
+        thread.join()
+        if self._other is None:
+            self._guarded(self._second)
+        else:
+            self._other.join()
+        if self._failures:
+            raise self._failures[0]
+        return self._other is not None
+
+    def _guarded(self, work):
+        try:
+            work()
+        except BaseException as exc:  # noqa: BLE001 - raised by run
+            self._failures.append(exc)
+
+    def _traced(self):
+        sys.settrace(self._trace)
+        try:
+            self._first()
+        finally:
+            sys.settrace(None)
+
+    def _trace(self, frame, event, _argument):
+        name = frame.f_code.co_filename
+        if 'large_image_source_vips' not in name:
+            return None
+        frame.f_trace_opcodes = self._opcodes is not None and name.endswith(self._opcodes)
+        if event == ('opcode' if self._opcodes else 'line') and self._other is None:
+            if self._lines == self._line:
+                self._other = threading.Thread(target=self._guarded, args=(self._second,))
+                self._other.start()
+                self._other.join(0.01)
+            self._lines += 1
+        return self._trace
+
+
+def at_every_line(prepare, step=1, most=20_000, opcodes=None):
+    """
+    Try every line of the first of two pieces of work as the place of the second.
+
+    :param prepare: gives, anew each time, the first, the second, and a function that checks
+        what they have left.
+    :param step: try every so many lines only.
+    :param most: give up after so many lines.
+    :param opcodes: as ``Interleaved`` takes it.
+    """
+    for line in range(0, most, step):
+        first, second, check = prepare()
+        reached = Interleaved(first, second, line, opcodes).run()
+        check()
+        if not reached:
+            # Nothing at all only where that file is not there any more.
+            assert line or opcodes, 'nothing was interleaved'
+            return
+    msg = f'The first piece of work has more than {most} lines.'
+    raise AssertionError(msg)
