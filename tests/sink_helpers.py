@@ -121,11 +121,12 @@ class Interleaved:
         before which ``second`` is run.
     :param opcodes: the end of the names of files in which to count Python's instructions
         instead, of which a line has some.
+    :param seconds: how long to wait for ``second`` before it is taken to be held up.
     """
 
-    def __init__(self, first, second, line, opcodes=None):
+    def __init__(self, first, second, line, opcodes=None, seconds=0.02):
         self._first, self._second, self._line = first, second, line
-        self._opcodes = opcodes
+        self._opcodes, self._seconds = opcodes, seconds
         self._lines = 0
         self._other = None
         self._failures = []
@@ -169,12 +170,12 @@ class Interleaved:
             if self._lines == self._line:
                 self._other = threading.Thread(target=self._guarded, args=(self._second,))
                 self._other.start()
-                self._other.join(0.01)
+                self._other.join(self._seconds)
             self._lines += 1
         return self._trace
 
 
-def at_every_line(prepare, step=1, most=20_000, opcodes=None):
+def at_every_line(prepare, step=1, most=20_000, **kwargs):
     """
     Try every line of the first of two pieces of work as the place of the second.
 
@@ -182,15 +183,15 @@ def at_every_line(prepare, step=1, most=20_000, opcodes=None):
         what they have left.
     :param step: try every so many lines only.
     :param most: give up after so many lines.
-    :param opcodes: as ``Interleaved`` takes it.
+    :param kwargs: as ``Interleaved`` takes them.
     """
     for line in range(0, most, step):
         first, second, check = prepare()
-        reached = Interleaved(first, second, line, opcodes).run()
+        reached = Interleaved(first, second, line, **kwargs).run()
         check()
         if not reached:
             # Nothing at all only where that file is not there any more.
-            assert line or opcodes, 'nothing was interleaved'
+            assert line or kwargs, 'nothing was interleaved'
             return
     msg = f'The first piece of work has more than {most} lines.'
     raise AssertionError(msg)

@@ -73,6 +73,15 @@ def in_child(work, *args):
     return finish(*begin(work, *args))
 
 
+def error_of(work):
+    """What the sink says against a call, or None."""
+    try:
+        work()
+    except TileSourceError as exc:
+        return str(exc)
+    return None
+
+
 def assert_refused(result):
     assert isinstance(result, TileSourceError), result
     assert 'process' in str(result)
@@ -140,18 +149,11 @@ def test_the_first_of_many_changes_is_refused_already():
     """Also where a tile would still fit into memory, and into space that is reserved."""
     sink = make_sink(TILE)
 
-    def add():
-        results = []
-        for step in range(20):
-            try:
-                sink.addTile(np.full((16, 16, 3), step, np.uint8), 16 * step, 0)
-                results.append('added')
-            except TileSourceError as exc:  # noqa: PERF203 (each step has its own answer)
-                results.append(str(exc))
-        return results
+    def add(step):
+        return error_of(lambda: sink.addTile(np.full((16, 16, 3), step, np.uint8), 16 * step, 0))
 
-    results = in_child(add)
-    assert all('process' in result for result in results), results
+    results = in_child(lambda: [add(step) for step in range(20)])
+    assert all(result and 'process' in result for result in results), results
     assert_same(read_all(sink)[:, :, :3], TILE)
 
 
@@ -249,14 +251,8 @@ def busy_setting(sink, step):
 
 def visit(sink, number):
     """What one child tries: one change or look after the other, all of them answered."""
-    answers = []
-    for work in (*CHANGES.values(), *LOOKS.values()):
-        try:
-            work(sink)
-            answers.append((number, None))
-        except TileSourceError as exc:  # noqa: PERF203 (each has its own answer)
-            answers.append((number, str(exc)))
-    return answers
+    return [(number, error_of(lambda work=work: work(sink)))
+            for work in (*CHANGES.values(), *LOOKS.values())]
 
 
 @pytest.mark.parametrize('busy', [busy_adding, busy_adding_small, busy_growing, busy_reading,
@@ -386,11 +382,7 @@ SHARED = {}
 
 
 def add_to_the_shared_sink(number):
-    try:
-        SHARED['sink'].addTile(TILE[:20, :20], 20 * number, 0)
-    except TileSourceError as exc:
-        return str(exc)
-    return None
+    return error_of(lambda: SHARED['sink'].addTile(TILE[:20, :20], 20 * number, 0))
 
 
 def test_workers_of_a_pool_that_share_a_sink_are_told():

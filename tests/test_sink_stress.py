@@ -256,12 +256,15 @@ def test_the_largest_value_counts_in_any_order_of_two_threads(first, size):
 
     def prepare():
         # As large as it will be, so that nothing grows.
-        sink = make_sink(np.zeros((1, 1), np.uint32), 1199, 1199)
+        sink = make_sink(np.zeros((1, 1), np.uint32))
+        sink.addTile(np.zeros((1, 1), np.uint32), 1199, 1199)
         works = [lambda: sink.addTile(large), lambda: sink.addTile(small, 600, 600)]
         return (*works[::1 if first == 'large' else -1],
                 lambda: check_that_the_large_value_counts(sink))
 
-    at_every_line(prepare, step=3, opcodes='canvas.py')
+    # Small tiles may wait for each other at every line.
+    at_every_line(prepare, step=3 if size == 512 else 31, opcodes='canvas.py',
+                  seconds=0.1 if size == 512 else 0.02)
 
 
 def look_low(sink):
