@@ -1,5 +1,6 @@
 """
-From the pixels of a tile to what the caller of ``getTile`` asked for.
+From the pixels of a tile to what the caller of ``getTile`` asked for, and whose
+arrays these are: what a caller gets is the caller's own, to change in place.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 import PIL.ImageColor
 
 # The width and height of a tile in level pixels, as everywhere in large_image.
@@ -36,3 +38,38 @@ def fit_edge(tile: npt.NDArray[Any], rows: int, cols: int, edge: bool | str,
     tile[:, cols:] = color
     tile[rows:] = color
     return tile
+
+
+def owned(value: Any) -> Any:
+    """
+    A copy of what large_image's cache holds, for a caller to change in place.
+
+    :param value: an array, a PIL image, or dictionaries, lists and tuples that
+        hold some.  Everything else, encoded images above all, cannot be changed
+        and is returned as it is.
+    """
+    if isinstance(value, np.ndarray):
+        # Subclasses of arrays stay what they are; the order of axes in memory
+        # becomes that of the index.
+        return np.array(value, order='C', subok=True)
+    if isinstance(value, PIL.Image.Image):
+        return value.copy()
+    if type(value) is tuple or type(value) is list:
+        return type(value)(map(owned, value))
+    if type(value) is dict:
+        return {key: owned(part) for key, part in value.items()}
+    return value
+
+
+def writable(value: Any) -> Any:
+    """
+    What nobody else holds, in a form that can be changed in place.
+
+    Arrays that NumPy makes of a PIL image are read-only.
+
+    :param value: anything; only read-only arrays are copied.  Of a tuple, as
+        ``getRegion`` returns it, the parts.
+    """
+    if isinstance(value, np.ndarray):
+        return value if value.flags.writeable else value.copy()
+    return tuple(map(writable, value)) if type(value) is tuple else value
