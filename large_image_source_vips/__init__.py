@@ -25,19 +25,20 @@ from large_image.constants import (
     TILE_FORMAT_NUMPY,
     SourcePriority,
 )
-from large_image.exceptions import TileGeneralError
+from large_image.exceptions import TileGeneralError, TileSourceError
 from large_image.tilesource import FileTileSource
 from large_image.tilesource.tileiterator import TileIterator
 from large_image.tilesource.utilities import JSONDict, _encodeImageBinary, _imageToPIL
 
 from . import loader
+from .attributes import CheckedAttributes, SourceAttributeError
 from .canvas import Canvas
 from .editing import EditingMixin
 from .formats import format_of
 from .geometry import Rect, Size
-from .output import TILE_SIZE, OwnTileIterator, fit_edge, own, writable
+from .output import TILE_SIZE, fit_edge, owned, writable
 from .reader import FileReader
-from .walk import Key, Walk, handed_over, tiles_under
+from .walk import Key, Tiles, Walk, handed_over, tiles_under
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,7 +99,7 @@ class _StoreSize:
     def __set__(self, source: Any, value: int) -> None:
         if source.__dict__.get('_store') is not None:
             msg = 'The size of an image follows from its pixels and cannot be set.'
-            raise AttributeError(msg)
+            raise SourceAttributeError(msg)
 
 
 class _Profiles:
@@ -130,7 +131,8 @@ def _level_count(size: Size) -> int:
     return 1 + max(0, (max(size) - 1) // TILE_SIZE).bit_length()
 
 
-class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclass):
+class VipsFileTileSource(
+        EditingMixin, CheckedAttributes, FileTileSource, metaclass=_SourceMetaclass):
     """
     Tiles, regions and metadata of any file that libvips reads, or an image
     that is put together from patches.
@@ -169,8 +171,13 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
         :param kwargs: as for the base class: encoding, jpegQuality,
             jpegSubsampling, tiffCompression, edge, style, noCache.
         :raises TileSourceFileNotFoundError: if there is no such file.
-        :raises TileSourceError: if the file cannot be read as an image.
+        :raises TileSourceError: if the file cannot be read as an image, or its
+            name is left to other sources (the setting
+            source_vips_ignored_names).
         """
+        # Of ``open``, and of what is made of a source that it opened: pickles,
+        # copies, twins with and without a style.
+        self._any_name = bool(kwargs.pop('_anyName', False))
         super().__init__(path, **kwargs)
         # The base class' viewer for notebooks refers back to the source; a cycle
         # would keep what a discarded source holds until the garbage collector
@@ -185,7 +192,8 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
             # Read by the base class, which then refuses to pickle.
             self._unpickleable = True
             return _canvases.setdefault(path, Canvas())
-        self._refuse_ignored_name(path)
+        if not self._any_name:
+            self._refuse_ignored_name(path)
         return FileReader(path, self._default_loaders)
 
     def _refuse_ignored_name(self, path: Any) -> None:
@@ -195,7 +203,16 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
         :raises TileSourceError: if the name matches source_vips_ignored_names,
             or is none.
         """
-        config._ignoreSourceNames('vips', loader.absolute_path(path))
+        path = loader.absolute_path(path)
+        try:
+            config._ignoreSourceNames('vips', path)
+        except TileSourceError as exc:
+            msg = (f"Not read: names such as {os.path.basename(path)!r} are left to other tile "
+                   f"sources (the setting source_vips_ignored_names).  To read {path!r} anyway, "
+                   f"call large_image_source_vips.open, or leave no names out: "
+                   f"large_image.config.setConfig('source_vips_ignored_names', ''), or "
+                   f"LARGE_IMAGE_SOURCE_VIPS_IGNORED_NAMES='\"\"' in the environment.")
+            raise TileSourceError(msg) from exc
 
     @staticmethod
     def getLRUHash(*args: Any, **kwargs: Any) -> str:
@@ -203,10 +220,12 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
         The key of a source in large_image's cache of sources.
 
         It holds what the file system says of the file, so that a file that was
-        replaced is opened anew.
+        replaced is opened anew; and whether its name does not matter, so that
+        what ``open`` opened in spite of its name is for ``open`` only.
         """
         return str(strhash(
-            FileTileSource.getLRUHash(*args, **kwargs), loader.file_identity(args[0])))
+            FileTileSource.getLRUHash(*args, **kwargs), loader.file_identity(args[0]),
+            bool(kwargs.get('_anyName'))))
 
     def getState(self) -> str:
         """
@@ -298,21 +317,21 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
             returned; 'always' to get one.
         :param sparseFallback: of no effect, every tile can be had.
         :param frame: the 0-based frame; None is the first.
-        :returns: an encoded image, a PIL image or an array, which is the
-            caller's own.
+        :returns: an encoded image, a PIL image or an array.  The last two are
+            the caller's own and can be changed in place.
         :raises TileSourceXYZRangeError: if there is no such tile.
         :raises TileSourceError: if the tile cannot be decoded.
         """
         # Before large_image's cache, whose lock another thread may have held at a fork.
         self._store.check_process()
-        return own(self._cached_tile(
+        return owned(self._cached_tile(
             x, y, z, pilImageAllowed, numpyAllowed, sparseFallback, frame, **kwargs))
 
     @methodcache()
-    def _cached_tile(self, x: int, y: int, z: int, pilImageAllowed: bool = False,
-                     numpyAllowed: bool | str = False, sparseFallback: bool = False,
-                     frame: int | None = None, **kwargs: Any) -> Any:
-        """A tile as large_image's cache keeps it; see ``getTile``."""
+    def _cached_tile(self, x: int, y: int, z: int, pilImageAllowed: bool,
+                     numpyAllowed: bool | str, sparseFallback: bool, frame: int | None,
+                     **kwargs: Any) -> Any:
+        """What ``getTile`` returns, as large_image's cache holds it: not to be changed."""
         frame = self._getFrame(frame)
         key = Key(x, y, z)
         walks, pixels = handed_over(self, frame, key)
@@ -339,26 +358,33 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
 
     @wraps(FileTileSource.getRegion)
     def getRegion(self, format: Any = (TILE_FORMAT_IMAGE,), **kwargs: Any) -> Any:
-        pixels, kind = super().getRegion.__func__(self._walk(kwargs), format, **kwargs)
-        return writable(pixels), kind
+        # The tiles are decoded by several threads.
+        return writable(super().getRegion.__func__(self._walk(kwargs), format, **kwargs))
 
     @wraps(FileTileSource.tileIterator)
     def tileIterator(self, format: Any = (TILE_FORMAT_NUMPY,), resample: Any = True,
                      **kwargs: Any) -> Any:
-        return OwnTileIterator(self._walk(kwargs), format=format, resample=resample, **kwargs)
+        # The tiles to come are decoded ahead.
+        return Tiles(self._walk(kwargs), format=format, resample=resample, **kwargs)
 
     @wraps(FileTileSource.getThumbnail)
-    def getThumbnail(self, *args: Any, **kwargs: Any) -> Any:
-        return own(super().getThumbnail(*args, **kwargs))
+    def getThumbnail(self, width: int | None = None, height: int | None = None,
+                     **kwargs: Any) -> Any:
+        # The base class keeps it in its cache.
+        return owned(super().getThumbnail(width, height, **kwargs))
 
     @wraps(FileTileSource.histogram)
     def histogram(self, *args: Any, **kwargs: Any) -> Any:
-        return own(super().histogram(*args, **kwargs))
+        # The base class keeps it in its cache.
+        return owned(super().histogram(*args, **kwargs))
+
+    @wraps(FileTileSource.tileFrames)
+    def tileFrames(self, *args: Any, **kwargs: Any) -> Any:
+        return writable(super().tileFrames(*args, **kwargs))
 
     @wraps(FileTileSource.getAssociatedImage)
-    def getAssociatedImage(self, *args: Any, **kwargs: Any) -> Any:
-        found = super().getAssociatedImage(*args, **kwargs)
-        return found and (writable(found[0]), *found[1:])
+    def getAssociatedImage(self, imageKey: str, *args: Any, **kwargs: Any) -> Any:
+        return writable(super().getAssociatedImage(imageKey, *args, **kwargs))
 
     def _walk(self, kwargs: dict[str, Any]) -> Any:
         """
@@ -388,9 +414,11 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
 
         :param tile: an array (rows, cols, bands), cut at the edge of the image.
         """
-        # A style may write into the tile.
+        if applyStyle and getattr(self, '_style', None):
+            # Functions of a style write into it, and others may hold it.
+            tile = owned(tile)
         styled, mode = self._outputTileNumpyStyle(
-            writable(tile), applyStyle, x, y, z, self._getFrame(**kwargs))
+            tile, applyStyle, x, y, z, self._getFrame(**kwargs))
         if self.edge:
             size = Size(self.sizeX, self.sizeY).reduced(self.levels - 1 - z)
             styled = fit_edge(styled, size.height - y * TILE_SIZE, size.width - x * TILE_SIZE,
@@ -402,6 +430,27 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
             return image
         return _encodeImageBinary(
             image, self.encoding, self.jpegQuality, self.jpegSubsampling, self.tiffCompression)
+
+    def _applyICCProfile(self, sc: Any, frame: int) -> Any:
+        # Functions of a style write into it, too, and what PIL made is read-only.
+        sc.iccimage = writable(super()._applyICCProfile(sc, frame))
+        return sc.iccimage
+
+    # In notebooks
+
+    def as_leaflet_layer(self, **kwargs: Any) -> Any:
+        """
+        A layer for a map of ipyleaflet, which shows this image.
+
+        The server of the tiles refers to the source weakly.  The layer holds the
+        source, so that the tiles are served for as long as there is a layer that
+        asks for them.
+
+        :param kwargs: as for the base class.
+        """
+        layer = super().as_leaflet_layer(**kwargs)
+        layer._large_image_source = self
+        return layer
 
     @classmethod
     def canRead(cls, path: Any, *args: Any, **kwargs: Any) -> bool:
@@ -424,31 +473,85 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
             cls.extensions.setdefault(suffix, SourcePriority.IMPLICIT)
 
 
-def open(*args: Any, **kwargs: Any) -> VipsFileTileSource:
+# What ``open``, ``canRead`` and ``new`` take, and the values that need not be passed on.
+_DEFAULTS: dict[str, Any] = {
+    'encoding': None, 'jpegQuality': 95, 'jpegSubsampling': 0, 'tiffCompression': 'raw',
+    'edge': False, 'style': None, 'noCache': None,
+}
+
+
+def _given(options: dict[str, Any], **more: Any) -> dict[str, Any]:
     """
-    Open a file.
+    The options that differ from their defaults.
 
-    :param args: as for ``VipsFileTileSource``: the path.
-    :param kwargs: as for ``VipsFileTileSource``.
+    A source keeps what it was made of, for its pickles and to show it.
     """
-    return VipsFileTileSource(*args, **kwargs)
+    return {name: value for name, value in options.items()
+            if name not in _DEFAULTS or value is not _DEFAULTS[name]} | more
 
 
-def canRead(*args: Any, **kwargs: Any) -> bool:
+def open(path: Any, *, encoding: str | None = None, jpegQuality: int = 95,
+         jpegSubsampling: int = 0, tiffCompression: str = 'raw', edge: bool | str = False,
+         style: str | dict[str, Any] | None = None, noCache: bool | None = None,
+         **kwargs: Any) -> VipsFileTileSource:
     """
-    Whether a file can be opened.
+    Open a file with this source, also one whose name is left to others.
 
-    :param args: as for ``VipsFileTileSource``: the path.
-    :param kwargs: as for ``VipsFileTileSource``.
+    :param path: the path of a file.
+    :param encoding: of tiles and regions: 'JPEG', 'PNG', 'TIFF' or 'TILED'.
+    :param jpegQuality: of JPEG images, 1 to 100.
+    :param jpegSubsampling: of the chroma of JPEG images: 0 none, 1 half, 2 quarter.
+    :param tiffCompression: of TIFF images.
+    :param edge: what becomes of tiles that reach beyond the image: False to
+        leave them whole, True or 'crop' to crop them, or a colour to fill them.
+    :param style: how to show the samples, as large_image describes it.
+    :param noCache: whether to keep the source out of large_image's cache of
+        sources; its style can then be set later.
+    :param kwargs: anything else that ``VipsFileTileSource`` takes.
+    :raises TileSourceFileNotFoundError: if there is no such file.
+    :raises TileSourceError: if it cannot be read as an image.
     """
-    return VipsFileTileSource.canRead(*args, **kwargs)
+    return VipsFileTileSource(path, **_given({
+        'encoding': encoding, 'jpegQuality': jpegQuality, 'jpegSubsampling': jpegSubsampling,
+        'tiffCompression': tiffCompression, 'edge': edge, 'style': style, 'noCache': noCache,
+    } | kwargs, _anyName=True))
 
 
-def new(*args: Any, **kwargs: Any) -> VipsFileTileSource:
+def canRead(path: Any, *, encoding: str | None = None, jpegQuality: int = 95,
+            jpegSubsampling: int = 0, tiffCompression: str = 'raw', edge: bool | str = False,
+            style: str | dict[str, Any] | None = None, noCache: bool | None = None,
+            **kwargs: Any) -> bool:
+    """
+    Whether large_image can open a file with this source.
+
+    :param path: the path of a file.
+    :param encoding: this and the others as for ``open``.
+    :returns: False, never an exception, for what cannot be read, and for names
+        that are left to other sources (the setting source_vips_ignored_names).
+    """
+    return VipsFileTileSource.canRead(path, **_given({
+        'encoding': encoding, 'jpegQuality': jpegQuality, 'jpegSubsampling': jpegSubsampling,
+        'tiffCompression': tiffCompression, 'edge': edge, 'style': style, 'noCache': noCache,
+    } | kwargs))
+
+
+def new(*args: Any, encoding: str | None = None, jpegQuality: int = 95,
+        jpegSubsampling: int = 0, tiffCompression: str = 'raw', edge: bool | str = False,
+        style: str | dict[str, Any] | None = None, noCache: bool | None = None,
+        **kwargs: Any) -> VipsFileTileSource:
     """
     Start an empty image, which collects patches with ``addTile``.
 
-    :param args: none.
-    :param kwargs: as for ``VipsFileTileSource``.
+    :param args: none: ``write`` takes the path.
+    :param encoding: this and the others as for ``open``.
+    :raises TileSourceError: if there is an argument without a name.
     """
-    return VipsFileTileSource(NEW_IMAGE_PATH_FLAG + str(uuid.uuid4()), *args, **kwargs)
+    if args or 'path' in kwargs:
+        given = args[0] if args else kwargs['path']
+        msg = (f'new() takes no path, and was given {given!r:.200}: it starts an empty image.  Add '
+               'tiles with addTile(), then write(path) makes the file; to read one, use open().')
+        raise TileSourceError(msg)
+    return VipsFileTileSource(NEW_IMAGE_PATH_FLAG + str(uuid.uuid4()), **_given({
+        'encoding': encoding, 'jpegQuality': jpegQuality, 'jpegSubsampling': jpegSubsampling,
+        'tiffCompression': tiffCompression, 'edge': edge, 'style': style, 'noCache': noCache,
+    } | kwargs))

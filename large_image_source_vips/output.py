@@ -1,8 +1,6 @@
 """
-From the pixels of a tile to what the caller of ``getTile`` asked for.
-
-What is handed out is the caller's own: it can be written to, and nobody else
-ever reads what is written.
+From the pixels of a tile to what the caller of ``getTile`` asked for, and whose
+arrays these are: what a caller gets is the caller's own, to change in place.
 """
 
 from __future__ import annotations
@@ -13,8 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 import PIL.ImageColor
-from large_image.tilesource.tiledict import LazyTileDict
-from large_image.tilesource.tileiterator import TileIterator
 
 # The width and height of a tile in level pixels, as everywhere in large_image.
 TILE_SIZE = 256
@@ -44,53 +40,36 @@ def fit_edge(tile: npt.NDArray[Any], rows: int, cols: int, edge: bool | str,
     return tile
 
 
-def own(value: Any) -> Any:
+def owned(value: Any) -> Any:
     """
-    A copy of what large_image's cache keeps, for the caller alone.
+    A copy of what large_image's cache holds, for a caller to change in place.
 
-    :param value: an array, a PIL image, bytes, or tuples, lists and dictionaries
-        of these.
-    :returns: the same; only what can be changed is copied.
+    :param value: an array, a PIL image, or dictionaries, lists and tuples that
+        hold some.  Everything else, encoded images above all, cannot be changed
+        and is returned as it is.
     """
-    if isinstance(value, (np.ndarray, PIL.Image.Image)):
+    if isinstance(value, np.ndarray):
+        # Subclasses of arrays stay what they are; the order of axes in memory
+        # becomes that of the index.
+        return np.array(value, order='C', subok=True)
+    if isinstance(value, PIL.Image.Image):
         return value.copy()
-    if isinstance(value, dict):
-        return {key: own(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(own(item) for item in value)
+    if type(value) is tuple or type(value) is list:
+        return type(value)(map(owned, value))
+    if type(value) is dict:
+        return {key: owned(part) for key, part in value.items()}
     return value
 
 
 def writable(value: Any) -> Any:
     """
-    An array that can be written to.
+    What nobody else holds, in a form that can be changed in place.
 
-    large_image makes arrays out of PIL images in places, and these cannot.
+    Arrays that NumPy makes of a PIL image are read-only.
 
-    :param value: anything; only an array that cannot be written to is copied.
+    :param value: anything; only read-only arrays are copied.  Of a tuple, as
+        ``getRegion`` returns it, the parts.
     """
-    if isinstance(value, np.ndarray) and not value.flags.writeable:
-        return value.copy()
-    return value
-
-
-class OwnTile(LazyTileDict):
-    """A tile of an iterator whose array can be written to."""
-
-    def __getitem__(self, key: str, *args: Any, **kwargs: Any) -> Any:
-        """The value of a key; see ``LazyTileDict``."""
-        value = super().__getitem__(key, *args, **kwargs)
-        if key == 'tile' and isinstance(value, np.ndarray) and not value.flags.writeable:
-            value = self['tile'] = value.copy()
-        return value
-
-
-class OwnTileIterator(TileIterator):
-    """An iterator of ``OwnTile``."""
-
-    def __next__(self) -> LazyTileDict:
-        """The next tile."""
-        tile = super().__next__()
-        # The base class makes its tiles in the middle of a generator.
-        tile.__class__ = OwnTile
-        return tile
+    if isinstance(value, np.ndarray):
+        return value if value.flags.writeable else value.copy()
+    return tuple(map(writable, value)) if type(value) is tuple else value

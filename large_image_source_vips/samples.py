@@ -371,20 +371,21 @@ def as_mask(mask: Any, shape: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
     A mask as booleans, True where a tile is to be pasted.
 
     :param mask: None, or what numpy can make an array (rows, cols) or
-        (rows, cols, 1) of.
+        (rows, cols, bands) of; of the latter, a pixel is pasted where any band
+        is true.
     :param shape: the (rows, cols) of the tile.
     :raises TileSourceError: if it has another shape or is no array.
     """
     if mask is None:
         return None
     try:
-        result = np.asarray(mask)
+        result: npt.NDArray[Any] = np.asarray(mask)
         result = result if result.dtype == np.bool_ else result.astype(np.bool_)
     except (TypeError, ValueError) as exc:
         msg = f'The mask cannot be made an array of booleans: {exc}'
         raise TileSourceError(msg) from exc
-    if result.ndim == 3 and result.shape[2] == 1:
-        result = result[:, :, 0]
+    if result.ndim == 3:
+        result = np.logical_or.reduce(result, axis=2)
     if result.shape != shape:
         msg = (f'The mask has the shape {np.shape(mask)}, the tile {shape}: a mask must have the '
                f'rows and columns of its tile.')

@@ -19,7 +19,10 @@ from typing import Any, NamedTuple
 
 import numpy.typing as npt
 from large_image.exceptions import TileSourceError
+from large_image.tilesource.tiledict import LazyTileDict
+from large_image.tilesource.tileiterator import TileIterator
 
+from .output import writable
 from .workers import WORKERS
 
 Array = npt.NDArray[Any]
@@ -34,6 +37,49 @@ class Key(NamedTuple):
     x: int
     y: int
     z: int
+
+
+class Tile(LazyTileDict):
+    """
+    A tile of an iteration, whose pixels are decoded when they are asked for.
+
+    An array is always writable.  A tile can be pickled and copied, before and
+    after it was decoded; it then holds the source itself and decodes nothing
+    ahead.
+    """
+
+    @classmethod
+    def of(cls, tile: LazyTileDict) -> Tile:
+        """
+        Such a tile.
+
+        :param tile: as large_image makes it; it is not used again.
+        """
+        result: Tile = cls.__new__(cls)
+        # Not by __init__, which would take it for new: its format may be set.
+        result.__dict__.update(vars(tile))
+        dict.update(result, tile)
+        return result
+
+    def __getitem__(self, key: str, *args: Any, **kwargs: Any) -> Any:
+        value = super().__getitem__(key, *args, **kwargs)
+        if key == 'tile':
+            owned = writable(value)
+            if owned is not value:
+                self[key] = value = owned
+        return value
+
+
+class Tiles(TileIterator):
+    """large_image's iterator over the tiles of a source."""
+
+    def __next__(self) -> Tile:
+        return Tile.of(super().__next__())
+
+
+def _itself(source: Any) -> Any:
+    """A source; what a pickled or copied ``Walk`` becomes."""
+    return source
 
 
 class Walk:
@@ -67,8 +113,13 @@ class Walk:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._source, name)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled or copied, as a part of a tile, it is the source alone."""
+    def __reduce__(self) -> tuple[Callable[[Any], Any], tuple[Any]]:
+        """
+        A pickle or a copy is the source itself.
+
+        Tiles travel to other processes one by one, where there is nothing to
+        decode ahead.
+        """
         return _itself, (self._source,)
 
     def getTile(self, x: int, y: int, z: int, *args: Any, **kwargs: Any) -> Any:
@@ -146,11 +197,6 @@ class Walk:
         """Decode nothing ahead any more."""
         self._order, self._keys = None, iter(())
         self._pending.clear()
-
-
-def _itself(source: Any) -> Any:
-    """What a pickled ``Walk`` becomes."""
-    return source
 
 
 # The tile that this thread has just taken from a walk: source, frame, tile, and its

@@ -5,6 +5,7 @@ entry points, and a source that large_image knows.
 
 from __future__ import annotations
 
+import inspect
 import re
 from importlib import metadata, resources
 
@@ -141,3 +142,12 @@ class TestUnreadable:
     def test_is_an_error_to_open(self, junk):
         with pytest.raises(TileSourceError):
             large_image_source_vips.open(junk)
+
+
+@pytest.mark.parametrize('name', [
+    'getRegion', 'tileIterator', 'getThumbnail', 'histogram', 'getAssociatedImage'])
+def test_help_shows_what_the_base_class_takes(name: str) -> None:
+    ours = getattr(large_image_source_vips.VipsFileTileSource, name)
+    base = getattr(large_image.tilesource.FileTileSource, name)
+    assert inspect.getdoc(ours) == inspect.getdoc(base)
+    assert inspect.signature(ours) == inspect.signature(base)
