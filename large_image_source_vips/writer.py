@@ -18,7 +18,7 @@ import numpy as np
 import pyvips
 from large_image.exceptions import TileSourceError
 
-from . import tiff, webp_tiff
+from . import files, tiff, webp_tiff
 from .atomic import Target, atomic_output, resolve_target
 from .errors import vips_errors
 from .geometry import Rect
@@ -409,6 +409,7 @@ def _run(save: Callable[[], Any], image: pyvips.Image, report: Progress) -> None
         be stopped safely, what the caller raised is passed on at the end.
     :param report: called with the fraction that is done.
     """
+    _start_threads_of_libvips()
     fraction = 0.0
     finished = threading.Event()
     failures: list[BaseException] = []
@@ -446,6 +447,29 @@ def _run(save: Callable[[], Any], image: pyvips.Image, report: Progress) -> None
         thread.join()
     if failures:
         raise failures.pop()
+
+
+# The process in which libvips has started threads for a saver, if it has.
+_threads_of: int | None = None
+
+
+def _start_threads_of_libvips() -> None:
+    """
+    Refuse to wait for threads that do not exist.
+
+    libvips keeps its threads for the next image.  A process that was forked does
+    not have them, but its libvips believes so, and would wait for ever.
+
+    :raises TileSourceError: if this process was forked from one that has written.
+    """
+    global _threads_of  # noqa: PLW0603  (what libvips keeps is the process' as well)
+    here = files.process_id()
+    if _threads_of not in {None, here}:
+        msg = ('libvips cannot write in a process that was forked from one in which it has '
+               "written already; start the process with the method 'spawn' or 'forkserver', or "
+               'write in the first process.')
+        raise TileSourceError(msg)
+    _threads_of = here
 
 
 def _density(mm: float, target: Target) -> float:

@@ -7,7 +7,9 @@ import os
 import pickle
 import select
 import signal
+import subprocess
 import sys
+import textwrap
 import threading
 
 import numpy as np
@@ -400,3 +402,31 @@ def test_a_process_that_would_need_a_copy_of_a_sink_is_refused():
     process = multiprocessing.get_context('spawn').Process(target=read_all, args=(make_sink(),))
     with pytest.raises(pickle.PicklingError):
         process.start()
+
+
+@pytest.mark.parametrize('name', ['b.png', 'b.tif'])
+@pytest.mark.parametrize('written_before', [True, False])
+def test_an_opened_file_is_written_in_a_child_or_refused_at_once(tmp_path, name, written_before):
+    """Libvips' threads stay in the parent, and a child would wait for them."""
+    make_sink(TILE).write(tmp_path / 'a.tif', lossy=False)
+    script = textwrap.dedent("""
+        import os, sys
+        import large_image_source_vips
+        from large_image.exceptions import TileSourceError
+        source = large_image_source_vips.open(sys.argv[1])
+        if sys.argv[3] == 'True':
+            source.write(sys.argv[2])
+        child = os.fork()
+        if child == 0:
+            try:
+                source.write(sys.argv[2])
+                os._exit(0)
+            except TileSourceError as exc:
+                os._exit(7 if 'forked' in str(exc) else 8)
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    """)
+    result = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', script, str(tmp_path / 'a.tif'),
+         str(tmp_path / name), str(written_before)],
+        capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode == (7 if written_before else 0), result.stderr
