@@ -205,7 +205,8 @@ def test_options_reach_the_source(path):
 
 
 @pytest.mark.parametrize('call', [
-    lambda: large_image_source_vips.new('x.tif'), lambda: large_image_source_vips.new(path='x.tif')])
+    lambda: large_image_source_vips.new('x.tif'),
+    lambda: large_image_source_vips.new(path='x.tif')])
 def test_new_takes_no_path(call):
     with pytest.raises(TileSourceError, match=r"no path.*'x\.tif'.*write\(path\)"):
         call()
