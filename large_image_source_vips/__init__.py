@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import uuid
 import weakref
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from functools import lru_cache, wraps
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as _distribution_version
@@ -31,7 +31,8 @@ from large_image.tilesource.tileiterator import TileIterator
 from large_image.tilesource.utilities import JSONDict, _encodeImageBinary, _imageToPIL
 
 from . import loader
-from .attributes import CheckedAttributes, SourceAttributeError
+from .answers import AnswersMixin
+from .attributes import CheckedAttributes, Profiles, StoreSize
 from .canvas import Canvas
 from .editing import EditingMixin
 from .formats import format_of
@@ -80,49 +81,6 @@ class _SourceMetaclass(LruCacheMetaclass):
         return super().__call__(*args, **kwargs)
 
 
-class _StoreSize:
-    """
-    An attribute of a source that is read off its pixel store.
-
-    The base class assigns 0 before there is a store; that is ignored.
-    """
-
-    def __init__(self, get: Callable[[PixelStore], int]) -> None:
-        self._get = get
-
-    def __get__(self, source: Any, owner: Any = None) -> Any:
-        if source is None:
-            return self
-        store = source.__dict__.get('_store')
-        return 0 if store is None else self._get(store)
-
-    def __set__(self, source: Any, value: int) -> None:
-        if source.__dict__.get('_store') is not None:
-            msg = 'The size of an image follows from its pixels and cannot be set.'
-            raise SourceAttributeError(msg)
-
-
-class _Profiles:
-    """
-    The ICC profiles of the frames, read when first asked for.
-
-    The base class corrects colours if it finds this attribute; there is none if
-    no frame has a profile.
-    """
-
-    def __get__(self, source: Any, owner: Any = None) -> Any:
-        if source is None:
-            return self
-        attributes = source.__dict__
-        if '_known_profiles' not in attributes and '_store' in attributes:
-            attributes['_known_profiles'] = source._store.icc_profiles()
-        profiles = attributes.get('_known_profiles')
-        if not profiles:
-            msg = 'No frame has an ICC profile.'
-            raise AttributeError(msg)
-        return profiles
-
-
 @lru_cache(maxsize=1024)
 def _level_count(size: Size) -> int:
     """How often an image is halved until it fits into one tile, plus one; 0 if empty."""
@@ -132,7 +90,7 @@ def _level_count(size: Size) -> int:
 
 
 class VipsFileTileSource(
-        EditingMixin, CheckedAttributes, FileTileSource, metaclass=_SourceMetaclass):
+        EditingMixin, CheckedAttributes, AnswersMixin, FileTileSource, metaclass=_SourceMetaclass):
     """
     Tiles, regions and metadata of any file that libvips reads, or an image
     that is put together from patches.
@@ -156,10 +114,10 @@ class VipsFileTileSource(
     # What the setting source_vips_loaders means by 'default'.
     _default_loaders: ClassVar[str | Collection[str]] = 'all'
 
-    sizeX = _StoreSize(lambda store: store.size.width)
-    sizeY = _StoreSize(lambda store: store.size.height)
-    levels = _StoreSize(lambda store: _level_count(store.size))
-    _iccprofiles = _Profiles()
+    sizeX = StoreSize(lambda store: store.size.width)
+    sizeY = StoreSize(lambda store: store.size.height)
+    levels = StoreSize(lambda store: _level_count(store.size))
+    _iccprofiles = Profiles()
 
     def __init__(self, path: str | os.PathLike[str], **kwargs: Any) -> None:
         """
@@ -367,25 +325,6 @@ class VipsFileTileSource(
         # The tiles to come are decoded ahead.
         return Tiles(self._walk(kwargs), format=format, resample=resample, **kwargs)
 
-    @wraps(FileTileSource.getThumbnail)
-    def getThumbnail(self, width: int | None = None, height: int | None = None,
-                     **kwargs: Any) -> Any:
-        # The base class keeps it in its cache.
-        return owned(super().getThumbnail(width, height, **kwargs))
-
-    @wraps(FileTileSource.histogram)
-    def histogram(self, *args: Any, **kwargs: Any) -> Any:
-        # The base class keeps it in its cache.
-        return owned(super().histogram(*args, **kwargs))
-
-    @wraps(FileTileSource.tileFrames)
-    def tileFrames(self, *args: Any, **kwargs: Any) -> Any:
-        return writable(super().tileFrames(*args, **kwargs))
-
-    @wraps(FileTileSource.getAssociatedImage)
-    def getAssociatedImage(self, imageKey: str, *args: Any, **kwargs: Any) -> Any:
-        return writable(super().getAssociatedImage(imageKey, *args, **kwargs))
-
     def _walk(self, kwargs: dict[str, Any]) -> Any:
         """
         This source, for one who takes its tiles in order.
@@ -430,27 +369,6 @@ class VipsFileTileSource(
             return image
         return _encodeImageBinary(
             image, self.encoding, self.jpegQuality, self.jpegSubsampling, self.tiffCompression)
-
-    def _applyICCProfile(self, sc: Any, frame: int) -> Any:
-        # Functions of a style write into it, too, and what PIL made is read-only.
-        sc.iccimage = writable(super()._applyICCProfile(sc, frame))
-        return sc.iccimage
-
-    # In notebooks
-
-    def as_leaflet_layer(self, **kwargs: Any) -> Any:
-        """
-        A layer for a map of ipyleaflet, which shows this image.
-
-        The server of the tiles refers to the source weakly.  The layer holds the
-        source, so that the tiles are served for as long as there is a layer that
-        asks for them.
-
-        :param kwargs: as for the base class.
-        """
-        layer = super().as_leaflet_layer(**kwargs)
-        layer._large_image_source = self
-        return layer
 
     @classmethod
     def canRead(cls, path: Any, *args: Any, **kwargs: Any) -> bool:

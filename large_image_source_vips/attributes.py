@@ -1,5 +1,6 @@
 """
-Errors for attributes that are misspelt or cannot be set.
+Attributes of a source that its pixel store knows, and errors for attributes that
+are misspelt or cannot be set.
 
 Python accepts ``sink.minwidth = 500`` without a word, and the image is written
 without a minimum width.  Such an assignment is an error here, if the name looks
@@ -9,10 +10,14 @@ like that of an attribute that can be set.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from large_image.exceptions import TileSourceError
+
+if TYPE_CHECKING:
+    from .pixels import PixelStore
 
 # How alike two names must be, as difflib counts; 1 is the same.
 _ALIKE = 0.82
@@ -20,6 +25,49 @@ _ALIKE = 0.82
 
 class SourceAttributeError(TileSourceError, AttributeError):
     """An attribute of a source cannot be set, or there is none of that name."""
+
+
+class StoreSize:
+    """
+    An attribute of a source that is read off its pixel store.
+
+    The base class assigns 0 before there is a store; that is ignored.
+    """
+
+    def __init__(self, get: Callable[[PixelStore], int]) -> None:
+        self._get = get
+
+    def __get__(self, source: Any, owner: Any = None) -> Any:
+        if source is None:
+            return self
+        store = source.__dict__.get('_store')
+        return 0 if store is None else self._get(store)
+
+    def __set__(self, source: Any, value: int) -> None:
+        if source.__dict__.get('_store') is not None:
+            msg = 'The size of an image follows from its pixels and cannot be set.'
+            raise SourceAttributeError(msg)
+
+
+class Profiles:
+    """
+    The ICC profiles of the frames, read when first asked for.
+
+    The base class corrects colours if it finds this attribute; there is none if
+    no frame has a profile.
+    """
+
+    def __get__(self, source: Any, owner: Any = None) -> Any:
+        if source is None:
+            return self
+        attributes = source.__dict__
+        if '_known_profiles' not in attributes and '_store' in attributes:
+            attributes['_known_profiles'] = source._store.icc_profiles()
+        profiles = attributes.get('_known_profiles')
+        if not profiles:
+            msg = 'No frame has an ICC profile.'
+            raise AttributeError(msg)
+        return profiles
 
 
 class CheckedAttributes:
