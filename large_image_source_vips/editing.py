@@ -57,12 +57,17 @@ class EditingMixin:
 
         :param tile: a numpy array (rows, cols) or (rows, cols, bands), a PIL
             image, a ``pyvips.Image``, or the bytes of an encoded image.  It is
-            neither changed nor kept.
+            neither changed nor kept.  An array that looks like (bands, rows,
+            cols) is refused: one without an interpretation, with a first
+            dimension of 1 to 4 and both others of 32 and more, unless the
+            image has as many bands already as the last dimension.
         :param x: the column at which the left edge of the tile goes, a whole
             number; it may be negative.
         :param y: the row at which the top edge goes, likewise.
-        :param mask: None, or an array (rows, cols) or (rows, cols, 1); where it
-            is false nothing changes.  Not with bands that are all data.
+        :param mask: None, or anything that numpy can make an array of booleans
+            of: (rows, cols), or (rows, cols, bands) with any number of bands,
+            which is true where any band is.  Where it is false nothing
+            changes.  It is not changed.  Not with bands that are all data.
         :param interpretation: None to go by the number of bands (1 gray, 2
             gray and alpha, 3 RGB, 4 RGB and alpha, 5 and more data); a
             ``pyvips.enums.Interpretation`` to label the values with, which are
