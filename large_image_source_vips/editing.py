@@ -57,27 +57,28 @@ class EditingMixin:
 
         :param tile: a numpy array (rows, cols) or (rows, cols, bands), a PIL
             image, a ``pyvips.Image``, or the bytes of an encoded image.  It is
-            neither changed nor kept.
+            neither changed nor kept.  An array that looks like (bands, rows,
+            cols) is refused: one without an interpretation, with a first
+            dimension of 1 to 4 and both others of 32 and more, unless the
+            image has as many bands already as the last dimension.
         :param x: the column at which the left edge of the tile goes, a whole
             number; it may be negative.
         :param y: the row at which the top edge goes, likewise.
-        :param mask: None, or an array (rows, cols) or (rows, cols, bands); where
-            it, or every band of it, is false nothing changes.  Not with bands
-            that are all data.
+        :param mask: None, or anything that numpy can make an array of booleans
+            of: (rows, cols), or (rows, cols, bands) with any number of bands,
+            which is true where any band is.  Where it is false nothing
+            changes.  It is not changed.  Not with bands that are all data.
         :param interpretation: None to go by the number of bands (1 gray, 2
             gray and alpha, 3 RGB, 4 RGB and alpha, 5 and more data); a
             ``pyvips.enums.Interpretation`` to label the values with, which are
-            stored unchanged; 'L', 'LA', 'RGB', 'RGBA'; or 'pixelmap' for 1
-            band of integers v that become r = v % 256, g = v // 256 % 256,
-            b = v // 65536 % 256.
+            stored unchanged; 'L', 'LA', 'RGB', 'RGBA'; 'labels' for integers
+            that are never averaged or compressed with loss; or 'pixelmap' for
+            1 band of integers v that become r = v % 256, g = v // 256 % 256,
+            b = v // 65536 % 256, and are labels, too.
         :raises TileSourceError: if the tile cannot be added; the image is then
-            as it was.  So is an array whose bands seem to come first, 1 to 4 of
-            at least 32 x 32, unless an interpretation says what they are.
+            as it was.
         """
         canvas = self._canvas
-        if interpretation is None and isinstance(tile, np.ndarray) and (
-                tile.ndim == 3 and tile.shape[0] <= 4):
-            _refuse_bands_first(tile.shape)
         if mask is None and interpretation is None and type(tile) is np.ndarray and (
                 type(x) is int and type(y) is int) and canvas.add_plain(tile, x, y):
             self._changed()
@@ -203,22 +204,6 @@ class EditingMixin:
         """Where the corner of the image lies in the coordinates of ``addTile``: each <= 0."""
         x, y = self._store.origin if isinstance(self._store, Canvas) else (0, 0)
         return {'x': x, 'y': y}
-
-
-def _refuse_bands_first(shape: tuple[int, ...]) -> None:
-    """
-    Refuse a tile that seems to be (bands, rows, cols), as PyTorch has images.
-
-    :param shape: of a tile without an interpretation, three numbers.
-    :raises TileSourceError: if there are 1 to 4 rows, and 32 and more columns
-        and bands.
-    """
-    if 1 <= shape[0] <= 4 and shape[1] >= 32 and shape[2] >= 32:
-        msg = (f'A tile of the shape {shape} would have {shape[0]} rows, {shape[1]} columns and '
-               f'{shape[2]} bands.  If its bands come first (what other tools call '
-               f"axes='cyx'), move them last: numpy.moveaxis(tile, 0, -1).  If it really has "
-               f"{shape[2]} bands, say so with interpretation='multiband'.")
-        raise TileSourceError(msg)
 
 
 def _minimum(value: Any, name: str) -> int:

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from large_image.exceptions import TileSourceError
 
+from .errors import vips_errors
 from .formats import COLOR_BANDS, FORMAT_OF_DTYPE, opaque_alpha
 from .tiles import as_array
 
@@ -150,7 +151,8 @@ def make_patch(tile: Any, interpretation: Any = None, expected: Meaning | None =
         interpretation is taken to be of that kind if its bands allow it.
     :raises TileSourceError: if the tile is none of these or cannot be held.
     """
-    array, own_interpretation = as_array(tile, interpretation)
+    array, own_interpretation = as_array(
+        tile, interpretation, None if expected is None else expected.bands)
     # Numpy's own types for masks and for label images: what is stored is
     # smaller, but they stay what they are.
     labels = array.dtype.kind == 'b' or (array.dtype.kind in 'iu' and array.dtype.itemsize == 8)
@@ -370,24 +372,27 @@ def as_mask(mask: Any, shape: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
     """
     A mask as booleans, True where a tile is to be pasted.
 
-    :param mask: None, or what numpy can make an array (rows, cols) or
-        (rows, cols, bands) of; of the latter, a pixel is pasted where any band
-        is true.
+    :param mask: None, or what numpy can make an array of booleans of: (rows,
+        cols), or (rows, cols, bands), which is True where any band is.  It is
+        not changed; what is returned may be its memory, to be read only.
     :param shape: the (rows, cols) of the tile.
     :raises TileSourceError: if it has another shape or is no array.
     """
     if mask is None:
         return None
     try:
-        result: npt.NDArray[Any] = np.asarray(mask)
-        result = result if result.dtype == np.bool_ else result.astype(np.bool_)
-    except (TypeError, ValueError) as exc:
+        # Of a pyvips image, a PIL image or a tensor, this computes the pixels.
+        with vips_errors('The mask cannot be computed'):
+            array: Array = np.asarray(mask)
+        given = array.shape
+        if array.ndim == 3 and array.shape[2]:
+            array = np.any(array, axis=2)
+        result = array.astype(np.bool_, copy=False)
+    except (TypeError, ValueError, RuntimeError, OSError, SyntaxError) as exc:
         msg = f'The mask cannot be made an array of booleans: {exc}'
         raise TileSourceError(msg) from exc
-    if result.ndim == 3:
-        result = np.logical_or.reduce(result, axis=2)
     if result.shape != shape:
-        msg = (f'The mask has the shape {np.shape(mask)}, the tile {shape}: a mask must have the '
-               f'rows and columns of its tile.')
+        msg = (f'The mask has the shape {given}, the tile {shape}: a mask must have the rows and '
+               f'columns of its tile, as (rows, cols) or (rows, cols, bands).')
         raise TileSourceError(msg)
     return result

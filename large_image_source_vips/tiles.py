@@ -28,17 +28,25 @@ _PIL_CONVERT: dict[str, str] = {
     'CMYK': 'RGB', 'YCbCr': 'RGB', 'HSV': 'RGB',
 }
 
+# An array without an interpretation whose first dimension is at most the one
+# number, and both others at least the other, is taken to have its bands first.
+_MOST_BANDS_FIRST, _FEWEST_PIXELS = 4, 32
 
-def as_array(tile: Any, interpretation: Any) -> tuple[Array, str | None]:
+
+def as_array(tile: Any, interpretation: Any,
+             known_bands: int | None = None) -> tuple[Array, str | None]:
     """
     The samples of any kind of tile.
 
     :param tile: a numpy array, a PIL image, a ``pyvips.Image`` or the bytes of
         an encoded image.
     :param interpretation: what the caller says it is.
+    :param known_bands: the bands of the image that the tile is added to, None
+        as long as it has none.
     :returns: (rows, cols, bands), and the libvips interpretation that the tile
         itself states, if any.
-    :raises TileSourceError: for anything else, and if it cannot be decoded.
+    :raises TileSourceError: for anything else, if it cannot be decoded, and
+        for an array that looks like (bands, rows, cols).
     """
     own = None
     if isinstance(tile, PIL.Image.Image):
@@ -49,6 +57,8 @@ def as_array(tile: Any, interpretation: Any) -> tuple[Array, str | None]:
         array, own = _from_encoded(tile, interpretation)
     elif isinstance(tile, np.ndarray):
         array = np.asarray(tile)
+        if interpretation is None:
+            _check_bands_last(array, known_bands)
     else:
         msg = (f'A tile must be a numpy array, a PIL image, a pyvips.Image or the bytes of an '
                f'encoded image, not {type(tile).__name__}.')
@@ -60,6 +70,26 @@ def as_array(tile: Any, interpretation: Any) -> tuple[Array, str | None]:
                f'not {np.shape(tile)}.')
         raise TileSourceError(msg)
     return array, own
+
+
+def _check_bands_last(array: Array, known_bands: int | None) -> None:
+    """
+    See to it that an array does not have its bands first, as PyTorch has them.
+
+    :param array: of any shape.
+    :param known_bands: how many bands the image has already; an array of as
+        many has them last.
+    :raises TileSourceError: if it looks like (bands, rows, cols).
+    """
+    if array.ndim != 3:
+        return
+    first, second, third = array.shape
+    if (1 <= first <= _MOST_BANDS_FIRST and min(second, third) >= _FEWEST_PIXELS and
+            third != known_bands):
+        msg = (f"A tile of the shape {array.shape} looks like (bands, rows, cols), axes='cyx': "
+               f'move the bands last with np.moveaxis(tile, 0, -1), or pass '
+               f"interpretation='multiband' if it really has {first} rows and {third} bands.")
+        raise TileSourceError(msg)
 
 
 def _from_pil(image: PIL.Image.Image, interpretation: Any) -> Array:

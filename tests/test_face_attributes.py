@@ -127,7 +127,7 @@ def test_tiles_with_their_bands_first_are_refused(sink, bands, size):
     tile = np.zeros((bands, *size), np.uint8)
     with pytest.raises(TileSourceError) as caught:
         sink.addTile(tile)
-    for words in (str(tile.shape), "axes='cyx'", 'numpy.moveaxis(tile, 0, -1)',
+    for words in (str(tile.shape), "axes='cyx'", 'np.moveaxis(tile, 0, -1)',
                   "interpretation='multiband'"):
         assert words in str(caught.value)
     assert (sink.sizeX, sink.sizeY, sink.bandRanges) == (0, 0, None)

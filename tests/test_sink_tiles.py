@@ -165,3 +165,182 @@ def test_positions_that_are_no_whole_numbers_are_refused(x):
         with pytest.raises(TileSourceError):
             sink.addTile(RGB, **place)
     assert (sink.sizeX, sink.sizeY) == (50, 40)
+
+
+@pytest.mark.parametrize('shape', [
+    (1, 32, 32), (1, 64, 64), (2, 300, 40), (3, 32, 500), (3, 64, 64), (4, 32, 32)], ids=str)
+@pytest.mark.parametrize('dtype', ['uint8', 'bool', 'float64', 'int64'])
+def test_an_array_with_its_bands_first_is_refused(shape, dtype):
+    tile = random_tile(dtype, shape)
+    sink = make_sink(RGB)
+    state = sink.getState()
+    for refusing in (sink, large_image_source_vips.new()):
+        with pytest.raises(TileSourceError) as error:
+            refusing.addTile(tile, -3, 3)
+        for hint in (str(shape), "axes='cyx'", "interpretation='multiband'", 'np.moveaxis('):
+            assert hint in str(error.value)
+    assert (refusing.sizeX, refusing.bandFormat, refusing.bandRanges) == (0, None, None)
+    assert sink.getState() == state
+    assert np.array_equal(read_all(sink)[:, :, :3], RGB)
+
+
+def test_the_error_about_bands_first_says_what_works():
+    tile = random_tile('uint8', (3, 40, 50))
+    sink = make_sink(np.moveaxis(tile, 0, -1))
+    assert np.array_equal(read_all(sink)[:, :, :3], tile.transpose(1, 2, 0))
+    sink = make_sink(tile, interpretation='multiband')
+    assert np.array_equal(read_all(sink), tile)
+
+
+@pytest.mark.parametrize('shape', [
+    (5, 64, 64), (3, 31, 64), (3, 64, 31), (4, 31, 32), (1, 1, 100), (32, 32, 32)], ids=str)
+def test_other_arrays_of_many_bands_are_taken(shape):
+    tile = random_tile('uint16', shape)
+    assert np.array_equal(read_all(make_sink(tile)), tile)
+
+
+@pytest.mark.parametrize('interpretation', ['multiband', 'labels', 'histogram'])
+def test_an_interpretation_says_that_the_bands_are_last(interpretation):
+    tile = random_tile('uint8', (2, 33, 32))
+    sink = make_sink(tile, interpretation=interpretation)
+    assert np.array_equal(read_all(sink), tile)
+
+
+def test_an_image_of_many_bands_takes_a_tile_of_as_many():
+    image = random_tile('uint8', (50, 60, 40))
+    sink = make_sink(image)
+    # The first lies inside the image, the second makes it larger, the third
+    # does not have the bands of the image.
+    sink.addTile(image[10:13], 0, 20)
+    sink.addTile(image[:4], 0, 50)
+    with pytest.raises(TileSourceError, match='bands, rows, cols'):
+        sink.addTile(random_tile('uint8', (4, 60, 41)))
+    image[20:23] = image[10:13]
+    assert np.array_equal(read_all(sink), np.concatenate([image, image[:4]]))
+
+
+def test_a_vips_image_knows_which_are_its_bands():
+    tile = random_tile('uint8', (3, 40, 36))
+    image = pyvips.Image.new_from_memory(tile.tobytes(), 40, 3, 36, 'uchar')
+    assert np.array_equal(read_all(make_sink(image)), tile)
+
+
+class Tensor:
+    """What numpy can make an array of, as tensors of other libraries are."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.array, dtype)
+
+
+class OnTheGraphicsCard:
+    def __array__(self, dtype=None, copy=None):
+        msg = 'copy the tensor to host memory first'
+        raise TypeError(msg)
+
+
+CHECKS = np.indices((40, 50)).sum(axis=0) % 3 == 0
+
+
+def read_only(array):
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+MASKS = {
+    'PIL 1': PIL.Image.fromarray(CHECKS), 'PIL L': PIL.Image.fromarray(CHECKS.astype('u1') * 9),
+    'PIL RGB': PIL.Image.fromarray(CHECKS[:, :, None] * np.array([0, 255, 0], 'u1')),
+    'lists': CHECKS.tolist(), 'tuples': tuple(map(tuple, CHECKS.astype(int).tolist())),
+    'tensor': Tensor(CHECKS), 'tensor of bands': Tensor(np.dstack([CHECKS, CHECKS])),
+    'vips': pyvips.Image.new_from_array(CHECKS.astype('u1')),
+    'read-only': read_only(CHECKS), 'read-only bands': read_only(np.dstack([CHECKS] * 3)),
+    'columns': np.asfortranarray(CHECKS),
+    'mirrored': np.ascontiguousarray(CHECKS[:, ::-1])[:, ::-1],
+    'objects': np.where(CHECKS, 'yes', None).astype(object),
+}
+
+
+@pytest.mark.parametrize('name', MASKS)
+@pytest.mark.parametrize('tile', [
+    RGB, RGB[:, :, 0], random_tile('uint8', (40, 50, 4)), GRAY16], ids=lambda tile: str(tile.shape))
+def test_a_mask_is_anything_that_numpy_can_make_booleans_of(name, tile):
+    below = np.full_like(tile, 7)
+    opaque = np.iinfo(tile.dtype).max
+    bands = tile.shape[2] if tile.ndim == 3 else 1
+    colors = 3 if bands >= 3 else 1
+    if bands == 4:
+        tile = tile.copy()
+        below[:, :, 3] = tile[:, :, 3] = opaque
+    tile = read_only(tile)
+    sink = make_sink(below)
+    sink.addTile(tile, mask=MASKS[name])
+    expected = np.where(CHECKS.reshape(40, 50, 1), tile.reshape(40, 50, -1),
+                        below.reshape(40, 50, -1))
+    result = read_all(sink)
+    assert np.array_equal(result[:, :, :colors], expected[:, :, :colors])
+    assert (result[:, :, colors] == opaque).all()
+
+
+@pytest.mark.parametrize('bands', [1, 2, 3, 4, 5, 40])
+@pytest.mark.parametrize('dtype', ['bool', 'uint8', 'float32'])
+def test_a_mask_of_bands_pastes_where_any_band_is_true(bands, dtype):
+    mask = np.random.default_rng(bands).random((40, 50, bands)) < 0.7 / bands
+    mask[0, 0], mask[0, 1], mask[0, 2, :-1], mask[0, 2, -1] = False, True, False, True
+    given = mask.astype(dtype) * np.dtype(dtype).type(1)
+    before = given.copy()
+    result = read_all(make_sink(RGB, mask=given))
+    pasted = mask.any(axis=2)
+    assert np.array_equal(result[:, :, 3], pasted * np.uint8(255))
+    assert np.array_equal(result[:, :, :3], RGB * pasted[:, :, None])
+    assert np.array_equal(given, before)
+
+
+@pytest.mark.parametrize('bands', [3, 4])
+def test_neither_the_tile_nor_the_mask_is_written_to(bands):
+    """Across blocks, over what is there, and in a type that has to be converted."""
+    for dtype in ('uint8', 'uint16', 'float32'):
+        tile, mask = random_tile(dtype, (300, 300, bands)), random_tile('bool', (300, 300, 2))
+        kept = tile.copy(), mask.copy()
+        sink = make_sink(random_tile('uint16', (400, 400, 4)))
+        for x in (0, 100, 300):
+            sink.addTile(tile, x, -x, mask=mask)
+            read_all(sink)[...] = 1
+        assert np.array_equal(tile, kept[0])
+        assert np.array_equal(mask, kept[1])
+
+
+@pytest.mark.parametrize('shape', [
+    (50, 40), (40, 50, 0), (50, 40, 3), (3, 40, 50), (40, 49), (40, 50, 1, 1), (40,), ()], ids=str)
+def test_a_mask_of_another_shape_is_an_error_with_both_shapes(shape):
+    sink = make_sink(RGB)
+    state = sink.getState()
+    with pytest.raises(TileSourceError) as error:
+        sink.addTile(255 - RGB, -5, 5, mask=np.ones(shape))
+    assert str(shape) in str(error.value)
+    assert '(40, 50)' in str(error.value)
+    assert sink.getState() == state
+    assert np.array_equal(read_all(sink)[:, :, :3], RGB)
+
+
+def test_a_mask_that_cannot_be_computed_is_an_error(tmp_path):
+    buffer = io.BytesIO(encoded(RGB, 'PNG')[:1500])
+    for mask in (OnTheGraphicsCard(), PIL.Image.open(buffer), [[1], [2, 3]]):
+        with pytest.raises(TileSourceError, match='mask'):
+            make_sink(RGB, mask=mask)
+    (tmp_path / 'a.png').write_bytes(encoded(RGB, 'PNG')[:1500])
+    mask = pyvips.Image.new_from_file(str(tmp_path / 'a.png'), fail_on='truncated')
+    with pytest.raises(TileSourceError, match='mask'):
+        make_sink(RGB, mask=mask)
+
+
+@pytest.mark.parametrize('mask', [CHECKS, CHECKS.tolist(), np.dstack([CHECKS] * 3)],
+                         ids=['array', 'lists', 'bands'])
+def test_a_mask_with_bands_of_data_is_an_error(mask):
+    with pytest.raises(TileSourceError, match='mask'):
+        make_sink(RGB, mask=mask, interpretation='multiband')
+    sink = make_sink(random_tile('uint8', (40, 50, 6)))
+    with pytest.raises(TileSourceError, match='mask'):
+        sink.addTile(random_tile('uint8', (40, 50, 6)), mask=mask)
