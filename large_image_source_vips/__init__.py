@@ -8,6 +8,7 @@ a file with ``write``.
 
 from __future__ import annotations
 
+import inspect
 import os
 import uuid
 import weakref
@@ -17,15 +18,15 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as _distribution_version
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from large_image import config
 from large_image.cache_util import LruCacheMetaclass, methodcache, strhash
 from large_image.constants import (
     NEW_IMAGE_PATH_FLAG,
     TILE_FORMAT_IMAGE,
     TILE_FORMAT_NUMPY,
     SourcePriority,
+    TileOutputMimeTypes,
 )
-from large_image.exceptions import TileGeneralError
+from large_image.exceptions import TileGeneralError, TileSourceError
 from large_image.tilesource import FileTileSource
 from large_image.tilesource.tileiterator import TileIterator
 from large_image.tilesource.utilities import JSONDict, _encodeImageBinary, _imageToPIL
@@ -35,6 +36,7 @@ from .canvas import Canvas
 from .editing import EditingMixin
 from .formats import format_of
 from .geometry import Rect, Size
+from .names import ignored_names, refuse_ignored
 from .output import TILE_SIZE, fit_edge
 from .reader import FileReader
 from .walk import Key, Walk, handed_over, tiles_under
@@ -51,13 +53,20 @@ except PackageNotFoundError:
     # A source tree on the path that was never installed has no metadata.
     __version__ = '0+unknown'
 
-config.ConfigValues.setdefault(
-    'source_vips_ignored_names', r'(^[^.]*|\.(yml|yaml|json|png|svs|mrxs))$')
-
 # The canvases of this process, by the path flag of the image they belong to:
 # a styled source and the unstyled twin that large_image makes of it are two
 # views of one canvas.
 _canvases: weakref.WeakValueDictionary[str, Canvas] = weakref.WeakValueDictionary()
+
+
+class NotAnEncodingError(TileSourceError, ValueError):
+    """``new()`` was given a path, or something else that is not an encoding."""
+
+    def __init__(self, given: Any) -> None:
+        super().__init__(
+            f'new() takes no path, and {given!r} is not an encoding '
+            f'({", ".join(sorted(TileOutputMimeTypes))}).  Call new() and give the path to '
+            'write(); to read a file, call open().')
 
 
 def _is_new(path: Any) -> bool:
@@ -77,6 +86,12 @@ class _SourceMetaclass(LruCacheMetaclass):
         if args and _is_new(args[0]):
             kwargs['noCache'] = True
         return super().__call__(*args, **kwargs)
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """What a class takes, for ``help``: all that __call__ says is (*args, **kwargs)."""
+        signature = inspect.signature(cls.__init__)  # type: ignore[misc]  # a class, not an object
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
 class _StoreSize:
@@ -159,19 +174,38 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
     levels = _StoreSize(lambda store: _level_count(store.size))
     _iccprofiles = _Profiles()
 
-    def __init__(self, path: str | os.PathLike[str], **kwargs: Any) -> None:
+    def __init__(self, path: str | os.PathLike[str], encoding: str | None = None,
+                 jpegQuality: int = 95, jpegSubsampling: int = 0, tiffCompression: str = 'raw',
+                 edge: bool | str = False, style: str | dict[str, Any] | None = None,
+                 noCache: bool | None = None, **kwargs: Any) -> None:
         """
         Open a file, or start a new image.
 
         :param path: the path of a file; or, for a new image, large_image's
             ``NEW_IMAGE_PATH_FLAG`` followed by a unique string (``new()`` makes
             one).
-        :param kwargs: as for the base class: encoding, jpegQuality,
-            jpegSubsampling, tiffCompression, edge, style, noCache.
+        :param encoding: how tiles are encoded: 'JPEG', 'PNG', 'TIFF' or
+            'TILED'; None for large_image's setting ``default_encoding``.
+        :param jpegQuality: 0 to 100, for JPEG.
+        :param jpegSubsampling: of the colours, for JPEG: 0 none, 1 half, 2 a
+            quarter.
+        :param tiffCompression: for TIFF: 'raw', 'tiff_lzw', 'jpeg', ...
+        :param edge: False to fill tiles at the edge of the image up to full
+            size, True or 'crop' to cut them, or the colour to fill them with.
+        :param style: None, or a large_image style, as a dictionary or JSON.
+        :param noCache: True to keep the source out of large_image's cache; its
+            style can then be set, and a notebook can show it.
+        :param kwargs: further ones of large_image's base classes.
         :raises TileSourceFileNotFoundError: if there is no such file.
-        :raises TileSourceError: if the file cannot be read as an image.
+        :raises TileSourceError: if the file cannot be read as an image, or its
+            name matches the setting ``source_vips_ignored_names``.
         """
-        super().__init__(path, **kwargs)
+        # Given by open().  A keyword is what large_image keeps to make twins
+        # and pickles of a source with.
+        self._any_name = kwargs.pop('_anyName', False) is True
+        super().__init__(path, encoding=encoding, jpegQuality=jpegQuality,
+                         jpegSubsampling=jpegSubsampling, tiffCompression=tiffCompression,
+                         edge=edge, style=style, noCache=noCache, **kwargs)
         # The base class' viewer for notebooks refers back to the source; a cycle
         # would keep what a discarded source holds until the garbage collector
         # happens to run.
@@ -192,10 +226,12 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
         """
         Leave a file to other sources if its name tells so.
 
-        :raises TileSourceError: if the name matches source_vips_ignored_names,
-            or is none.
+        :raises TileSourceError: if the name matches source_vips_ignored_names
+            and the file was not opened on purpose, or if it is no name.
         """
-        config._ignoreSourceNames('vips', loader.absolute_path(path))
+        path = loader.absolute_path(path)
+        if not self._any_name:
+            refuse_ignored(path)
 
     @staticmethod
     def getLRUHash(*args: Any, **kwargs: Any) -> str:
@@ -203,10 +239,13 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
         The key of a source in large_image's cache of sources.
 
         It holds what the file system says of the file, so that a file that was
-        replaced is opened anew.
+        replaced is opened anew; and whether it was opened on purpose, else the
+        names that are ignored, so that one who would be refused the file does
+        not get it from the cache.
         """
         return str(strhash(
-            FileTileSource.getLRUHash(*args, **kwargs), loader.file_identity(args[0])))
+            FileTileSource.getLRUHash(*args, **kwargs), args[1:], loader.file_identity(args[0]),
+            'any name' if kwargs.get('_anyName') is True else ['not', str(ignored_names())]))
 
     def getState(self) -> str:
         """
@@ -399,31 +438,71 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
             cls.extensions.setdefault(suffix, SourcePriority.IMPLICIT)
 
 
-def open(*args: Any, **kwargs: Any) -> VipsFileTileSource:
+# Of the parameters of the class and of the functions below, as in large_image.
+_DEFAULTS: dict[str, Any] = {
+    'encoding': None, 'jpegQuality': 95, 'jpegSubsampling': 0, 'tiffCompression': 'raw',
+    'edge': False, 'style': None, 'noCache': None}
+
+
+def _chosen(**options: Any) -> dict[str, Any]:
+    """The options that differ from their defaults: only these belong in a repr."""
+    return {name: value for name, value in options.items() if value != _DEFAULTS[name]}
+
+
+def open(path: str | os.PathLike[str], encoding: str | None = None, jpegQuality: int = 95,
+         jpegSubsampling: int = 0, tiffCompression: str = 'raw', edge: bool | str = False,
+         style: str | dict[str, Any] | None = None, noCache: bool | None = None,
+         **kwargs: Any) -> VipsFileTileSource:
     """
-    Open a file.
+    Open a file with this source, whatever its name.
 
-    :param args: as for ``VipsFileTileSource``: the path.
-    :param kwargs: as for ``VipsFileTileSource``.
+    The setting ``source_vips_ignored_names`` is for ``large_image.open``, which
+    chooses a source; who calls this has chosen.
+
+    :param path: the path of the file.
+    :param encoding: this and all others as for ``VipsFileTileSource``.
+    :raises TileSourceFileNotFoundError: if there is no such file.
+    :raises TileSourceError: if the file cannot be read as an image.
     """
-    return VipsFileTileSource(*args, **kwargs)
+    return VipsFileTileSource(path, _anyName=True, **kwargs, **_chosen(
+        encoding=encoding, jpegQuality=jpegQuality, jpegSubsampling=jpegSubsampling,
+        tiffCompression=tiffCompression, edge=edge, style=style, noCache=noCache))
 
 
-def canRead(*args: Any, **kwargs: Any) -> bool:
+def canRead(path: str | os.PathLike[str], encoding: str | None = None, jpegQuality: int = 95,
+            jpegSubsampling: int = 0, tiffCompression: str = 'raw', edge: bool | str = False,
+            style: str | dict[str, Any] | None = None, noCache: bool | None = None,
+            **kwargs: Any) -> bool:
     """
-    Whether a file can be opened.
+    Whether ``large_image.open`` can have this source open a file.
 
-    :param args: as for ``VipsFileTileSource``: the path.
-    :param kwargs: as for ``VipsFileTileSource``.
+    :param path: the path of the file.
+    :param encoding: this and all others as for ``VipsFileTileSource``.
+    :returns: False, never an exception, for anything that is unreadable, and
+        for names that match the setting ``source_vips_ignored_names``.
     """
-    return VipsFileTileSource.canRead(*args, **kwargs)
+    return VipsFileTileSource.canRead(path, **kwargs, **_chosen(
+        encoding=encoding, jpegQuality=jpegQuality, jpegSubsampling=jpegSubsampling,
+        tiffCompression=tiffCompression, edge=edge, style=style, noCache=noCache))
 
 
-def new(*args: Any, **kwargs: Any) -> VipsFileTileSource:
+def new(encoding: str | None = None, jpegQuality: int = 95, jpegSubsampling: int = 0,
+        tiffCompression: str = 'raw', edge: bool | str = False,
+        style: str | dict[str, Any] | None = None, noCache: bool | None = None,
+        **kwargs: Any) -> VipsFileTileSource:
     """
     Start an empty image, which collects patches with ``addTile``.
 
-    :param args: none.
-    :param kwargs: as for ``VipsFileTileSource``.
+    It takes no path: ``write`` does.
+
+    :param encoding: this and all others as for ``VipsFileTileSource``.
+    :param noCache: of no effect: such an image is never cached.
+    :raises TileSourceError: if a path is given.
     """
-    return VipsFileTileSource(NEW_IMAGE_PATH_FLAG + str(uuid.uuid4()), *args, **kwargs)
+    given: Any = kwargs.get('path', encoding)
+    if 'path' in kwargs or not (given is None or (
+            isinstance(given, str) and given in TileOutputMimeTypes)):
+        raise NotAnEncodingError(given)
+    return VipsFileTileSource(NEW_IMAGE_PATH_FLAG + str(uuid.uuid4()), **kwargs, **_chosen(
+        encoding=encoding, jpegQuality=jpegQuality, jpegSubsampling=jpegSubsampling,
+        tiffCompression=tiffCompression, edge=edge, style=style, noCache=noCache))
