@@ -12,7 +12,7 @@ import inspect
 import os
 import uuid
 import weakref
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as _distribution_version
@@ -32,6 +32,7 @@ from large_image.tilesource.tileiterator import TileIterator
 from large_image.tilesource.utilities import JSONDict, _encodeImageBinary, _imageToPIL
 
 from . import loader
+from .attributes import CheckedAttributes, Profiles, StoreSize
 from .canvas import Canvas
 from .editing import EditingMixin
 from .formats import format_of
@@ -94,49 +95,6 @@ class _SourceMetaclass(LruCacheMetaclass):
         return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
-class _StoreSize:
-    """
-    An attribute of a source that is read off its pixel store.
-
-    The base class assigns 0 before there is a store; that is ignored.
-    """
-
-    def __init__(self, get: Callable[[PixelStore], int]) -> None:
-        self._get = get
-
-    def __get__(self, source: Any, owner: Any = None) -> Any:
-        if source is None:
-            return self
-        store = source.__dict__.get('_store')
-        return 0 if store is None else self._get(store)
-
-    def __set__(self, source: Any, value: int) -> None:
-        if source.__dict__.get('_store') is not None:
-            msg = 'The size of an image follows from its pixels and cannot be set.'
-            raise AttributeError(msg)
-
-
-class _Profiles:
-    """
-    The ICC profiles of the frames, read when first asked for.
-
-    The base class corrects colours if it finds this attribute; there is none if
-    no frame has a profile.
-    """
-
-    def __get__(self, source: Any, owner: Any = None) -> Any:
-        if source is None:
-            return self
-        attributes = source.__dict__
-        if '_known_profiles' not in attributes and '_store' in attributes:
-            attributes['_known_profiles'] = source._store.icc_profiles()
-        profiles = attributes.get('_known_profiles')
-        if not profiles:
-            msg = 'No frame has an ICC profile.'
-            raise AttributeError(msg)
-        return profiles
-
-
 @lru_cache(maxsize=1024)
 def _level_count(size: Size) -> int:
     """How often an image is halved until it fits into one tile, plus one; 0 if empty."""
@@ -145,7 +103,8 @@ def _level_count(size: Size) -> int:
     return 1 + max(0, (max(size) - 1) // TILE_SIZE).bit_length()
 
 
-class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclass):
+class VipsFileTileSource(EditingMixin, CheckedAttributes, FileTileSource,
+                         metaclass=_SourceMetaclass):
     """
     Tiles, regions and metadata of any file that libvips reads, or an image
     that is put together from patches.
@@ -169,10 +128,10 @@ class VipsFileTileSource(EditingMixin, FileTileSource, metaclass=_SourceMetaclas
     # What the setting source_vips_loaders means by 'default'.
     _default_loaders: ClassVar[str | Collection[str]] = 'all'
 
-    sizeX = _StoreSize(lambda store: store.size.width)
-    sizeY = _StoreSize(lambda store: store.size.height)
-    levels = _StoreSize(lambda store: _level_count(store.size))
-    _iccprofiles = _Profiles()
+    sizeX = StoreSize(lambda store: store.size.width)
+    sizeY = StoreSize(lambda store: store.size.height)
+    levels = StoreSize(lambda store: _level_count(store.size))
+    _iccprofiles = Profiles()
 
     def __init__(self, path: str | os.PathLike[str], encoding: str | None = None,
                  jpegQuality: int = 95, jpegSubsampling: int = 0, tiffCompression: str = 'raw',
