@@ -38,6 +38,7 @@ from .editing import EditingMixin
 from .formats import format_of
 from .geometry import Rect, Size
 from .names import ignored_names, refuse_ignored
+from .notebook import NotebookMixin
 from .output import TILE_SIZE, fit_edge
 from .reader import FileReader
 from .walk import Key, Walk, handed_over, tiles_under
@@ -103,7 +104,7 @@ def _level_count(size: Size) -> int:
     return 1 + max(0, (max(size) - 1) // TILE_SIZE).bit_length()
 
 
-class VipsFileTileSource(EditingMixin, CheckedAttributes, FileTileSource,
+class VipsFileTileSource(EditingMixin, CheckedAttributes, NotebookMixin, FileTileSource,
                          metaclass=_SourceMetaclass):
     """
     Tiles, regions and metadata of any file that libvips reads, or an image
@@ -165,10 +166,7 @@ class VipsFileTileSource(EditingMixin, CheckedAttributes, FileTileSource,
         super().__init__(path, encoding=encoding, jpegQuality=jpegQuality,
                          jpegSubsampling=jpegSubsampling, tiffCompression=tiffCompression,
                          edge=edge, style=style, noCache=noCache, **kwargs)
-        # The base class' viewer for notebooks refers back to the source; a cycle
-        # would keep what a discarded source holds until the garbage collector
-        # happens to run.
-        self._map._ts = weakref.proxy(self)
+        self._let_go()
         self.tileWidth = self.tileHeight = TILE_SIZE
         self._store: PixelStore = self._open_store(self._getLargeImagePath())
 
