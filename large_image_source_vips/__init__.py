@@ -8,6 +8,7 @@ a file with ``write``.
 
 from __future__ import annotations
 
+import inspect
 import os
 import uuid
 import weakref
@@ -17,13 +18,13 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as _distribution_version
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from large_image import config
 from large_image.cache_util import LruCacheMetaclass, methodcache, strhash
 from large_image.constants import (
     NEW_IMAGE_PATH_FLAG,
     TILE_FORMAT_IMAGE,
     TILE_FORMAT_NUMPY,
     SourcePriority,
+    TileOutputMimeTypes,
 )
 from large_image.exceptions import TileGeneralError, TileSourceError
 from large_image.tilesource import FileTileSource
@@ -37,6 +38,8 @@ from .canvas import Canvas
 from .editing import EditingMixin
 from .formats import format_of
 from .geometry import Rect, Size
+from .names import ignored_names, refuse_ignored
+from .notebook import NotebookMixin
 from .output import TILE_SIZE, fit_edge, owned, writable
 from .reader import FileReader
 from .walk import Key, Tiles, Walk, handed_over, tiles_under
@@ -53,13 +56,20 @@ except PackageNotFoundError:
     # A source tree on the path that was never installed has no metadata.
     __version__ = '0+unknown'
 
-config.ConfigValues.setdefault(
-    'source_vips_ignored_names', r'(^[^.]*|\.(yml|yaml|json|png|svs|mrxs))$')
-
 # The canvases of this process, by the path flag of the image they belong to:
 # a styled source and the unstyled twin that large_image makes of it are two
 # views of one canvas.
 _canvases: weakref.WeakValueDictionary[str, Canvas] = weakref.WeakValueDictionary()
+
+
+class NotAnEncodingError(TileSourceError, ValueError):
+    """``new()`` was given a path, or something else that is not an encoding."""
+
+    def __init__(self, given: Any) -> None:
+        super().__init__(
+            f'new() takes no path, and {given!r} is not an encoding '
+            f'({", ".join(sorted(TileOutputMimeTypes))}).  Call new() and give the path to '
+            'write(); to read a file, call open().')
 
 
 def _is_new(path: Any) -> bool:
@@ -80,6 +90,12 @@ class _SourceMetaclass(LruCacheMetaclass):
             kwargs['noCache'] = True
         return super().__call__(*args, **kwargs)
 
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """What a class takes, for ``help``: all that __call__ says is (*args, **kwargs)."""
+        signature = inspect.signature(cls.__init__)  # type: ignore[misc]  # a class, not an object
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
+
 
 @lru_cache(maxsize=1024)
 def _level_count(size: Size) -> int:
@@ -89,8 +105,8 @@ def _level_count(size: Size) -> int:
     return 1 + max(0, (max(size) - 1) // TILE_SIZE).bit_length()
 
 
-class VipsFileTileSource(
-        EditingMixin, CheckedAttributes, AnswersMixin, FileTileSource, metaclass=_SourceMetaclass):
+class VipsFileTileSource(EditingMixin, CheckedAttributes, AnswersMixin, NotebookMixin,
+                         FileTileSource, metaclass=_SourceMetaclass):
     """
     Tiles, regions and metadata of any file that libvips reads, or an image
     that is put together from patches.
@@ -119,28 +135,39 @@ class VipsFileTileSource(
     levels = StoreSize(lambda store: _level_count(store.size))
     _iccprofiles = Profiles()
 
-    def __init__(self, path: str | os.PathLike[str], **kwargs: Any) -> None:
+    def __init__(self, path: str | os.PathLike[str], encoding: str | None = None,
+                 jpegQuality: int = 95, jpegSubsampling: int = 0, tiffCompression: str = 'raw',
+                 edge: bool | str = False, style: str | dict[str, Any] | None = None,
+                 noCache: bool | None = None, **kwargs: Any) -> None:
         """
         Open a file, or start a new image.
 
         :param path: the path of a file; or, for a new image, large_image's
             ``NEW_IMAGE_PATH_FLAG`` followed by a unique string (``new()`` makes
             one).
-        :param kwargs: as for the base class: encoding, jpegQuality,
-            jpegSubsampling, tiffCompression, edge, style, noCache.
+        :param encoding: how tiles are encoded: 'JPEG', 'PNG', 'TIFF' or
+            'TILED'; None for large_image's setting ``default_encoding``.
+        :param jpegQuality: 0 to 100, for JPEG.
+        :param jpegSubsampling: of the colours, for JPEG: 0 none, 1 half, 2 a
+            quarter.
+        :param tiffCompression: for TIFF: 'raw', 'tiff_lzw', 'jpeg', ...
+        :param edge: False to fill tiles at the edge of the image up to full
+            size, True or 'crop' to cut them, or the colour to fill them with.
+        :param style: None, or a large_image style, as a dictionary or JSON.
+        :param noCache: True to keep the source out of large_image's cache; its
+            style can then be set, and a notebook can show it.
+        :param kwargs: further ones of large_image's base classes.
         :raises TileSourceFileNotFoundError: if there is no such file.
         :raises TileSourceError: if the file cannot be read as an image, or its
-            name is left to other sources (the setting
-            source_vips_ignored_names).
+            name matches the setting ``source_vips_ignored_names``.
         """
-        # Of ``open``, and of what is made of a source that it opened: pickles,
-        # copies, twins with and without a style.
-        self._any_name = bool(kwargs.pop('_anyName', False))
-        super().__init__(path, **kwargs)
-        # The base class' viewer for notebooks refers back to the source; a cycle
-        # would keep what a discarded source holds until the garbage collector
-        # happens to run.
-        self._map._ts = weakref.proxy(self)
+        # Given by open().  A keyword is what large_image keeps to make twins
+        # and pickles of a source with.
+        self._any_name = kwargs.pop('_anyName', False) is True
+        super().__init__(path, encoding=encoding, jpegQuality=jpegQuality,
+                         jpegSubsampling=jpegSubsampling, tiffCompression=tiffCompression,
+                         edge=edge, style=style, noCache=noCache, **kwargs)
+        self._let_go()
         self.tileWidth = self.tileHeight = TILE_SIZE
         self._store: PixelStore = self._open_store(self._getLargeImagePath())
 
@@ -150,27 +177,19 @@ class VipsFileTileSource(
             # Read by the base class, which then refuses to pickle.
             self._unpickleable = True
             return _canvases.setdefault(path, Canvas())
-        if not self._any_name:
-            self._refuse_ignored_name(path)
+        self._refuse_ignored_name(path)
         return FileReader(path, self._default_loaders)
 
     def _refuse_ignored_name(self, path: Any) -> None:
         """
         Leave a file to other sources if its name tells so.
 
-        :raises TileSourceError: if the name matches source_vips_ignored_names,
-            or is none.
+        :raises TileSourceError: if the name matches source_vips_ignored_names
+            and the file was not opened on purpose, or if it is no name.
         """
         path = loader.absolute_path(path)
-        try:
-            config._ignoreSourceNames('vips', path)
-        except TileSourceError as exc:
-            msg = (f"Not read: names such as {os.path.basename(path)!r} are left to other tile "
-                   f"sources (the setting source_vips_ignored_names).  To read {path!r} anyway, "
-                   f"call large_image_source_vips.open, or leave no names out: "
-                   f"large_image.config.setConfig('source_vips_ignored_names', ''), or "
-                   f"LARGE_IMAGE_SOURCE_VIPS_IGNORED_NAMES='\"\"' in the environment.")
-            raise TileSourceError(msg) from exc
+        if not self._any_name:
+            refuse_ignored(path)
 
     @staticmethod
     def getLRUHash(*args: Any, **kwargs: Any) -> str:
@@ -178,12 +197,13 @@ class VipsFileTileSource(
         The key of a source in large_image's cache of sources.
 
         It holds what the file system says of the file, so that a file that was
-        replaced is opened anew; and whether its name does not matter, so that
-        what ``open`` opened in spite of its name is for ``open`` only.
+        replaced is opened anew; and whether it was opened on purpose, else the
+        names that are ignored, so that one who would be refused the file does
+        not get it from the cache.
         """
         return str(strhash(
-            FileTileSource.getLRUHash(*args, **kwargs), loader.file_identity(args[0]),
-            bool(kwargs.get('_anyName'))))
+            FileTileSource.getLRUHash(*args, **kwargs), args[1:], loader.file_identity(args[0]),
+            'any name' if kwargs.get('_anyName') is True else ['not', str(ignored_names())]))
 
     def getState(self) -> str:
         """
@@ -391,85 +411,71 @@ class VipsFileTileSource(
             cls.extensions.setdefault(suffix, SourcePriority.IMPLICIT)
 
 
-# What ``open``, ``canRead`` and ``new`` take, and the values that need not be passed on.
+# Of the parameters of the class and of the functions below, as in large_image.
 _DEFAULTS: dict[str, Any] = {
     'encoding': None, 'jpegQuality': 95, 'jpegSubsampling': 0, 'tiffCompression': 'raw',
-    'edge': False, 'style': None, 'noCache': None,
-}
+    'edge': False, 'style': None, 'noCache': None}
 
 
-def _given(options: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """
-    The options that differ from their defaults.
-
-    A source keeps what it was made of, for its pickles and to show it.
-    """
-    return {name: value for name, value in options.items()
-            if name not in _DEFAULTS or value is not _DEFAULTS[name]} | more
+def _chosen(**options: Any) -> dict[str, Any]:
+    """The options that differ from their defaults: only these belong in a repr."""
+    return {name: value for name, value in options.items() if value != _DEFAULTS[name]}
 
 
-def open(path: Any, *, encoding: str | None = None, jpegQuality: int = 95,
+def open(path: str | os.PathLike[str], encoding: str | None = None, jpegQuality: int = 95,
          jpegSubsampling: int = 0, tiffCompression: str = 'raw', edge: bool | str = False,
          style: str | dict[str, Any] | None = None, noCache: bool | None = None,
          **kwargs: Any) -> VipsFileTileSource:
     """
-    Open a file with this source, also one whose name is left to others.
+    Open a file with this source, whatever its name.
 
-    :param path: the path of a file.
-    :param encoding: of tiles and regions: 'JPEG', 'PNG', 'TIFF' or 'TILED'.
-    :param jpegQuality: of JPEG images, 1 to 100.
-    :param jpegSubsampling: of the chroma of JPEG images: 0 none, 1 half, 2 quarter.
-    :param tiffCompression: of TIFF images.
-    :param edge: what becomes of tiles that reach beyond the image: False to
-        leave them whole, True or 'crop' to crop them, or a colour to fill them.
-    :param style: how to show the samples, as large_image describes it.
-    :param noCache: whether to keep the source out of large_image's cache of
-        sources; its style can then be set later.
-    :param kwargs: anything else that ``VipsFileTileSource`` takes.
+    The setting ``source_vips_ignored_names`` is for ``large_image.open``, which
+    chooses a source; who calls this has chosen.
+
+    :param path: the path of the file.
+    :param encoding: this and all others as for ``VipsFileTileSource``.
     :raises TileSourceFileNotFoundError: if there is no such file.
-    :raises TileSourceError: if it cannot be read as an image.
+    :raises TileSourceError: if the file cannot be read as an image.
     """
-    return VipsFileTileSource(path, **_given({
-        'encoding': encoding, 'jpegQuality': jpegQuality, 'jpegSubsampling': jpegSubsampling,
-        'tiffCompression': tiffCompression, 'edge': edge, 'style': style, 'noCache': noCache,
-    } | kwargs, _anyName=True))
+    return VipsFileTileSource(path, _anyName=True, **kwargs, **_chosen(
+        encoding=encoding, jpegQuality=jpegQuality, jpegSubsampling=jpegSubsampling,
+        tiffCompression=tiffCompression, edge=edge, style=style, noCache=noCache))
 
 
-def canRead(path: Any, *, encoding: str | None = None, jpegQuality: int = 95,
+def canRead(path: str | os.PathLike[str], encoding: str | None = None, jpegQuality: int = 95,
             jpegSubsampling: int = 0, tiffCompression: str = 'raw', edge: bool | str = False,
             style: str | dict[str, Any] | None = None, noCache: bool | None = None,
             **kwargs: Any) -> bool:
     """
-    Whether large_image can open a file with this source.
+    Whether ``large_image.open`` can have this source open a file.
 
-    :param path: the path of a file.
-    :param encoding: this and the others as for ``open``.
-    :returns: False, never an exception, for what cannot be read, and for names
-        that are left to other sources (the setting source_vips_ignored_names).
+    :param path: the path of the file.
+    :param encoding: this and all others as for ``VipsFileTileSource``.
+    :returns: False, never an exception, for anything that is unreadable, and
+        for names that match the setting ``source_vips_ignored_names``.
     """
-    return VipsFileTileSource.canRead(path, **_given({
-        'encoding': encoding, 'jpegQuality': jpegQuality, 'jpegSubsampling': jpegSubsampling,
-        'tiffCompression': tiffCompression, 'edge': edge, 'style': style, 'noCache': noCache,
-    } | kwargs))
+    return VipsFileTileSource.canRead(path, **kwargs, **_chosen(
+        encoding=encoding, jpegQuality=jpegQuality, jpegSubsampling=jpegSubsampling,
+        tiffCompression=tiffCompression, edge=edge, style=style, noCache=noCache))
 
 
-def new(*args: Any, encoding: str | None = None, jpegQuality: int = 95,
-        jpegSubsampling: int = 0, tiffCompression: str = 'raw', edge: bool | str = False,
+def new(encoding: str | None = None, jpegQuality: int = 95, jpegSubsampling: int = 0,
+        tiffCompression: str = 'raw', edge: bool | str = False,
         style: str | dict[str, Any] | None = None, noCache: bool | None = None,
         **kwargs: Any) -> VipsFileTileSource:
     """
     Start an empty image, which collects patches with ``addTile``.
 
-    :param args: none: ``write`` takes the path.
-    :param encoding: this and the others as for ``open``.
-    :raises TileSourceError: if there is an argument without a name.
+    It takes no path: ``write`` does.
+
+    :param encoding: this and all others as for ``VipsFileTileSource``.
+    :param noCache: of no effect: such an image is never cached.
+    :raises TileSourceError: if a path is given.
     """
-    if args or 'path' in kwargs:
-        given = args[0] if args else kwargs['path']
-        msg = (f'new() takes no path, and was given {given!r:.200}: it starts an empty image.  Add '
-               'tiles with addTile(), then write(path) makes the file; to read one, use open().')
-        raise TileSourceError(msg)
-    return VipsFileTileSource(NEW_IMAGE_PATH_FLAG + str(uuid.uuid4()), **_given({
-        'encoding': encoding, 'jpegQuality': jpegQuality, 'jpegSubsampling': jpegSubsampling,
-        'tiffCompression': tiffCompression, 'edge': edge, 'style': style, 'noCache': noCache,
-    } | kwargs))
+    given: Any = kwargs.get('path', encoding)
+    if 'path' in kwargs or not (given is None or (
+            isinstance(given, str) and given in TileOutputMimeTypes)):
+        raise NotAnEncodingError(given)
+    return VipsFileTileSource(NEW_IMAGE_PATH_FLAG + str(uuid.uuid4()), **kwargs, **_chosen(
+        encoding=encoding, jpegQuality=jpegQuality, jpegSubsampling=jpegSubsampling,
+        tiffCompression=tiffCompression, edge=edge, style=style, noCache=noCache))

@@ -41,19 +41,3 @@ class AnswersMixin(FileTileSource):
         # Functions of a style write into it, too, and what PIL made is read-only.
         sc.iccimage = writable(super()._applyICCProfile(sc, frame))
         return sc.iccimage
-
-    # In notebooks
-
-    def as_leaflet_layer(self, **kwargs: Any) -> Any:
-        """
-        A layer for a map of ipyleaflet, which shows this image.
-
-        The server of the tiles refers to the source weakly.  The layer holds the
-        source, so that the tiles are served for as long as there is a layer that
-        asks for them.
-
-        :param kwargs: as for the base class.
-        """
-        layer = super().as_leaflet_layer(**kwargs)
-        layer._large_image_source = self
-        return layer

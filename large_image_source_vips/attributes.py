@@ -1,16 +1,15 @@
 """
-Attributes of a source that its pixel store knows, and errors for attributes that
-are misspelt or cannot be set.
+The attributes of a source: those that can be set, and those that only look so.
 
-Python accepts ``sink.minwidth = 500`` without a word, and the image is written
-without a minimum width.  Such an assignment is an error here, if the name looks
-like that of an attribute that can be set.
+Python makes a new attribute of any name that is set.  ``sink.minwidth = 500``
+would then change nothing, without a word.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +18,105 @@ from large_image.exceptions import TileSourceError
 if TYPE_CHECKING:
     from .pixels import PixelStore
 
-# How alike two names must be, as difflib counts; 1 is the same.
-_ALIKE = 0.82
+# What other sinks of large_image let set and this one does not know.
+_NOT_SUPPORTED = frozenset((
+    'additionalMetadata', 'channelColors', 'channelNames', 'frameAxes', 'frameUnits',
+    'frameValues', 'gcps', 'imageDescription', 'magnification', 'projection'))
+# The attributes of every source that large_image documents, as parameters.
+_PARAMETERS = frozenset((
+    'edge', 'encoding', 'jpegQuality', 'jpegSubsampling', 'style', 'tiffCompression'))
+# Two names of which four of five letters agree are taken for the same one.
+_CLOSE = 0.8
 
 
 class SourceAttributeError(TileSourceError, AttributeError):
-    """An attribute of a source cannot be set, or there is none of that name."""
+    """An attribute of a source cannot be set."""
+
+
+class CheckedAttributes:
+    """
+    Refuse to set what nobody would read.
+
+    Once a source is made, a new public attribute whose name is close to that of
+    one that can be set is an error; so is a property that can only be read.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """
+        Set an attribute.
+
+        :raises SourceAttributeError: if its name looks misspelt, or it can only
+            be read.
+        """
+        # large_image sets _initValues when it has made a source; until then the
+        # classes set up what is theirs.
+        if name[:1] != '_' and name not in vars(self) and '_initValues' in vars(self):
+            _check(type(self), name)
+        super().__setattr__(name, value)
+
+
+def _check(cls: type, name: str) -> None:
+    """
+    Whether instances may be given an attribute that they do not have yet.
+
+    :raises SourceAttributeError: if not.
+    """
+    found = next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
+    if isinstance(found, property) and found.fset is None:
+        msg = f'{name} is read-only: it follows from the image and cannot be set.'
+        raise SourceAttributeError(msg)
+    if any(name in vars(base) for base in cls.__mro__):
+        return
+    settable = _settable(cls)
+    close = _closest(name, settable | _NOT_SUPPORTED)
+    if close is None or _is_declared(cls, name):
+        return
+    if close in settable:
+        msg = f'A source has no attribute {name}; did you mean {close}?'
+    else:
+        meant = '' if close == name else f', and neither is {close}, which is perhaps meant'
+        msg = (f'{name} is not supported by this sink{meant}.  What can be set: '
+               f'{", ".join(sorted(settable))}.')
+    raise SourceAttributeError(msg)
+
+
+def _settable(cls: type) -> frozenset[str]:
+    """The names that setting has an effect of."""
+    return _PARAMETERS.union(
+        name for base in cls.__mro__ for name, found in vars(base).items()
+        if isinstance(found, property) and found.fset is not None and name[:1] != '_')
+
+
+@lru_cache(maxsize=1024)
+def _closest(name: str, names: frozenset[str]) -> str | None:
+    """
+    The one of some names that a name was perhaps meant to be.
+
+    Case and underscores do not count; letters in another order do not either.
+    """
+    plain = {_plain(other): other for other in sorted(names)}
+    wanted = _plain(name)
+    for found in difflib.get_close_matches(wanted, plain, n=1, cutoff=_CLOSE):
+        return plain[found]
+    if len(wanted) > 3:
+        for found in plain:
+            if sorted(found) == sorted(wanted):
+                return plain[found]
+    return None
+
+
+def _plain(name: str) -> str:
+    return name.replace('_', '').lower()
+
+
+def _is_declared(cls: type, name: str) -> bool:
+    """Whether a class says that its instances have an attribute: ``name: int``."""
+    for base in cls.__mro__:
+        # Newer Pythons look up only now what the annotations name.
+        with suppress(NameError):
+            if name in getattr(base, '__annotations__', {}):
+                return True
+    return False
 
 
 class StoreSize:
@@ -37,6 +129,9 @@ class StoreSize:
     def __init__(self, get: Callable[[PixelStore], int]) -> None:
         self._get = get
 
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
     def __get__(self, source: Any, owner: Any = None) -> Any:
         if source is None:
             return self
@@ -45,7 +140,7 @@ class StoreSize:
 
     def __set__(self, source: Any, value: int) -> None:
         if source.__dict__.get('_store') is not None:
-            msg = 'The size of an image follows from its pixels and cannot be set.'
+            msg = f'{self._name} is read-only: it follows from the image and cannot be set.'
             raise SourceAttributeError(msg)
 
 
@@ -68,68 +163,3 @@ class Profiles:
             msg = 'No frame has an ICC profile.'
             raise AttributeError(msg)
         return profiles
-
-
-class CheckedAttributes:
-    """
-    Checks the names of public attributes that are set on a finished object.
-
-    Names with a leading underscore, names that the object, its class or an
-    annotation of its class has, and names unlike those that can be set pass.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """
-        Set an attribute.
-
-        :raises SourceAttributeError: if the attribute can only be read, or if
-            there is none of that name, but one whose name is much alike.
-        """
-        if name[:1] != '_':
-            _check(self, name)
-        super().__setattr__(name, value)
-
-
-def _check(source: Any, name: str) -> None:
-    cls: Any = type(source)
-    known = next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
-    if isinstance(known, property) and known.fset is None:
-        msg = (f'{name} of a {cls.__name__} can only be read; these can be set: '
-               f'{", ".join(_settable(cls))}.')
-        raise SourceAttributeError(msg)
-    # large_image sets this behind __init__: until then, names are chosen by the
-    # authors of classes.
-    if known is not None or name in vars(source) or '_initValues' not in vars(source):
-        return
-    meant = _meant(cls, name)
-    if meant:
-        msg = (f'A {cls.__name__} has no attribute {name!r}; did you mean {meant!r}?  '
-               f'These can be set: {", ".join(_settable(cls))}.')
-        raise SourceAttributeError(msg)
-
-
-@lru_cache(maxsize=256)
-def _settable(cls: Any) -> tuple[str, ...]:
-    """The names of the public properties of a class that have a setter."""
-    found: dict[str, bool] = {}
-    for base in cls.__mro__:
-        for name, value in vars(base).items():
-            if isinstance(value, property) and name[:1] != '_':
-                # The first class in the order counts.
-                found.setdefault(name, value.fset is not None)
-    return tuple(sorted(name for name, is_settable in found.items() if is_settable))
-
-
-@lru_cache(maxsize=1024)
-def _meant(cls: Any, name: str) -> str | None:
-    """The settable attribute of a class whose name is much like another, if any."""
-    if any(name in vars(base).get('__annotations__', ()) for base in cls.__mro__):
-        return None
-    plain = {_plain(settable): settable for settable in _settable(cls)}
-    close = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=_ALIKE)
-    return plain[close[0]] if close else None
-
-
-def _plain(name: str) -> str:
-    """A name without what is most easily confused: capitals and underscores."""
-    return name.lower().replace('_', '')

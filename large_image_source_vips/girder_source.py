@@ -11,7 +11,6 @@ the file by its name in Girder, with a status of the 400s.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -27,6 +26,7 @@ from large_image.cache_util import strhash
 from large_image.exceptions import TileGeneralError, TileSourceError, TileSourceRangeError
 
 from . import VipsFileTileSource, loader
+from .names import is_ignored
 
 # What of a file's document tells that its contents are others.
 _CONTENTS = ('assetstoreId', 'created', 'size', 'path', 'sha512', 'chunkUuid')
@@ -163,11 +163,11 @@ class VipsGirderTileSource(VipsFileTileSource, GirderTileSource):
 
         :raises TileSourceError: if the name matches source_vips_ignored_names.
         """
+        # Whoever asks over the web may send any keyword: none lets a name pass.
         name = os.path.basename(self._girder_file['name'])
-        ignored = config.getConfig('source_vips_ignored_names')
-        if ignored and re.search(ignored, name, flags=re.IGNORECASE):
+        if is_ignored(name):
             msg = (f'Not read: files such as {name!r} are left to other tile sources (the setting '
-                   'source_vips_ignored_names).')
+                   "source_vips_ignored_names; '' for no names).")
             raise TileSourceError(msg)
 
     # Errors
