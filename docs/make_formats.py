@@ -19,9 +19,9 @@ import pyvips
 import tifffile
 from large_image.exceptions import TileSourceError
 
-from large_image_source_vips import loader
-from large_image_source_vips.geometry import Rect
-from large_image_source_vips.reader import FileReader
+from large_image_source_vips.base.geometry import Rect
+from large_image_source_vips.reading import loader
+from large_image_source_vips.reading.reader import FileReader
 
 HERE = pathlib.Path(__file__).resolve().parent
 IMAGES = pathlib.Path(os.environ.get(

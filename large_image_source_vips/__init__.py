@@ -31,24 +31,24 @@ from large_image.tilesource import FileTileSource
 from large_image.tilesource.tileiterator import TileIterator
 from large_image.tilesource.utilities import JSONDict, _encodeImageBinary, _imageToPIL
 
-from . import loader
 from .answers import AnswersMixin
-from .attributes import CheckedAttributes, Profiles, StoreSize
-from .canvas import Canvas
+from .base.arrays import TILE_SIZE, fit_edge, owned, writable
+from .base.attributes import CheckedAttributes, Profiles, StoreSize
+from .base.formats import format_of
+from .base.geometry import Rect, Size
 from .editing import EditingMixin
-from .formats import format_of
-from .geometry import Rect, Size
 from .names import ignored_names, refuse_ignored
 from .notebook import NotebookMixin
-from .output import TILE_SIZE, fit_edge, owned, writable
-from .reader import FileReader
-from .walk import Key, Tiles, Walk, handed_over, tiles_under
+from .reading import loader
+from .reading.reader import FileReader
+from .regions import Key, Tiles, Walk, handed_over, tiles_under
+from .sink.canvas import Canvas
 
 if TYPE_CHECKING:
     import numpy as np
     import PIL.Image
 
-    from .pixels import PixelStore
+    from .store import PixelStore
 
 try:
     __version__ = _distribution_version('large-image-source-vips')

@@ -12,7 +12,7 @@ from typing import Any
 
 from large_image.tilesource import FileTileSource
 
-from .output import owned, writable
+from .base.arrays import owned, writable
 
 
 class AnswersMixin(FileTileSource):

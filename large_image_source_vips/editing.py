@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from large_image.exceptions import TileSourceError
 
-from .canvas import Canvas, as_position
-from .geometry import Rect, Size
-from .samples import as_mask, make_patch
-from .writer import Progress, write_image
+from .base.geometry import Rect, Size
+from .sink.canvas import Canvas, as_position
+from .sink.patch import as_mask, make_patch
+from .writing.write import Progress, write_image
 
 if TYPE_CHECKING:
-    from .pixels import PixelStore
+    from .store import PixelStore
 
 
 class EditingMixin:

@@ -25,8 +25,9 @@ from large_image import config
 from large_image.cache_util import strhash
 from large_image.exceptions import TileGeneralError, TileSourceError, TileSourceRangeError
 
-from . import VipsFileTileSource, loader
+from . import VipsFileTileSource
 from .names import is_ignored
+from .reading import loader
 
 # What of a file's document tells that its contents are others.
 _CONTENTS = ('assetstoreId', 'created', 'size', 'path', 'sha512', 'chunkUuid')

@@ -22,8 +22,8 @@ import PIL.Image
 import tifffile
 from large_image.exceptions import TileSourceError
 
-from large_image_source_vips.geometry import Rect
-from large_image_source_vips.reader import FileReader
+from large_image_source_vips.base.geometry import Rect
+from large_image_source_vips.reading.reader import FileReader
 
 # A mutated file may be slow; what takes longer than this is taken to hang.
 _SECONDS = 60

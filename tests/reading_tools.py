@@ -10,8 +10,8 @@ import pytest
 import pyvips
 import tifffile
 
-from large_image_source_vips.geometry import Rect
-from large_image_source_vips.reader import FileReader
+from large_image_source_vips.base.geometry import Rect
+from large_image_source_vips.reading.reader import FileReader
 
 _IMAGES = pathlib.Path(os.environ.get(
     'LARGE_IMAGE_SOURCE_VIPS_IMAGES',

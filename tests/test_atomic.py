@@ -18,7 +18,7 @@ import tifffile
 from large_image.exceptions import TileSourceError
 from sink_helpers import make_sink, read_file
 
-from large_image_source_vips import atomic, in_place, rights
+from large_image_source_vips.writing import atomic, in_place, rights
 
 NOBODY = 65534
 IS_ROOT = hasattr(os, 'geteuid') and os.geteuid() == 0

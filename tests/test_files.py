@@ -15,8 +15,9 @@ from large_image.exceptions import TileSourceError
 from reading_tools import in_a_forked_child, in_threads, smooth_pixels
 
 import large_image_source_vips
-from large_image_source_vips import files, loader, planes
-from large_image_source_vips.planes import Plane
+from large_image_source_vips.base import files
+from large_image_source_vips.reading import loader, planes
+from large_image_source_vips.reading.planes import Plane
 
 
 @pytest.fixture(params=['as here', 'without positions'])
@@ -240,7 +241,7 @@ def test_a_name_that_is_in_use_goes_when_the_next_scratch_file_is_closed(folder,
 def test_a_name_that_is_in_use_goes_at_the_end_of_the_process(tmp_path):
     result = subprocess.run([sys.executable, '-c', textwrap.dedent("""
         import errno, os
-        from large_image_source_vips import files
+        from large_image_source_vips.base import files
         files._opens_without_name = lambda *_args: False
         unlink, held = os.unlink, set()
         def refuse(path, **kwargs):

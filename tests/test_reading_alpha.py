@@ -15,14 +15,15 @@ from hypothesis.extra import numpy as hnp
 from reading_tools import level, needs, random_pixels
 from sink_helpers import make_sink
 
-from large_image_source_vips import compose, decoding
-from large_image_source_vips import levels as levels_module
-from large_image_source_vips.geometry import Rect
-from large_image_source_vips.raster import reduce_pixels
-from large_image_source_vips.reader import FileReader
-from large_image_source_vips.survey_tiff import alpha_band
-from large_image_source_vips.tiff import TiffDirectories
-from large_image_source_vips.tiff_write import edit_directories
+from large_image_source_vips.base.geometry import Rect
+from large_image_source_vips.base.reduce import reduce_pixels
+from large_image_source_vips.reading import levels as levels_module
+from large_image_source_vips.reading import rows as decoding
+from large_image_source_vips.reading.reader import FileReader
+from large_image_source_vips.reading.survey_tiff import alpha_band
+from large_image_source_vips.sink import blend as compose
+from large_image_source_vips.tiff.directories import TiffDirectories
+from large_image_source_vips.tiff.write import edit_directories
 
 RED, BLUE = (250, 40, 60), (0, 0, 255)
 
@@ -366,7 +367,7 @@ def test_palettes_with_transparency_are_picked(tmp_path):
 
 
 def test_associated_images_have_alpha_of_their_own(tmp_path, monkeypatch):
-    monkeypatch.setattr('large_image_source_vips.reader._MAX_ASSOCIATED', 64)
+    monkeypatch.setattr('large_image_source_vips.reading.reader._MAX_ASSOCIATED', 64)
     with tifffile.TiffWriter(tmp_path / 'a.tif') as tiff:
         tiff.write(random_pixels((500, 500), 'int16'), photometric='minisblack', metadata=None)
         tiff.write(columns(120, 200), photometric='rgb', extrasamples=['unassalpha'],

@@ -10,10 +10,10 @@ import pytest
 import tifffile
 from reading_tools import in_a_forked_child, in_threads, level, random_pixels
 
-from large_image_source_vips.cleanup import CleanupLock
-from large_image_source_vips.handles import HandlePool, pool
-from large_image_source_vips.planes import Plane, PlaneCache, planes
-from large_image_source_vips.reader import FileReader
+from large_image_source_vips.base.cleanup import CleanupLock
+from large_image_source_vips.reading.handles import HandlePool, pool
+from large_image_source_vips.reading.planes import Plane, PlaneCache, planes
+from large_image_source_vips.reading.reader import FileReader
 
 PIXELS = random_pixels((600, 700, 3))
 

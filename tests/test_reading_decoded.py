@@ -25,10 +25,12 @@ from reading_tools import (
     smooth_pixels,
 )
 
-from large_image_source_vips import decoding, deflate, planes
-from large_image_source_vips import levels as levels_module
-from large_image_source_vips.geometry import Rect
-from large_image_source_vips.reader import FileReader
+from large_image_source_vips.base.geometry import Rect
+from large_image_source_vips.codecs import lossless as deflate
+from large_image_source_vips.reading import levels as levels_module
+from large_image_source_vips.reading import planes
+from large_image_source_vips.reading import rows as decoding
+from large_image_source_vips.reading.reader import FileReader
 
 
 @pytest.fixture

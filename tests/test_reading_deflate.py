@@ -16,9 +16,11 @@ from reading_tools import (
     random_pixels,
 )
 
-from large_image_source_vips import decoding, deflate, handles
-from large_image_source_vips.geometry import Rect
-from large_image_source_vips.reader import FileReader
+from large_image_source_vips.base.geometry import Rect
+from large_image_source_vips.codecs import lossless as deflate
+from large_image_source_vips.reading import handles
+from large_image_source_vips.reading import rows as decoding
+from large_image_source_vips.reading.reader import FileReader
 
 pytest.importorskip('imagecodecs')
 

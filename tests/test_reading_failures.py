@@ -18,8 +18,8 @@ from reading_tools import (
     smooth_pixels,
 )
 
-from large_image_source_vips.geometry import Rect
-from large_image_source_vips.reader import FileReader
+from large_image_source_vips.base.geometry import Rect
+from large_image_source_vips.reading.reader import FileReader
 
 COMPRESSIONS = [None, 'deflate', 'lzw', 'jpeg']
 

@@ -7,7 +7,7 @@ import pyvips
 from large_image import config
 from reading_tools import level, level_by_tiles, needs, random_pixels, real_file, smooth_pixels
 
-from large_image_source_vips.reader import FileReader
+from large_image_source_vips.reading.reader import FileReader
 
 SVG = ('<svg xmlns="http://www.w3.org/2000/svg" width="100" height="60">'
        '<rect x="50" width="50" height="60" fill="#ff0000"/></svg>')

@@ -4,7 +4,7 @@ import fuzz_reading
 import numpy as np
 import pytest
 
-from large_image_source_vips.tiff import TiffDirectories, TiffFormatError
+from large_image_source_vips.tiff.directories import TiffDirectories, TiffFormatError
 
 
 @pytest.mark.parametrize('seed', range(8))

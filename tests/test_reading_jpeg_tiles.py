@@ -19,9 +19,9 @@ from reading_tools import (
     smooth_pixels,
 )
 
-from large_image_source_vips import jpeg_tiles
-from large_image_source_vips.geometry import Rect
-from large_image_source_vips.reader import FileReader
+from large_image_source_vips.base.geometry import Rect
+from large_image_source_vips.codecs import jpeg as jpeg_tiles
+from large_image_source_vips.reading.reader import FileReader
 
 pytestmark = pytest.mark.skipif(
     not jpeg_tiles._has_jpeg(), reason='Pillow was built without JPEG')

@@ -23,10 +23,12 @@ from reading_tools import (
 )
 
 import large_image_source_vips
-from large_image_source_vips import decoding, files, levels, loader, planes, survey
-from large_image_source_vips.geometry import Rect
-from large_image_source_vips.layout import Opening
-from large_image_source_vips.reader import FileReader
+from large_image_source_vips.base import files
+from large_image_source_vips.base.geometry import Rect
+from large_image_source_vips.reading import levels, loader, planes, survey
+from large_image_source_vips.reading import rows as decoding
+from large_image_source_vips.reading.layout import Opening
+from large_image_source_vips.reading.reader import FileReader
 
 ROWS, COLS = 1111, 1703
 
@@ -337,7 +339,7 @@ def test_profiles_are_those_of_the_file_as_it_is(tmp_path):
 def test_the_file_of_opening_is_the_one_that_was_found(tmp_path):
     """A file that is replaced while it is opened is an error or the new one."""
     save_strips(tmp_path / 'a.tif')
-    file = large_image_source_vips.source_file.source_file(str(tmp_path / 'a.tif'))
+    file = large_image_source_vips.reading.file.source_file(str(tmp_path / 'a.tif'))
     other = smooth_pixels(64, 64, bands=1)[..., 0]
     tifffile.imwrite(tmp_path / 'b.tif', other)
     os.replace(tmp_path / 'b.tif', tmp_path / 'a.tif')

@@ -7,8 +7,8 @@ import tifffile
 from large_image import config
 from reading_tools import level, level_by_tiles, random_pixels, real_file, smooth_pixels
 
-from large_image_source_vips.geometry import Rect
-from large_image_source_vips.reader import FileReader
+from large_image_source_vips.base.geometry import Rect
+from large_image_source_vips.reading.reader import FileReader
 
 
 def write_pages(path, *pages, **kwargs):

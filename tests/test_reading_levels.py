@@ -17,12 +17,12 @@ from reading_tools import (
     smooth_pixels,
 )
 
-from large_image_source_vips import decoding
-from large_image_source_vips import levels as levels_module
-from large_image_source_vips import planes as planes_module
-from large_image_source_vips.geometry import Rect
-from large_image_source_vips.raster import reduce_pixels
-from large_image_source_vips.reader import FileReader
+from large_image_source_vips.base.geometry import Rect
+from large_image_source_vips.base.reduce import reduce_pixels
+from large_image_source_vips.reading import levels as levels_module
+from large_image_source_vips.reading import planes as planes_module
+from large_image_source_vips.reading import rows as decoding
+from large_image_source_vips.reading.reader import FileReader
 
 KINDS = {'tiles': {'tile': (64, 64)}, 'strips': {}}
 

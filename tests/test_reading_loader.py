@@ -16,8 +16,8 @@ from large_image import config
 from large_image.exceptions import TileSourceError, TileSourceFileNotFoundError
 from reading_tools import level, needs, random_pixels, read
 
-from large_image_source_vips import loader
-from large_image_source_vips.reader import FileReader
+from large_image_source_vips.reading import loader
+from large_image_source_vips.reading.reader import FileReader
 
 
 @pytest.fixture

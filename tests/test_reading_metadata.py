@@ -13,8 +13,8 @@ import tifffile
 from reading_tools import level, needs, random_pixels, real_file, smooth_pixels
 
 import large_image_source_vips
-from large_image_source_vips import metadata
-from large_image_source_vips.reader import FileReader
+from large_image_source_vips.reading import metadata
+from large_image_source_vips.reading.reader import FileReader
 
 PIXELS = random_pixels((30, 41, 3))
 

@@ -14,11 +14,11 @@ import pyvips
 import tifffile
 from reading_tools import level, level_by_tiles, random_pixels, smooth_pixels
 
-from large_image_source_vips import handles as handles_module
-from large_image_source_vips.geometry import Rect
-from large_image_source_vips.handles import HandlePool, pool
-from large_image_source_vips.planes import Plane, PlaneCache, planes
-from large_image_source_vips.reader import FileReader
+from large_image_source_vips.base.geometry import Rect
+from large_image_source_vips.reading import handles as handles_module
+from large_image_source_vips.reading.handles import HandlePool, pool
+from large_image_source_vips.reading.planes import Plane, PlaneCache, planes
+from large_image_source_vips.reading.reader import FileReader
 
 linux = pytest.mark.skipif(not os.path.isdir('/proc/self/fd'), reason='there is no /proc/self/fd')
 

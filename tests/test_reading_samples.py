@@ -7,8 +7,8 @@ import pyvips
 import tifffile
 from reading_tools import level, level_by_tiles, random_pixels, read
 
-from large_image_source_vips.formats import DTYPE_OF_FORMAT
-from large_image_source_vips.reader import FileReader
+from large_image_source_vips.base.formats import DTYPE_OF_FORMAT
+from large_image_source_vips.reading.reader import FileReader
 
 DTYPES = ['uint8', 'int8', 'uint16', 'int16', 'uint32', 'int32', 'float32']
 

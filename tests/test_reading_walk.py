@@ -15,8 +15,8 @@ from large_image.exceptions import TileSourceError
 from reading_tools import block_means, in_a_forked_child, in_threads, random_pixels
 
 import large_image_source_vips
-from large_image_source_vips import walk
-from large_image_source_vips.walk import MAX_AHEAD, Key, Walk
+from large_image_source_vips import regions as walk
+from large_image_source_vips.regions import MAX_AHEAD, Key, Walk
 
 PIXELS = random_pixels((1300, 2100, 3))
 

@@ -16,7 +16,8 @@ from large_image.exceptions import TileSourceError, TileSourceXYZRangeError
 from sink_helpers import make_sink, random_tile, read_all, read_file
 
 import large_image_source_vips
-from large_image_source_vips import lower_levels, spool
+from large_image_source_vips.sink import levels as lower_levels
+from large_image_source_vips.sink import spool
 
 TILE = random_tile('uint8', (256, 256, 3))
 
@@ -176,7 +177,7 @@ def test_a_blank_place_that_was_looked_at_shows_what_is_added_later():
 @pytest.mark.parametrize('kind', ['small', 'large', 'masked'])
 def test_a_disk_that_fails_midway_changes_nothing(monkeypatch, failing, kind):
     """Whichever access of the spool fails, the image is as it was."""
-    monkeypatch.setattr('large_image_source_vips.blocks.POOL_BYTES', 1 << 18)
+    monkeypatch.setattr('large_image_source_vips.sink.blocks.POOL_BYTES', 1 << 18)
     sink = large_image_source_vips.new()
     sink.addTile(random_tile('uint8', (1500, 1500, 4), 1))
     before, ranges, state = read_all(sink, sparseFallback=True), sink.bandRanges, sink.getState()

@@ -263,7 +263,7 @@ def test_the_largest_value_counts_in_any_order_of_two_threads(first, size):
                 lambda: check_that_the_large_value_counts(sink))
 
     # Small tiles may wait for each other at every line.
-    at_every_line(prepare, step=3 if size == 512 else 31, opcodes='canvas.py',
+    at_every_line(prepare, step=3 if size == 512 else 31, opcodes='sink/canvas.py',
                   seconds=0.1 if size == 512 else 0.02)
 
 
@@ -345,7 +345,7 @@ def test_looking_at_one_corner_while_another_one_changes():
 
         return lambda: sink.addTile(near), look, check
 
-    at_every_line(prepare, opcodes='lower_levels.py')
+    at_every_line(prepare, opcodes='sink/levels.py')
     at_every_line(prepare, step=5)
 
 

@@ -16,7 +16,9 @@ from large_image.exceptions import TileSourceError
 from sink_helpers import make_sink, random_tile, read_all, read_file
 
 import large_image_source_vips
-from large_image_source_vips import atomic, webp_tiff, writer
+from large_image_source_vips.writing import atomic
+from large_image_source_vips.writing import pyramid as webp_tiff
+from large_image_source_vips.writing import write as writer
 
 PARTIAL = atomic.PARTIAL_PREFIX
 

@@ -60,7 +60,7 @@ def test_a_thousand_tiles_for_eight_clients_at_once(girder, admin, folder):
 
 def check_open_files(girder):
     """See that a server does not hold a file for every thread and variation there was."""
-    from large_image_source_vips.handles import MAX_HANDLES
+    from large_image_source_vips.reading.handles import MAX_HANDLES
 
     descriptors = pathlib.Path(f'/proc/{girder.process.pid}/fd')
     if descriptors.exists():
@@ -83,7 +83,7 @@ def models(girder):
 @pytest.fixture
 def loads(monkeypatch):
     """The list of all files that libvips is made to open."""
-    from large_image_source_vips import loader
+    from large_image_source_vips.reading import loader
 
     opened, load = [], loader.load
 

@@ -1,0 +1,3 @@
+"""
+What everything else is built on: no files of images, no sinks, no TIFF.
+"""

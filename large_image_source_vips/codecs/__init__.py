@@ -1,0 +1,3 @@
+"""
+The compressed bytes of one tile, and its samples.
+"""

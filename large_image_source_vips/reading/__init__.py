@@ -1,0 +1,3 @@
+"""
+A file that is read, as a store of pixels.
+"""

@@ -1,0 +1,3 @@
+"""
+Patches that are put together, as a store of pixels.
+"""

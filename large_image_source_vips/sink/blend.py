@@ -1,0 +1,112 @@
+"""
+How the samples of a tile go over the samples of a block: pure array arithmetic.
+
+No float arithmetic touches an opaque or a masked-out pixel.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..base.formats import opaque_alpha
+from ..base.reduce import reduce_with_alpha
+
+Array = npt.NDArray[Any]
+
+
+def paste(color: Array, alpha: Array | None, tile_color: Array, tile_alpha: Array | None,
+          mask: npt.NDArray[np.bool_] | None) -> None:
+    """
+    Put a tile over what is there, in place.
+
+    :param color: what is there, (rows, cols, color bands).
+    :param alpha: its alpha (rows, cols), or None if all of it is opaque; it
+        then stays so.
+    :param tile_color: of the same shape and dtype as ``color``.
+    :param tile_alpha: (rows, cols), or None if all of the tile is opaque.
+    :param mask: (rows, cols), False where nothing changes, or None.
+    """
+    if tile_alpha is not None:
+        mask = _blend(color, alpha, tile_color, tile_alpha, mask)
+    if mask is None:
+        color[...] = tile_color
+    else:
+        np.copyto(color, tile_color, where=mask[:, :, np.newaxis])
+    if alpha is not None:
+        opaque = opaque_alpha(alpha.dtype) if tile_alpha is None else tile_alpha
+        if mask is None:
+            alpha[...] = opaque
+        else:
+            np.copyto(alpha, opaque, where=mask, casting='unsafe')
+
+
+def _blend(color: Array, alpha: Array | None, tile_color: Array, tile_alpha: Array,
+           mask: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:
+    """
+    Composite the partly transparent pixels of a tile "over" what is there.
+
+    Porter and Duff's *over* without premultiplication: with the coverages a of
+    the tile and b of what is below, the result has a + b (1 - a), and its
+    colour is the mean of both colours weighted with a and b (1 - a).
+
+    :returns: (rows, cols), where the tile is to be stored as it is: where it
+        is opaque and where there was nothing.
+    """
+    opaque = opaque_alpha(tile_alpha.dtype)
+    replaces = tile_alpha >= opaque
+    if alpha is not None:
+        replaces |= ~(alpha > 0)
+    blends = ~replaces & (tile_alpha > 0)
+    if mask is not None:
+        replaces &= mask
+        blends &= mask
+    if blends.any():
+        over = tile_alpha[blends].astype(np.float64) / opaque
+        below: Any = 1.0
+        if alpha is not None:
+            below = np.minimum(alpha[blends].astype(np.float64) / opaque, 1.0)
+        below = below * (1 - over)
+        total = over + below
+        mixed = (tile_color[blends] * over[:, np.newaxis] +
+                 color[blends] * np.broadcast_to(below, over.shape)[:, np.newaxis])
+        color[blends] = rounded(mixed / total[:, np.newaxis], color.dtype)
+        if alpha is not None:
+            alpha[blends] = rounded(total * opaque, alpha.dtype)
+    return replaces
+
+
+def rounded(values: Array, dtype: np.dtype[Any]) -> Array:
+    """Floats as another dtype, rounded to the nearest where that is of integers."""
+    return (values if dtype.kind == 'f' else np.rint(values)).astype(dtype)
+
+
+def with_alpha(color: Array, alpha: Array | None) -> Array:
+    """
+    Colour and alpha in one array.
+
+    :param color: (rows, cols, color bands).
+    :param alpha: (rows, cols), or None if all is opaque.
+    :returns: (rows, cols, color bands + 1), a new array.
+    """
+    rows, cols, bands = color.shape
+    result = np.empty((rows, cols, bands + 1), color.dtype)
+    # Band by band: numpy is slow at inner loops over three samples.
+    for band in range(bands):
+        result[:, :, band] = color[:, :, band]
+    result[:, :, bands] = opaque_alpha(color.dtype) if alpha is None else alpha
+    return result
+
+
+def halve(color: Array, alpha: Array | None, averaged: bool) -> tuple[Array, Array | None]:
+    """
+    Reduce an area to half its size, rounded up, as reading does.
+
+    :param color: (rows, cols, color bands).
+    :param alpha: (rows, cols), or None if all is opaque.
+    :param averaged: whether to take the mean of the (up to) four pixels, their
+        colours weighted with their alpha; else the first of them.
+    """
+    return reduce_with_alpha(color, alpha, 2, averaged)

@@ -1,0 +1,429 @@
+"""
+The sink's store: patches that become blocks in one spool file.
+
+A canvas is a grid of square blocks, addressed in the plane of the caller's
+coordinates, so growing it in any direction moves no pixels.  Adding a tile
+copies its pixels into the blocks under it, once.
+
+Memory is bounded, whatever the size of the image: ``blocks.POOL_BYTES``
+(64 MiB) of blocks, the tiles that are being added, and some 300 bytes of
+addresses for each block of 65,536 pixels.  A canvas has one open file.
+"""
+
+from __future__ import annotations
+
+import operator
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+from large_image.exceptions import TileSourceError
+
+from ..base import files
+from ..base.geometry import Rect, Size
+from ..store import Picture
+from .claims import Claims
+from .layers import Layers, block_area
+from .levels import LowerLevels, footprint
+from .patch import Array, Meaning, Patch, converted, converted_alpha, joined_dtype
+from .ranges import BandRanges
+from .snapshot import snapshot_picture
+
+# libvips 8.14 has no wider or higher images (VIPS_MAX_COORD).
+MAX_SIDE = 10_000_000
+
+# Tiles of fewer bytes are added by one thread at a time.
+PARALLEL_BYTES = 1 << 20
+
+
+def as_position(value: Any, name: str) -> int:
+    """
+    A coordinate as a plain int.
+
+    :param value: an int of any kind, or a float that is a whole number.
+    :param name: what to call it in an error.
+    :raises TileSourceError: for anything else.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        if isinstance(value, (float, np.floating)) and float(value).is_integer():
+            return int(value)
+    msg = f'{name} must be a whole number, not {value!r}.'
+    raise TileSourceError(msg)
+
+
+class Canvas:
+    """
+    An image that collects patches.
+
+    All methods may be called from any thread, but only in the process that
+    made the canvas: a forked process gets an error at once, since threads of
+    its parent may have been in the middle of a change.
+    """
+
+    frame_count = 1
+    magnification: float | None = None
+
+    def __init__(self) -> None:
+        self.pixel_size: tuple[float | None, float | None] = (None, None)
+        # Counts changes; a part of large_image's cache keys.
+        self.generation = 0
+        self._process = files.process_id()
+        self._crop: Rect | None = None
+        self._ranges = BandRanges()
+        self._claims = Claims()
+        self._small = threading.Lock()
+        self._layers: Layers | None = None
+        self._extent: Rect | None = None
+        self._min_size = Size(0, 0)
+        self._lower: LowerLevels | None = None
+
+    def check_process(self) -> None:
+        """
+        See to it that this is the process that made the canvas.
+
+        :raises TileSourceError: if it was forked from that.
+        """
+        if files.process_id() != self._process:
+            msg = (f'This image is being put together in another process ({self._process}) and '
+                   f'can be neither changed nor viewed in one forked from it; send the tiles to '
+                   f'that process, or write the image and open the file.')
+            raise TileSourceError(msg)
+
+    def _count_change(self) -> None:
+        """Tell caches that something has changed."""
+        with self._claims.lock:
+            self.generation += 1
+
+    # What there is
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """The corner of the image in the caller plane: (x, y), each <= 0."""
+        return _origin_of(self._extent)
+
+    @property
+    def size(self) -> Size:
+        """The size in full-resolution pixels, at least the minimum size."""
+        return self._size_of(self._extent, self._min_size)
+
+    @staticmethod
+    def _size_of(extent: Rect | None, min_size: Size) -> Size:
+        if extent is None:
+            return min_size
+        left, top = _origin_of(extent)
+        return Size(max(extent.right - left, -left, min_size.width),
+                    max(extent.bottom - top, -top, min_size.height))
+
+    @property
+    def min_size(self) -> Size:
+        """The size that the image has at least; 0 for no minimum."""
+        return self._min_size
+
+    @min_size.setter
+    def min_size(self, value: Size) -> None:
+        self.check_process()
+        _check_size(self._size_of(self._extent, value), 'A minimum size')
+        with self._claims.on(None, write=True):
+            self._min_size = value
+            if self._lower is not None:
+                self._lower.forget_all()
+            self._count_change()
+
+    @property
+    def crop(self) -> Rect | None:
+        """The part of the image that is written, or None for all of it."""
+        return self._crop
+
+    @crop.setter
+    def crop(self, value: Rect | None) -> None:
+        self.check_process()
+        self._crop = value
+
+    def set_pixel_size(self, mm_x: float | None, mm_y: float | None) -> None:
+        """Set the width and height of a full-resolution pixel in mm."""
+        self.check_process()
+        self.pixel_size = mm_x, mm_y
+        self._count_change()
+
+    @property
+    def ranges(self) -> BandRanges:
+        """The smallest and largest values of the tiles added."""
+        self.check_process()
+        return self._ranges
+
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        """The dtype of the samples; None as long as there are none."""
+        return None if self._layers is None else self._layers.dtype
+
+    @property
+    def meaning(self) -> Meaning | None:
+        """What the bands are; None as long as there are none."""
+        return None if self._layers is None else self._layers.meaning
+
+    @property
+    def bands(self) -> int | None:
+        """The bands of what ``read`` gives; None as long as there are no tiles."""
+        return None if self._layers is None else self._layers.meaning.bands
+
+    # Adding
+
+    def turn_for(self, tile: Any) -> AbstractContextManager[Any]:
+        """
+        What to hold while a tile is converted and added.
+
+        Threads that add small tiles would only hand Python's interpreter lock
+        around in the middle of each; large ones are copied in parallel.
+        """
+        self.check_process()
+        small = isinstance(tile, np.ndarray) and tile.nbytes < PARALLEL_BYTES
+        return self._small if small else nullcontext()
+
+    def add_plain(self, tile: Array, x: int, y: int) -> bool:
+        """
+        The short way for two common cases, which costs little besides the copying.
+
+        It serves an opaque array in the format of the canvas that lies inside
+        the image and is one whole block, or lies in one that is in memory,
+        while nobody else is using the canvas.
+
+        :param tile: (rows, cols) or (rows, cols, bands).
+        :param x: the column of its left edge in the caller plane.
+        :param y: the row of its top edge in the caller plane.
+        :returns: whether the tile was added; else nothing was done.
+        :raises TileSourceError: if the disk has no room; nothing has changed then.
+        """
+        layers, extent = self._layers, self._extent
+        if layers is None or extent is None or tile.dtype != layers.dtype:
+            return False
+        shape = tile.shape
+        if len(shape) == 2:
+            tile = tile[:, :, np.newaxis]
+        elif len(shape) != 3:
+            return False
+        rows, cols, bands = tile.shape
+        right, bottom = x + cols, y + rows
+        if not (bands == layers.meaning.color_bands and rows and cols and
+                extent.left <= x and extent.top <= y and
+                right <= extent.left + extent.width and bottom <= extent.top + extent.height and
+                files.process_id() == self._process):
+            return False
+        claims = self._claims
+        with claims.lock:
+            # What was looked at above may have changed before the lock was had.
+            if not (claims.idle and layers is self._layers and extent is self._extent and
+                    layers.paste_plain(tile, x, y, right, bottom)):
+                return False
+            if self._lower is not None:
+                self._lower.forget(x, y, right, bottom, _origin_of(extent))
+            self._ranges.add(tile, bands)
+            self.generation += 1
+        return True
+
+    def add(self, patch: Patch, x: int, y: int, mask: npt.NDArray[np.bool_] | None) -> None:
+        """
+        Put a patch over what is there.
+
+        :param patch: the patch.
+        :param x: the column of its left edge in the caller plane.
+        :param y: the row of its top edge in the caller plane.
+        :param mask: (rows, cols) of the patch, False where nothing changes.
+        :raises TileSourceError: if it does not fit what is there, or there is
+            no room on the disk; nothing has changed then.
+        """
+        self.check_process()
+        if mask is not None and not patch.meaning.has_alpha:
+            msg = (f'A mask cannot be used with {patch.meaning.color_bands} bands of data: they '
+                   f'have no alpha that could stay transparent.')
+            raise TileSourceError(msg)
+        rows, cols = patch.color.shape[:2]
+        rect = Rect(x, y, cols, rows)
+        while True:
+            # What changes the format or the size concerns every reader.
+            everything = self._changes_all(patch, rect)
+            with self._claims.on(None if everything else block_area(rect), write=True):
+                if everything or not self._changes_all(patch, rect):
+                    self._add_claimed(patch, rect, mask)
+                    return
+
+    def _changes_all(self, patch: Patch, rect: Rect) -> bool:
+        """Whether a patch makes the image larger or changes its format."""
+        layers = self._layers
+        return (layers is None or self._extent is None or not self._extent.contains(rect) or
+                self._format_for(layers, patch) != (layers.dtype, layers.meaning))
+
+    def _format_for(self, layers: Layers, patch: Patch) -> tuple[np.dtype[Any], Meaning]:
+        """The dtype and the meaning of bands that take in a patch."""
+        dtype = layers.dtype
+        if patch.color.dtype != dtype:
+            dtype = joined_dtype(
+                dtype, patch.color.dtype, self._ranges.extremes(), patch.extremes)
+        return dtype, layers.meaning.joined(patch.meaning)
+
+    def _add_claimed(self, patch: Patch, rect: Rect, mask: npt.NDArray[np.bool_] | None) -> None:
+        """Add a patch while nobody else uses what it changes."""
+        extent = _united(self._extent, rect)
+        if extent is not self._extent:
+            _check_size(self._size_of(extent, self._min_size),
+                        f'The tile at {rect.left}, {rect.top}')
+        layers = self._layers_for(patch)
+        color = converted(patch.color, layers.dtype, layers.meaning.color_bands)
+        alpha = None if patch.alpha is None else converted_alpha(patch.alpha, layers.dtype)
+        layers.paste(rect, color, alpha, mask)
+        self._commit(layers, patch, extent, rect)
+
+    def _layers_for(self, patch: Patch) -> Layers:
+        """The blocks in a format that holds a patch: those there are, or new ones."""
+        layers = self._layers
+        if layers is None:
+            return Layers.make(patch.color.dtype, patch.meaning)
+        dtype, meaning = self._format_for(layers, patch)
+        if dtype == layers.dtype and meaning == layers.meaning:
+            return layers
+        return layers.converted(dtype, meaning)
+
+    def _commit(self, layers: Layers, patch: Patch, extent: Rect, rect: Rect) -> None:
+        """Make a pasted patch visible."""
+        if self._lower is None or self._layers is not layers:
+            # Whether levels are averaged may have changed with the format.
+            if self._lower is not None:
+                self._lower.forget_all()
+            self._lower = LowerLevels(layers)
+        if extent is self._extent:
+            self._lower.forget(*rect[:2], rect.right, rect.bottom, self.origin)
+        else:
+            old_size, old_origin = self.size, self.origin
+            self._extent = extent
+            if self.origin != old_origin:
+                self._lower.forget_all()
+            else:
+                self._lower.forget(*rect[:2], rect.right, rect.bottom, old_origin)
+                self._lower.forget_edges(old_size)
+        self._layers = layers
+        self._ranges.add(patch.given, patch.meaning.color_bands, samples=patch.stores_given)
+        self._count_change()
+
+    # Reading
+
+    def read(self, frame: int, reduction: int, rect: Rect, *, keep: bool = False) -> Array:
+        """
+        The pixels of a rectangle, alpha included; see ``PixelStore.read``.
+
+        Blank places read as 0.  Everything is kept anyway.
+        """
+        self.check_process()
+        while True:
+            origin = self.origin
+            with self._claims.on(block_area(footprint(reduction, rect).moved(*origin))):
+                # The corner may have moved while the claim was waited for.
+                if origin == self.origin:
+                    return self._read_claimed(reduction, rect, origin)
+
+    def _read_claimed(self, reduction: int, rect: Rect, origin: tuple[int, int]) -> Array:
+        """Read while nothing under the rectangle changes."""
+        layers, lower = self._layers, self._lower
+        if layers is None or lower is None:
+            return np.zeros((rect.height, rect.width, 4), np.uint8)
+        found = (layers.gather(0, rect.moved(*origin)) if reduction == 0 else
+                 lower.gather(reduction, rect, self.size, origin, layers.averaged))
+        return layers.pixels(found, rect)
+
+    @contextmanager
+    def picture(self, frame: int | None = None) -> Iterator[Picture]:
+        """
+        What ``write`` writes: the image as it is now, or its crop.
+
+        What is added while the context lasts is not in it.
+
+        :param frame: None or 0, a canvas has one frame.
+        :raises TileSourceError: if there is nothing to write.
+        """
+        self.check_process()
+        if frame not in (None, 0):
+            msg = f'There is no frame {frame}; the image has one, frame 0.'
+            raise TileSourceError(msg)
+        with ExitStack() as kept:
+            with self._claims.on(None):
+                if self._layers is None:
+                    msg = 'An image without any tile cannot be written; add one first.'
+                    raise TileSourceError(msg)
+                place = self._output_rect().moved(*self.origin)
+                pixel_size = self.pixel_size
+                layers = kept.enter_context(self._layers.frozen())
+            yield snapshot_picture(layers, place, pixel_size)
+
+    def _output_rect(self) -> Rect:
+        """What ``write`` writes, in full-resolution pixels: all, or the crop."""
+        whole = Rect(0, 0, *self.size)
+        if self._crop is None:
+            return whole
+        rect = self._crop.clipped(whole)
+        if rect.empty:
+            msg = (f'The crop {tuple(self._crop)} is outside of the image, which has '
+                   f'{whole.width} x {whole.height} pixels.')
+            raise TileSourceError(msg)
+        return rect
+
+    # What a canvas has not
+
+    def frame_axes(self) -> list[dict[str, Any]]:
+        """See ``PixelStore``."""
+        return []
+
+    def channel_names(self) -> list[str] | None:
+        """See ``PixelStore``."""
+        return None
+
+    def internal_metadata(self) -> dict[str, Any]:
+        """See ``PixelStore``; there is no file whose header could be told."""
+        return {}
+
+    def associated_names(self) -> list[str]:
+        """See ``PixelStore``."""
+        return []
+
+    def associated_image(self, key: str) -> PIL.Image.Image | None:
+        """See ``PixelStore``."""
+        return None
+
+    def icc_profiles(self) -> list[bytes | None]:
+        """See ``PixelStore``."""
+        return []
+
+    def close(self) -> None:
+        """Give back memory and disk at once."""
+        self.check_process()
+        with self._claims.on(None, write=True):
+            self._layers = self._lower = self._extent = None
+            self._count_change()
+
+
+def _origin_of(extent: Rect | None) -> tuple[int, int]:
+    """The corner of the image around what was added; the point 0, 0 is always in it."""
+    if extent is None:
+        return 0, 0
+    return min(0, extent.left), min(0, extent.top)
+
+
+def _check_size(size: Size, what: str) -> None:
+    if max(size) > MAX_SIDE:
+        msg = (f'{what} would make the image {size.width} x {size.height} pixels; the most are '
+               f'{MAX_SIDE} each way.')
+        raise TileSourceError(msg)
+
+
+def _united(first: Rect | None, second: Rect) -> Rect:
+    """The smallest rectangle around both."""
+    if first is None or second.contains(first):
+        return second
+    if first.contains(second):
+        return first
+    left, top = min(first.left, second.left), min(first.top, second.top)
+    return Rect(left, top, max(first.right, second.right) - left,
+                max(first.bottom, second.bottom) - top)

@@ -1,0 +1,173 @@
+"""
+The lower levels of a canvas: blocks too, made when asked for.
+
+A block of a level is the four blocks of the level below it (in the sense of
+"nearer to the full resolution"), halved.  It is kept in the spool and forgotten
+when a pixel under it changes, so looking at a growing image at low
+magnification costs a few blocks for each tile that was added.
+
+What is blank is neither made nor kept: looking and forgetting cost as much as
+there are blocks, however far they lie apart.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+
+from ..base.geometry import Rect, Size
+from .blend import Array, halve
+from .blocks import BLOCK_SIZE, BlockKey
+from .layers import Layers, block_area, parts
+
+
+class LowerLevels:
+    """
+    The blocks of the levels 1 and up of the layers of a canvas.
+
+    Their plane is that of the level's pixels, counted from the corner of the
+    image.  Callers see to it that nothing under a block changes while it is
+    made: they hold a claim on what ``footprint`` gives.
+
+    :param layers: where the blocks are kept and the full resolution is.
+    """
+
+    def __init__(self, layers: Layers) -> None:
+        self._layers = layers
+        self._lock = threading.Lock()
+        # The blocks that were made and are not blank: columns and rows, by level - 1.
+        self._known: list[set[tuple[int, int]]] = []
+
+    def gather(self, level: int, rect: Rect, size: Size, origin: tuple[int, int],
+               averaged: bool) -> tuple[Array, Array | None] | None:
+        """
+        The samples of a rectangle, as ``Layers.gather`` gives them.
+
+        :param level: at least 1.
+        :param rect: in pixels of that level.
+        :param size: of the image in full-resolution pixels.
+        :param origin: the corner of the image in the caller plane.
+        :param averaged: whether to average, or to pick samples.
+        """
+        for part in parts(0, level, rect):
+            if not self._is_known(part.key):
+                self._make(part.key, size, origin, averaged)
+        return self._layers.gather(level, rect)
+
+    def _is_known(self, key: BlockKey) -> bool:
+        return key.level <= len(self._known) and (
+            (key.column, key.row) in self._known[key.level - 1])
+
+    def _make(self, key: BlockKey, size: Size, origin: tuple[int, int], averaged: bool) -> None:
+        """Make a block of those under it, and those where they are missing."""
+        layers, finer = self._layers, key.level - 1
+        side = 2 * BLOCK_SIZE
+        rect = Rect(key.column * side, key.row * side, side, side).clipped(
+            Rect(0, 0, *size.reduced(finer)))
+        if rect.empty:
+            return
+        place = Rect(*(value << finer for value in rect)).moved(*origin)
+        if not layers.occupied.any(block_area(place)):
+            return
+        found = (layers.gather(0, place) if finer == 0 else
+                 self.gather(finer, rect, size, origin, averaged))
+        if found is None:
+            return
+        color, alpha = halve(*found, averaged)
+        rows, cols = color.shape[:2]
+        whole = np.zeros(layers.color.shape, layers.dtype)
+        whole[:rows, :cols] = color
+        if alpha is not None:
+            whole_alpha = np.zeros(layers.alpha.shape, layers.dtype)
+            whole_alpha[:rows, :cols, 0] = alpha
+            layers.alpha.publish(key, whole_alpha)
+        layers.color.publish(key, whole)
+        with self._lock:
+            while len(self._known) < key.level:
+                self._known.append(set())
+            self._known[key.level - 1].add((key.column, key.row))
+
+    def forget(self, left: int, top: int, right: int, bottom: int,
+               origin: tuple[int, int]) -> None:
+        """
+        Forget what was made of a rectangle.
+
+        :param left: its edges in the caller plane; the right one and the bottom one
+            are not in it.
+        :param origin: the corner of the image in the caller plane.
+        """
+        if not self._known:
+            return
+        left, top = left - origin[0], top - origin[1]
+        right, bottom = right - origin[0] - 1, bottom - origin[1] - 1
+        hit = []
+        with self._lock:
+            for level, known in enumerate(self._known, 1):
+                # From pixels of the full resolution to blocks of the level.
+                scale = level + _BLOCK_BITS
+                hit += [BlockKey(0, level, *block) for block in _inside(
+                    known, left >> scale, top >> scale, right >> scale, bottom >> scale)]
+            self._forget(hit)
+
+    def forget_edges(self, size: Size) -> None:
+        """
+        Forget the blocks at the right and bottom edge.
+
+        Where a dimension is odd, their last pixels are the means of fewer
+        pixels than in a larger image.
+
+        :param size: the size of the image when they were made.
+        """
+        hit = []
+        with self._lock:
+            for level, known in enumerate(self._known, 1):
+                scale = level + _BLOCK_BITS
+                right, bottom = (size.width - 1) >> scale, (size.height - 1) >> scale
+                edge = {*_inside(known, right, 0, right, bottom),
+                        *_inside(known, 0, bottom, right, bottom)}
+                hit += [BlockKey(0, level, *block) for block in edge]
+            self._forget(hit)
+
+    def forget_all(self) -> None:
+        """Forget every block."""
+        with self._lock:
+            self._forget([BlockKey(0, level, *block)
+                          for level, known in enumerate(self._known, 1) for block in known])
+
+    def _forget(self, keys: list[BlockKey]) -> None:
+        """Give blocks back; for holders of the lock."""
+        if not keys:
+            return
+        self._layers.color.release(keys)
+        self._layers.alpha.release(keys)
+        for key in keys:
+            self._known[key.level - 1].discard((key.column, key.row))
+
+
+_BLOCK_BITS = BLOCK_SIZE.bit_length() - 1
+
+
+def _inside(known: set[tuple[int, int]], left: int, top: int, right: int,
+            bottom: int) -> list[tuple[int, int]]:
+    """The blocks of a level within columns and rows, both ends included."""
+    if (right - left + 1) * (bottom - top + 1) <= len(known):
+        return [(column, row) for row in range(top, bottom + 1)
+                for column in range(left, right + 1) if (column, row) in known]
+    return [(column, row) for column, row in known
+            if left <= column <= right and top <= row <= bottom]
+
+
+def footprint(level: int, rect: Rect) -> Rect:
+    """
+    What the blocks of a level are made of that a rectangle touches.
+
+    :param level: 0 for full resolution.
+    :param rect: in pixels of that level.
+    :returns: in full-resolution pixels, from the corner of the image.
+    """
+    if level == 0:
+        return rect
+    left, top, width, height = block_area(rect)
+    scale = level + _BLOCK_BITS
+    return Rect(left << scale, top << scale, width << scale, height << scale)

@@ -1,0 +1,3 @@
+"""
+TIFF as bytes: no libvips, no large_image.
+"""

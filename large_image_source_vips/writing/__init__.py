@@ -1,0 +1,3 @@
+"""
+A picture, written to a file.
+"""

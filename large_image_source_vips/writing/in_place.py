@@ -1,0 +1,58 @@
+"""
+Filling a file that can be written to but not replaced.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from large_image.exceptions import TileSourceError
+
+from ..base.files import read_at, reserve, write_at
+from .rights import reason
+
+# How much is copied at a time.
+_PIECE = 1 << 20
+
+
+def fill_in_place(new: Path, final: Path) -> None:
+    """
+    Fill a file with what another holds.
+
+    The room is reserved first, so that a full disk leaves the old file.
+
+    :raises TileSourceError: if the system does not let us.
+    """
+    os.chmod(new, 0o600)
+    binary = getattr(os, 'O_BINARY', 0)
+    source = os.open(new, os.O_RDONLY | binary)
+    try:
+        target = os.open(final, os.O_WRONLY | binary)
+        try:
+            _copy(source, target, final)
+        finally:
+            os.close(target)
+    except OSError as exc:
+        msg = f'{final} cannot be written: {reason(exc)}'
+        raise TileSourceError(msg) from exc
+    finally:
+        os.close(source)
+
+
+def _copy(source: int, target: int, path: Path) -> None:
+    """Copy all of one open file over all of another."""
+    size, before = os.fstat(source).st_size, os.fstat(target).st_size
+    try:
+        reserve(target, 0, size)
+    except OSError:
+        os.ftruncate(target, before)
+        raise
+    try:
+        for offset in range(0, size, _PIECE):
+            write_at(target, read_at(source, _PIECE, offset), offset)
+        os.ftruncate(target, size)
+    except OSError as exc:
+        msg = (f'{path} holds only a part of the image now: {reason(exc)}  It could only be filled '
+               'in place; write it again, or to another folder.')
+        raise TileSourceError(msg) from exc

@@ -1,0 +1,73 @@
+"""
+A file for savers of libvips that must not fail.
+
+libvips 8.14 ends the process when writing a TIFF pyramid fails midway, as it
+does on a full disk.  Here a failure is kept for later: from then on the saver
+writes into the void, and reads zeros where it looks at what it wrote.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyvips
+
+from ..base import files
+
+
+class _Output:
+    """
+    A file as libvips writes it: from a position that moves, or is moved.
+
+    :param descriptor: of a new file, open to read and write.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._position = self._end = 0
+        self.failure: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        if self.failure is None:
+            try:
+                files.write_at(self._descriptor, data, self._position)
+            except OSError as exc:
+                self.failure = exc
+        self._position += len(data)
+        self._end = max(self._end, self._position)
+        return len(data)
+
+    def read(self, size: int) -> bytes:
+        size = max(0, min(size, self._end - self._position))
+        data = files.read_at(self._descriptor, size, self._position).ljust(size, b'\0')
+        self._position += size
+        return data
+
+    def seek(self, offset: int, whence: int) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._end}[whence]
+        self._position = start + offset
+        return self._position
+
+
+@contextmanager
+def patient_target(path: str) -> Iterator[pyvips.TargetCustom]:
+    """
+    A target for a saver, which never fails while that writes.
+
+    :param path: of the file, which is made.
+    :raises OSError: when the context ends, if the file could not be written.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, 'O_BINARY', 0))
+    try:
+        output = _Output(descriptor)
+        target = pyvips.TargetCustom()
+        target.on_write(lambda data: output.write(bytes(data)))
+        target.on_read(output.read)
+        target.on_seek(output.seek)
+        yield target
+        if output.failure is not None:
+            raise output.failure
+    finally:
+        os.close(descriptor)
