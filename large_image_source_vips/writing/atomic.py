@@ -63,6 +63,11 @@ class Target:
         return self.folder / self.name
 
     @property
+    def shown(self) -> str:
+        """The whole path as text that can be encoded, whatever bytes it has."""
+        return os.fsencode(self.path).decode('utf-8', 'backslashreplace')
+
+    @property
     def suffix(self) -> str:
         """The suffix in lower case, with its dot; '' if there is none."""
         return os.path.splitext(self.name)[1].lower()

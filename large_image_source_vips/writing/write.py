@@ -153,7 +153,7 @@ def write_image(picture: Callable[[], AbstractContextManager[Picture]], path: An
                 what, plan = labels, other
         elif vips_kwargs is None and _loses_labels(target):
             warnings.warn(
-                f'{target.path}: {target.suffix} always compresses with loss, and so changes '
+                f'{target.shown}: {target.suffix} always compresses with loss, and so changes '
                 f'labels; write a .tif or .png to keep them.', stacklevel=_CALLER)
         with _reporter(progress, target.name) as report:
             _write_plan(what, plan, target, overwrite, report)
@@ -206,7 +206,7 @@ def has_few_values(what: Picture) -> bool:
 
 def _warn_of_few_values(target: Target) -> None:
     warnings.warn(
-        f'{target.path}: the image is one band of 8 bits with at most {FEW_VALUES} different '
+        f'{target.shown}: the image is one band of 8 bits with at most {FEW_VALUES} different '
         f'values, so it is taken to be labels: compressed without loss, its lower levels made '
         f"of picked pixels.  Add the tiles with interpretation='labels' to say so yourself, or "
         f'pass vips_kwargs to choose the compression.', stacklevel=_CALLER)
