@@ -61,12 +61,14 @@ def _check(cls: type, name: str) -> None:
 
     :raises SourceAttributeError: if not.
     """
-    found = next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
-    if isinstance(found, property) and found.fset is None:
-        msg = f'{name} is read-only: it follows from the image and cannot be set.'
-        raise SourceAttributeError(msg)
-    if any(name in vars(base) for base in cls.__mro__):
-        return
+    owner = next((base for base in cls.__mro__ if name in vars(base)), None)
+    if owner is not None:
+        found = vars(owner)[name]
+        if not isinstance(found, property) or found.fset is not None:
+            return
+        if name not in _NOT_SUPPORTED:
+            msg = f'{name} is read-only: it follows from the image and cannot be set.'
+            raise SourceAttributeError(msg)
     settable = _settable(cls)
     close = _closest(name, settable | _NOT_SUPPORTED)
     if close is None or _is_declared(cls, name):
@@ -75,7 +77,7 @@ def _check(cls: type, name: str) -> None:
         msg = f'A source has no attribute {name}; did you mean {close}?'
     else:
         meant = '' if close == name else f', and neither is {close}, which is perhaps meant'
-        msg = (f'{name} is not supported by this sink{meant}.  What can be set: '
+        msg = (f'{name} is not supported by this source{meant}.  What can be set: '
                f'{", ".join(sorted(settable))}.')
     raise SourceAttributeError(msg)
 

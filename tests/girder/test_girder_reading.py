@@ -73,6 +73,16 @@ def test_a_name_that_is_ignored_is_left_alone(admin, folder, name):
     assert 'largeImage' not in admin.item(file['itemId'])
 
 
+@pytest.mark.parametrize('route', ['', '/region', '/zxy/0/0/0', '/thumbnail'])
+def test_no_parameter_of_a_request_lets_an_ignored_name_pass(admin, folder, route):
+    file = admin.upload(folder, 'a.tif', png_bytes(numbered_pixels(30, 40)))
+    admin.put(f'file/{file["_id"]}', name='a.png')
+    for value in ('True', '1', 'true'):
+        answer = admin.get(f'item/{file["itemId"]}/tiles{route}', _anyName=value)
+        assert answer.status_code in {400, 404}
+        assert 'left to other tile sources' in answer.json()['message']
+
+
 def test_what_is_no_image_is_left_alone(admin, folder):
     file = admin.upload(folder, 'a.tif', b'Not a TIFF file at all.')
     assert 'largeImage' not in admin.item(file['itemId'])
