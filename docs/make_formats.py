@@ -20,7 +20,7 @@ import tifffile
 from large_image.exceptions import TileSourceError
 
 from large_image_source_vips.base.geometry import Rect
-from large_image_source_vips.reading import loader
+from large_image_source_vips.reading.known_formats import has_loader
 from large_image_source_vips.reading.reader import FileReader
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -185,7 +185,7 @@ def run():
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter('ignore')
         for number, (name, suffix, wanted, make) in enumerate(FORMATS):
-            if not loader.has_loader(wanted):
+            if not has_loader(wanted):
                 results[name] = 'no loader'
                 continue
             path = pathlib.Path(folder) / f'{number}{suffix}'

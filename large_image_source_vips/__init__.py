@@ -32,14 +32,15 @@ from large_image.tilesource.tileiterator import TileIterator
 from large_image.tilesource.utilities import JSONDict, _encodeImageBinary, _imageToPIL
 
 from .answers import AnswersMixin
-from .base.arrays import TILE_SIZE, fit_edge, owned, writable
+from .base.arrays import fit_edge, owned, writable
 from .base.attributes import CheckedAttributes, Profiles, StoreSize
 from .base.formats import format_of
-from .base.geometry import Rect, Size
+from .base.geometry import TILE_SIZE, Rect, Size
+from .base.identity import absolute_path, file_identity
 from .editing import EditingMixin
 from .names import ignored_names, refuse_ignored
 from .notebook import NotebookMixin
-from .reading import loader
+from .reading.known_formats import known_mime_types, known_suffixes
 from .reading.reader import FileReader
 from .regions import Key, Tiles, Walk, handed_over, tiles_under
 from .sink.canvas import Canvas
@@ -119,12 +120,12 @@ class VipsFileTileSource(EditingMixin, CheckedAttributes, AnswersMixin, Notebook
     name = 'vips'
     extensions: ClassVar[dict[str | None, SourcePriority]] = {
         None: SourcePriority.LOW,
-        **dict.fromkeys(loader.known_suffixes(), SourcePriority.IMPLICIT),
+        **dict.fromkeys(known_suffixes(), SourcePriority.IMPLICIT),
     }
     mimeTypes: ClassVar[dict[str | None, SourcePriority]] = {
         None: SourcePriority.FALLBACK,
         # The priority that large_image itself gives to types it knows.
-        **dict.fromkeys(loader.known_mime_types(), SourcePriority.IMPLICIT_LOW),
+        **dict.fromkeys(known_mime_types(), SourcePriority.IMPLICIT_LOW),
     }
     newPriority = SourcePriority.MEDIUM
     # What the setting source_vips_loaders means by 'default'.
@@ -187,7 +188,7 @@ class VipsFileTileSource(EditingMixin, CheckedAttributes, AnswersMixin, Notebook
         :raises TileSourceError: if the name matches source_vips_ignored_names
             and the file was not opened on purpose, or if it is no name.
         """
-        path = loader.absolute_path(path)
+        path = absolute_path(path)
         if not self._any_name:
             refuse_ignored(path)
 
@@ -202,7 +203,7 @@ class VipsFileTileSource(EditingMixin, CheckedAttributes, AnswersMixin, Notebook
         not get it from the cache.
         """
         return str(strhash(
-            FileTileSource.getLRUHash(*args, **kwargs), args[1:], loader.file_identity(args[0]),
+            FileTileSource.getLRUHash(*args, **kwargs), args[1:], file_identity(args[0]),
             'any name' if kwargs.get('_anyName') is True else ['not', str(ignored_names())]))
 
     def getState(self) -> str:
@@ -407,7 +408,7 @@ class VipsFileTileSource(EditingMixin, CheckedAttributes, AnswersMixin, Notebook
     @classmethod
     def addKnownExtensions(cls) -> None:
         """List every suffix that this libvips loads; done at import already."""
-        for suffix in loader.known_suffixes():
+        for suffix in known_suffixes():
             cls.extensions.setdefault(suffix, SourcePriority.IMPLICIT)
 
 

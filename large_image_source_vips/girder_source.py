@@ -26,8 +26,8 @@ from large_image.cache_util import strhash
 from large_image.exceptions import TileGeneralError, TileSourceError, TileSourceRangeError
 
 from . import VipsFileTileSource
+from .base.identity import file_identity
 from .names import is_ignored
-from .reading import loader
 
 # What of a file's document tells that its contents are others.
 _CONTENTS = ('assetstoreId', 'created', 'size', 'path', 'sha512', 'chunkUuid')
@@ -110,7 +110,7 @@ class VipsGirderTileSource(VipsFileTileSource, GirderTileSource):
         return str(strhash(
             GirderTileSource.getLRUHash(*args, **kwargs),
             [str(file.get(key)) for key in _CONTENTS],
-            loader.file_identity(file['path']) if file.get('imported') else None))
+            file_identity(file['path']) if file.get('imported') else None))
 
     # The file
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import PIL.Image
     import pyvips
 
+    from .base.formats import Meaning
     from .base.geometry import Rect, Size
-    from .sink.patch import Meaning
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from reading_tools import in_a_forked_child, in_threads, level, random_pixels
 
-from large_image_source_vips.base.cleanup import CleanupLock
+from large_image_source_vips.base.threads import CleanupLock
 from large_image_source_vips.reading.handles import HandlePool, pool
 from large_image_source_vips.reading.planes import Plane, PlaneCache, planes
 from large_image_source_vips.reading.reader import FileReader

@@ -16,7 +16,9 @@ from large_image import config
 from large_image.exceptions import TileSourceError, TileSourceFileNotFoundError
 from reading_tools import level, needs, random_pixels, read
 
+from large_image_source_vips.base.identity import file_identity
 from large_image_source_vips.reading import loader
+from large_image_source_vips.reading.known_formats import known_suffixes
 from large_image_source_vips.reading.reader import FileReader
 
 
@@ -92,18 +94,18 @@ def test_what_is_no_path_is_an_error(path):
 @pytest.mark.parametrize('path', [
     None, 3, -1, 10**40, 2.5, object(), {}, b'a\0b', 'a\0b.tif', '', 'x' * 100_000, '\ud800', ...])
 def test_asking_for_the_identity_of_anything_never_fails(path):
-    assert loader.file_identity(path) is None
+    assert file_identity(path) is None
 
 
 def test_the_identity_of_a_file_changes_with_it(tmp_path):
     path = tmp_path / 'a'
-    assert loader.file_identity(path) is None
+    assert file_identity(path) is None
     path.write_bytes(b'1')
-    first = loader.file_identity(str(path))
-    assert first == loader.file_identity(path)
+    first = file_identity(str(path))
+    assert first == file_identity(path)
     assert hash(first) == hash(pickle.loads(pickle.dumps(first)))
     os.utime(path, (1, 1))
-    assert first != loader.file_identity(path)
+    assert first != file_identity(path)
     assert 'size=1' in repr(first)
 
 
@@ -160,7 +162,7 @@ def test_the_suffix_does_not_matter(tmp_path):
 
 
 def test_suffixes_are_those_that_can_be_loaded():
-    suffixes = loader.known_suffixes()
+    suffixes = known_suffixes()
     assert {'tif', 'tiff', 'jpg', 'jpeg', 'png', 'webp', 'gif', 'v'} <= set(suffixes)
     assert all(suffix == suffix.lower().lstrip('.') for suffix in suffixes)
     assert not {'csv', 'raw', 'dz', 'szi'} & set(suffixes)
@@ -172,7 +174,7 @@ def test_suffixes_are_those_that_can_be_loaded():
 def test_no_loadable_suffix_of_libvips_is_missing():
     # What libvips saves and can also load; the others have no loader.
     saved = {suffix.lstrip('.') for suffix in pyvips.get_suffixes()}
-    assert saved - {'csv', 'mat', 'raw', 'dz', 'szi'} <= set(loader.known_suffixes()) | {
+    assert saved - {'csv', 'mat', 'raw', 'dz', 'szi'} <= set(known_suffixes()) | {
         'bmp', 'gif', 'nii'}
 
 

@@ -12,9 +12,6 @@ import numpy.typing as npt
 import PIL.Image
 import PIL.ImageColor
 
-# The width and height of a tile in level pixels, as everywhere in large_image.
-TILE_SIZE = 256
-
 
 def fit_edge(tile: npt.NDArray[Any], rows: int, cols: int, edge: bool | str,
              mode: str) -> npt.NDArray[Any]:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from large_image.exceptions import TileSourceError
+from .errors import TileSourceError
 
 if TYPE_CHECKING:
     from ..store import PixelStore

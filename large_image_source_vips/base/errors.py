@@ -8,7 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pyvips
-from large_image.exceptions import TileSourceError
+from large_image.exceptions import TileSourceError, TileSourceFileNotFoundError
+
+# The rest of the package knows large_image's errors from here.
+__all__ = [
+    'TileSourceError', 'TileSourceFileNotFoundError', 'vips_errors', 'vips_reason']
 
 
 def vips_reason(exc: pyvips.Error) -> str:
@@ -39,3 +43,7 @@ def vips_errors(context: str, kind: type[TileSourceError] = TileSourceError) -> 
     except pyvips.Error as exc:
         msg = f'{context}: {vips_reason(exc)}'
         raise kind(msg) from exc
+
+# libvips 8.14 crashes when the saver of a TIFF pyramid fails midway: pixels for
+# it must not fail, and it must not be stopped.
+SAVERS_CAN_FAIL = pyvips.at_least_libvips(8, 15)

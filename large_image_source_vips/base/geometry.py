@@ -78,3 +78,6 @@ class Rect(NamedTuple):
         """Whether all of another rectangle is inside this one."""
         return (self.left <= other.left and self.top <= other.top and
                 other.right <= self.right and other.bottom <= self.bottom)
+
+# The width and height of a tile in level pixels, as everywhere in large_image.
+TILE_SIZE = 256

@@ -34,9 +34,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .formats import is_averaged
+from .formats import is_averaged, opaque_alpha
 from .geometry import Rect, Size
-from .scratch import scratch
+from .threads import scratch
 
 Array = npt.NDArray[Any]
 
@@ -362,3 +362,32 @@ def _divided(total: Array, count: int, dtype: np.dtype[Any]) -> Array:
     total >>= shift
     result = total.astype(dtype)
     return result
+
+
+def with_alpha(color: Array, alpha: Array | None) -> Array:
+    """
+    Colour and alpha in one array.
+
+    :param color: (rows, cols, color bands).
+    :param alpha: (rows, cols), or None if all is opaque.
+    :returns: (rows, cols, color bands + 1), a new array.
+    """
+    rows, cols, bands = color.shape
+    result = np.empty((rows, cols, bands + 1), color.dtype)
+    # Band by band: numpy is slow at inner loops over three samples.
+    for band in range(bands):
+        result[:, :, band] = color[:, :, band]
+    result[:, :, bands] = opaque_alpha(color.dtype) if alpha is None else alpha
+    return result
+
+
+def halve(color: Array, alpha: Array | None, averaged: bool) -> tuple[Array, Array | None]:
+    """
+    Reduce an area to half its size, rounded up, as reading does.
+
+    :param color: (rows, cols, color bands).
+    :param alpha: (rows, cols), or None if all is opaque.
+    :param averaged: whether to take the mean of the (up to) four pixels, their
+        colours weighted with their alpha; else the first of them.
+    """
+    return reduce_with_alpha(color, alpha, 2, averaged)

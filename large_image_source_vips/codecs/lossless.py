@@ -17,9 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..base.arrays import TILE_SIZE
-from ..base.geometry import Rect
-from ..base.scratch import scratch
+from ..base.geometry import TILE_SIZE, Rect
+from ..base.threads import scratch
 from ..tiff.directories import Page
 from ..tiff.stored_tiles import Damaged, PackedPage
 

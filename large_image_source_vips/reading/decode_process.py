@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from large_image.exceptions import TileSourceError
 
+from ..base.errors import TileSourceError
 from ..base.files import after_fork_in_child
 
 # Loaders that were seen to decode in the calling thread alone, libvips 8.14

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from large_image.exceptions import TileSourceError
 
+from ..base.errors import TileSourceError
 from ..base.threads import side_by_side, submitted
 from .planes import Plane
 from .rows import Band, Decoder, Rows

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import pyvips
 from large_image import config
-from large_image.exceptions import TileSourceError
 
+from ..base.errors import TileSourceError
+from ..base.identity import Identity, identity_of_descriptor, open_regular
 from ..codecs.jpeg import JpegPage
 from ..codecs.lossless import DeflatedPage
 from ..tiff.stored_tiles import Damaged
@@ -41,7 +42,7 @@ class SourceFile:
     :param source: the file as it was then, to load it once.
     """
 
-    def __init__(self, path: str, identity: loader.Identity, chosen: loader.Loader,
+    def __init__(self, path: str, identity: Identity, chosen: loader.Loader,
                  source: pyvips.Source | None = None) -> None:
         self.path = path
         self.identity = identity
@@ -62,9 +63,9 @@ class SourceFile:
 
         :raises TileSourceError: if the file changed.
         """
-        descriptor = loader.open_regular(self.path)
+        descriptor = open_regular(self.path)
         try:
-            if loader.identity_of_descriptor(descriptor) != self.identity:
+            if identity_of_descriptor(descriptor) != self.identity:
                 msg = f'{self.path!r} was changed after it was opened'
                 raise TileSourceError(msg)
             yield descriptor
@@ -143,8 +144,8 @@ class SourceFile:
 
         :raises Damaged: if the file changed.
         """
-        descriptor = loader.open_regular(self.path)
-        if loader.identity_of_descriptor(descriptor) != self.identity:
+        descriptor = open_regular(self.path)
+        if identity_of_descriptor(descriptor) != self.identity:
             os.close(descriptor)
             raise Damaged
         return descriptor
@@ -190,10 +191,10 @@ def source_file(path: str, loaders: str | Collection[str] = 'all') -> SourceFile
     :raises TileSourceFileNotFoundError: if there is none.
     :raises TileSourceError: if it is no image, or may not be read.
     """
-    descriptor = loader.open_regular(path)
+    descriptor = open_regular(path)
     try:
         found = loader.find_loader(path, descriptor, loaders)
-        identity = loader.identity_of_descriptor(descriptor)
+        identity = identity_of_descriptor(descriptor)
     finally:
         os.close(descriptor)
     key = path, identity, found.loader, repr(config.getConfig('source_vips_dpi'))

@@ -19,8 +19,8 @@ from typing import Any, Protocol, TypeVar
 import numpy.typing as npt
 import pyvips
 
-from ..base.cleanup import CleanupLock
 from ..base.geometry import Rect
+from ..base.threads import CleanupLock
 from .unpack import Unpacker, unpacker
 
 # The bound for what libvips keeps decoded behind all handles together.  The

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyvips
-from large_image.exceptions import TileSourceError
 
+from ..base.errors import TileSourceError
 from ..base.formats import is_averaged
 from ..base.geometry import Rect, Size
 from ..base.reduce import orient, reduce_pixels, stored_rect

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import pyvips
-from large_image.exceptions import TileSourceError
 
+from ..base.errors import TileSourceError
 from ..base.files import read_at
 from ..tiff import ome
 from ..tiff.directories import (

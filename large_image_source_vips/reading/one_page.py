@@ -13,12 +13,12 @@ import weakref
 from collections.abc import Mapping
 
 import pyvips
-from large_image.exceptions import TileSourceError
 
+from ..base.errors import TileSourceError
 from ..base.files import PositionedReader
+from ..base.identity import open_regular
 from ..tiff.directories import TiffDirectories, TiffFormatError
 from .layout import Opening
-from .loader import open_regular
 
 
 class _PatchedReader(PositionedReader):

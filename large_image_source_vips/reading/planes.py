@@ -19,10 +19,10 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from large_image.exceptions import TileSourceError
 
-from ..base.cleanup import CleanupLock
+from ..base.errors import TileSourceError
 from ..base.files import HAS_PREAD, SHARES_DESCRIPTORS, after_fork_in_child, reserve, write_at
+from ..base.threads import CleanupLock
 
 # The bounds for all planes of the process together, in RAM and in temporary
 # files; the plane made last is kept whatever it takes.

@@ -12,17 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 import pyvips
-from large_image.exceptions import TileSourceError, TileSourceFileNotFoundError
 from large_image.tilesource.utilities import _imageToPIL
 
-from ..base.arrays import TILE_SIZE
-from ..base.errors import vips_errors
-from ..base.formats import format_of
-from ..base.geometry import Rect, Size
-from ..sink.patch import meaning_of
-from ..sink.spool import SAVERS_CAN_FAIL
+from ..base.errors import SAVERS_CAN_FAIL, TileSourceError, TileSourceFileNotFoundError, vips_errors
+from ..base.formats import format_of, meaning_of
+from ..base.geometry import TILE_SIZE, Rect, Size
+from ..base.identity import absolute_path, file_identity
 from ..store import Picture
-from . import loader, metadata
+from . import metadata
 from .file import SourceFile, source_file
 from .layout import Layout
 from .levels import Levels
@@ -62,7 +59,7 @@ class FileReader:
     """
 
     def __init__(self, path: Any, loaders: str | Collection[str] = 'all') -> None:
-        self._path = loader.absolute_path(path)
+        self._path = absolute_path(path)
         self._loaders = loaders
         self._opened = self._open()
 
@@ -216,7 +213,7 @@ class FileReader:
         :raises TileSourceError: if it is gone, no image any more, or another.
         """
         opened = self._opened
-        if loader.file_identity(self._path) == opened.file.identity:
+        if file_identity(self._path) == opened.file.identity:
             return opened
         changed = self._open()
         if changed.layout.shape != opened.layout.shape:

@@ -18,17 +18,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyvips
-from large_image.exceptions import TileSourceError
 
+from ..base.errors import TileSourceError
 from ..base.geometry import Rect, Size
+from ..base.identity import Identity
 from ..codecs.lossless import suits
 from ..tiff.directories import TiffDirectories, TiffFormatError
 from ..tiff.stored_tiles import Damaged
 from .decode_process import decode_elsewhere, has_threads, must_decode_elsewhere
 from .file import SourceFile
 from .handles import Handle
+from .known_formats import has_operation
 from .layout import Opening, Stored
-from .loader import Identity, Loader, has_operation, why_not_decoded
+from .loader import Loader, why_not_decoded
 from .unpack import Unpacker
 
 # The first row, and rows: valid until the next ones are asked for; those of an open

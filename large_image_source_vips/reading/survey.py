@@ -11,9 +11,8 @@ from typing import Any
 
 import pyvips
 from large_image import config
-from large_image.exceptions import TileSourceError
 
-from ..base.errors import vips_errors
+from ..base.errors import TileSourceError, vips_errors
 from ..base.formats import alpha_band
 from ..base.geometry import Size
 from .file import SourceFile

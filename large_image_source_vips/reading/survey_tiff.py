@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyvips
-from large_image.exceptions import TileSourceError
 
+from ..base.errors import TileSourceError
 from ..tiff import ome
 from ..tiff.directories import DESCRIPTION, EXTRA_SAMPLES, Page, TiffDirectories, TiffFormatError
 from .file import SourceFile

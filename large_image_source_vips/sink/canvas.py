@@ -21,15 +21,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
-from large_image.exceptions import TileSourceError
 
 from ..base import files
+from ..base.errors import TileSourceError
+from ..base.formats import Meaning, converted, converted_alpha, joined_dtype
 from ..base.geometry import Rect, Size
 from ..store import Picture
 from .claims import Claims
 from .layers import Layers, block_area
 from .levels import LowerLevels, footprint
-from .patch import Array, Meaning, Patch, converted, converted_alpha, joined_dtype
+from .patch import Array, Patch
 from .ranges import BandRanges
 from .snapshot import snapshot_picture
 

@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..base.formats import is_averaged, opaque_alpha
+from ..base.formats import Meaning, converted, converted_alpha, is_averaged, opaque_alpha
 from ..base.geometry import Rect
-from .blend import Array, paste, with_alpha
+from ..base.reduce import with_alpha
+from .blend import Array, paste
 from .blocks import BLOCK_SIZE, BlockKey, BlockPool, FrozenPlane, Plane
 from .occupancy import Occupancy
-from .patch import Meaning, converted, converted_alpha
 from .spool import Spool
 
 # A tile over more blocks than this is written block by block; the blocks of

@@ -17,7 +17,8 @@ import threading
 import numpy as np
 
 from ..base.geometry import Rect, Size
-from .blend import Array, halve
+from ..base.reduce import halve
+from .blend import Array
 from .blocks import BLOCK_SIZE, BlockKey
 from .layers import Layers, block_area, parts
 

@@ -17,17 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyvips
-from large_image.exceptions import TileSourceError
 
 from ..base import files
-from ..base.errors import vips_errors
+from ..base.errors import SAVERS_CAN_FAIL, TileSourceError, vips_errors
 from ..base.geometry import Size
 from ..tiff import directories as tiff
 from ..tiff.write import EXTRA_SAMPLES, LONG, LONG8, SHORT, Field, directory, header
-
-# libvips 8.14 crashes when the saver of a TIFF pyramid fails midway: pixels for
-# it must not fail, and it must not be stopped.
-SAVERS_CAN_FAIL = pyvips.at_least_libvips(8, 15)
 
 # The header has the first bytes; blocks start at a page of memory.
 _FIRST_FREE = 4096

@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 import pyvips
-from large_image.exceptions import TileSourceError
 
-from ..base.errors import vips_errors
+from ..base.errors import TileSourceError, vips_errors
 from ..base.formats import COLOR_BANDS, DTYPE_OF_FORMAT
 
 Array = npt.NDArray[Any]

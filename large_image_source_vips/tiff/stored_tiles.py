@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..base.files import read_at, read_into
-from ..base.scratch import scratch
+from ..base.threads import scratch
 from .directories import Page, TiffDirectories, TiffFormatError
 
 

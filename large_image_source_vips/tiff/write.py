@@ -15,8 +15,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-from large_image.exceptions import TileSourceError
-
+from ..base.errors import TileSourceError
 from ..base.files import read_at, write_at
 from . import directories as tiff
 

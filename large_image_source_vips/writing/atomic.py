@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from large_image import config
-from large_image.exceptions import TileSourceError
 
+from ..base.errors import TileSourceError
 from .in_place import fill_in_place
 from .rights import give_rights, give_rights_below, reason, rights_of
 

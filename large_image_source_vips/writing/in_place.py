@@ -7,8 +7,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from large_image.exceptions import TileSourceError
-
+from ..base.errors import TileSourceError
 from ..base.files import read_at, reserve, write_at
 from .rights import reason
 

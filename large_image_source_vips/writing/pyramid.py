@@ -25,9 +25,8 @@ import PIL.Image
 import pyvips
 from large_image.config import cpu_count
 
-from ..base.arrays import TILE_SIZE
-from ..base.geometry import Rect, Size
-from ..sink.blend import halve, with_alpha
+from ..base.geometry import TILE_SIZE, Rect, Size
+from ..base.reduce import halve, with_alpha
 from ..tiff import directories as tiff
 from ..tiff.write import (
     EXTRA_SAMPLES,

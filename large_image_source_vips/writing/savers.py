@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import pyvips
 
+from ..base.errors import SAVERS_CAN_FAIL
 from ..base.geometry import Rect, Size
 from ..sink.blend import Array
 from ..sink.blocks import BLOCK_SIZE, BlockKey, BlockPool, FrozenPlane, Plane
 from ..sink.layers import block_area, parts
-from ..sink.spool import SAVERS_CAN_FAIL, Spool
+from ..sink.spool import Spool
 
 
 @contextmanager

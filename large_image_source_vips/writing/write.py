@@ -16,13 +16,10 @@ from typing import Any
 
 import numpy as np
 import pyvips
-from large_image.exceptions import TileSourceError
 
 from ..base import files
-from ..base.arrays import TILE_SIZE
-from ..base.errors import vips_errors
-from ..base.geometry import Rect
-from ..sink.spool import SAVERS_CAN_FAIL
+from ..base.errors import SAVERS_CAN_FAIL, TileSourceError, vips_errors
+from ..base.geometry import TILE_SIZE, Rect
 from ..store import Picture
 from ..tiff import directories as tiff
 from ..tiff.write import EXTRA_SAMPLES, SHORT, Field, edit_directories, resolution_fields

@@ -1,0 +1,101 @@
+"""
+Paths of files, and whether a file is still the one that was opened.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import Any, NamedTuple
+
+from .errors import TileSourceError, TileSourceFileNotFoundError
+from .files import READ_FLAGS
+
+
+class Identity(NamedTuple):
+    """What the file system says of the contents of a file."""
+
+    size: int
+    mtime_ns: int
+    device: int
+    inode: int
+
+
+def _identity_of(status: os.stat_result) -> Identity:
+    return Identity(status.st_size, status.st_mtime_ns, status.st_dev, status.st_ino)
+
+
+def file_identity(path: Any) -> Identity | None:
+    """
+    What the file system says of a file; changes when the file does.
+
+    :param path: anything at all.
+    :returns: None if it is not the path of something that exists.
+    """
+    try:
+        return _identity_of(os.stat(os.fspath(path)))
+    except (TypeError, ValueError, OSError):
+        return None
+
+
+def absolute_path(path: Any) -> str:
+    """
+    The absolute path that a caller's path stands for now.
+
+    :param path: a str, bytes or path object.
+    :raises TileSourceError: if it is none of these or cannot be a path.
+    """
+    try:
+        text = os.fsdecode(path)
+        if b'\0' in os.fsencode(text):
+            raise ValueError(text)
+        return os.path.abspath(text)
+    except (TypeError, ValueError) as exc:
+        msg = f'Not the path of a file: {path!r:.200}'
+        raise TileSourceError(msg) from exc
+
+
+def open_regular(path: str) -> int:
+    """
+    A new descriptor of a regular file.
+
+    :param path: an absolute path.
+    :returns: a descriptor, for the caller to close.
+    :raises TileSourceFileNotFoundError: if there is none.
+    :raises TileSourceError: if it cannot be opened or is not a regular file.
+    """
+    try:
+        # Opening a pipe or a device can block or have effects; look first.
+        _check_regular(path, os.stat(path))
+        descriptor = os.open(path, READ_FLAGS)
+    except OSError as exc:
+        if exc.errno in {errno.ENOENT, errno.ENOTDIR}:
+            msg = f'No such file: {path!r}'
+            raise TileSourceFileNotFoundError(msg) from exc
+        msg = f'Cannot open {path!r}: {exc.strerror}'
+        raise TileSourceError(msg) from exc
+    try:
+        _check_regular(path, os.fstat(descriptor))
+    except TileSourceError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _check_regular(path: str, status: os.stat_result) -> None:
+    """Refuse what is not a file with bytes in it."""
+    kinds = ((stat.S_ISDIR, 'a directory'), (stat.S_ISFIFO, 'a pipe'), (stat.S_ISSOCK, 'a socket'),
+             (stat.S_ISCHR, 'a device'), (stat.S_ISBLK, 'a device'))
+    for is_kind, kind in kinds:
+        if is_kind(status.st_mode):
+            msg = f'Cannot read {path!r}: it is {kind}, not a file'
+            raise TileSourceError(msg)
+    if not status.st_size:
+        msg = f'Cannot read {path!r}: it is empty'
+        raise TileSourceError(msg)
+
+
+def identity_of_descriptor(descriptor: int) -> Identity:
+    """What the file system says of an open file."""
+    return _identity_of(os.fstat(descriptor))
