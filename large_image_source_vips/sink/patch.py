@@ -238,7 +238,7 @@ def as_mask(mask: Any, shape: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
         with vips_errors('The mask cannot be computed'):
             array: Array = np.asarray(mask)
         given = array.shape
-        if array.ndim == 3 and array.shape[2]:
+        if array.ndim == 3:
             array = np.any(array, axis=2)
         result = array.astype(np.bool_, copy=False)
     except (TypeError, ValueError, RuntimeError, OSError, SyntaxError) as exc:
