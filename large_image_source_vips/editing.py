@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import os
+import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +15,23 @@ import numpy.typing as npt
 from large_image.exceptions import TileSourceError
 
 from .base.geometry import Rect, Size
+from .reading.reader import FileReader
 from .sink.canvas import Canvas, as_position
 from .sink.patch import as_mask, make_patch
+from .source import StoreTileSource, is_new
 from .writing.write import Progress, write_image
 
 if TYPE_CHECKING:
     from .store import PixelStore
 
 
-class EditingMixin:
+# The canvases of this process, by the path flag of the image they belong to:
+# a styled source and the unstyled twin that large_image makes of it are two
+# views of one canvas.
+_canvases: weakref.WeakValueDictionary[str, Canvas] = weakref.WeakValueDictionary()
+
+
+class EditableTileSource(StoreTileSource):
     """
     What a source made by ``new()`` adds to reading.
 
@@ -30,7 +39,14 @@ class EditingMixin:
     image raises ``TileSourceError``; ``write`` converts the file.
     """
 
-    _store: PixelStore
+    def _open_store(self, path: Any) -> PixelStore:
+        """The canvas or the file that this source is about."""
+        if is_new(path):
+            # Read by the base class, which then refuses to pickle.
+            self._unpickleable = True
+            return _canvases.setdefault(path, Canvas())
+        self._refuse_ignored_name(path)
+        return FileReader(path, self._default_loaders)
 
     @property
     def _canvas(self) -> Canvas:
@@ -44,7 +60,7 @@ class EditingMixin:
         """Forget what the base class has derived from earlier pixels."""
         twin = vars(self).get('_unstyledInstance')
         for source in (self,) if twin is None else (self, twin):
-            state = vars(source)
+            state = source.__dict__
             for name in ('_bandInfo', '_bandInfoNoStats'):
                 state.pop(name, None)
             # The base class' own attribute: the ranges of styles with 'auto'.

@@ -27,7 +27,7 @@ from large_image.exceptions import TileGeneralError, TileSourceError, TileSource
 
 from . import VipsFileTileSource
 from .base.identity import file_identity
-from .names import is_ignored
+from .base.settings import is_ignored
 
 # What of a file's document tells that its contents are others.
 _CONTENTS = ('assetstoreId', 'created', 'size', 'path', 'sha512', 'chunkUuid')

@@ -72,6 +72,14 @@ class PixelStore(Protocol):
         """How many frames there are, at least 1."""
 
     @property
+    def generation(self) -> int:
+        """Changes whenever the image does; 0 for a file."""
+
+    @property
+    def decodes(self) -> bool:
+        """Whether reading is work that pays to be done ahead, in other threads."""
+
+    @property
     def dtype(self) -> np.dtype[Any] | None:
         """The type of the samples, or None as long as that is not known."""
 

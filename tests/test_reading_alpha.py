@@ -15,13 +15,13 @@ from hypothesis.extra import numpy as hnp
 from reading_tools import level, needs, random_pixels
 from sink_helpers import make_sink
 
+from large_image_source_vips.base import reduce
 from large_image_source_vips.base.geometry import Rect
 from large_image_source_vips.base.reduce import reduce_pixels
 from large_image_source_vips.reading import levels as levels_module
 from large_image_source_vips.reading import rows as decoding
 from large_image_source_vips.reading.reader import FileReader
 from large_image_source_vips.reading.survey_tiff import alpha_band
-from large_image_source_vips.sink import blend as compose
 from large_image_source_vips.tiff.directories import TiffDirectories
 from large_image_source_vips.tiff.write import edit_directories
 
@@ -81,7 +81,7 @@ def test_colours_count_as_much_as_they_are_opaque(case, factor):
 @given(pictures())
 def test_colour_and_alpha_apart_have_the_same_means(case):
     pixels, alpha = case
-    color, reduced_alpha = compose.halve(
+    color, reduced_alpha = reduce.halve(
         np.delete(pixels, alpha, axis=2), pixels[..., alpha], averaged=True)
     expected = reduce_pixels(pixels, 2, averaged=True, alpha=alpha)
     np.testing.assert_array_equal(reduced_alpha, expected[..., alpha])
@@ -91,7 +91,7 @@ def test_colour_and_alpha_apart_have_the_same_means(case):
 @settings(max_examples=100, deadline=None)
 @given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=3, max_dims=3, max_side=9)))
 def test_a_sink_rounds_halves_as_reading_does(pixels):
-    color, alpha = compose.halve(pixels, None, averaged=True)
+    color, alpha = reduce.halve(pixels, None, averaged=True)
     assert alpha is None
     np.testing.assert_array_equal(color, reduce_pixels(pixels, 2, averaged=True))
 

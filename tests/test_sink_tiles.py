@@ -313,7 +313,8 @@ def test_neither_the_tile_nor_the_mask_is_written_to(bands):
 
 
 @pytest.mark.parametrize('shape', [
-    (50, 40), (50,), (1, 50), (50, 40, 3), (3, 40, 50), (40, 49), (40, 50, 1, 1), (40,), ()], ids=str)
+    (50, 40), (50,), (1, 50), (50, 40, 3), (3, 40, 50), (40, 49), (40, 50, 1, 1), (40,), ()],
+    ids=str)
 def test_a_mask_of_another_shape_is_an_error_with_both_shapes(shape):
     sink = make_sink(RGB)
     state = sink.getState()

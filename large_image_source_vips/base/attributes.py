@@ -8,15 +8,11 @@ would then change nothing, without a word.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .errors import TileSourceError
-
-if TYPE_CHECKING:
-    from ..store import PixelStore
 
 # What other sinks of large_image let set and this one does not know.
 _NOT_SUPPORTED = frozenset((
@@ -119,49 +115,3 @@ def _is_declared(cls: type, name: str) -> bool:
             if name in getattr(base, '__annotations__', {}):
                 return True
     return False
-
-
-class StoreSize:
-    """
-    An attribute of a source that is read off its pixel store.
-
-    The base class assigns 0 before there is a store; that is ignored.
-    """
-
-    def __init__(self, get: Callable[[PixelStore], int]) -> None:
-        self._get = get
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, source: Any, owner: Any = None) -> Any:
-        if source is None:
-            return self
-        store = source.__dict__.get('_store')
-        return 0 if store is None else self._get(store)
-
-    def __set__(self, source: Any, value: int) -> None:
-        if source.__dict__.get('_store') is not None:
-            msg = f'{self._name} is read-only: it follows from the image and cannot be set.'
-            raise SourceAttributeError(msg)
-
-
-class Profiles:
-    """
-    The ICC profiles of the frames, read when first asked for.
-
-    The base class corrects colours if it finds this attribute; there is none if
-    no frame has a profile.
-    """
-
-    def __get__(self, source: Any, owner: Any = None) -> Any:
-        if source is None:
-            return self
-        attributes = source.__dict__
-        if '_known_profiles' not in attributes and '_store' in attributes:
-            attributes['_known_profiles'] = source._store.icc_profiles()
-        profiles = attributes.get('_known_profiles')
-        if not profiles:
-            msg = 'No frame has an ICC profile.'
-            raise AttributeError(msg)
-        return profiles

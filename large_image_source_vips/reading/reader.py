@@ -58,6 +58,10 @@ class FileReader:
         do not allow to.
     """
 
+    # See ``PixelStore``.
+    generation = 0
+    decodes = True
+
     def __init__(self, path: Any, loaders: str | Collection[str] = 'all') -> None:
         self._path = absolute_path(path)
         self._loaders = loaders

@@ -68,6 +68,7 @@ class Canvas:
     """
 
     frame_count = 1
+    decodes = False
     magnification: float | None = None
 
     def __init__(self) -> None:
