@@ -66,8 +66,8 @@ class NotAnEncodingError(TileSourceError, ValueError):
 
     def __init__(self, given: Any) -> None:
         super().__init__(
-            f'new() takes no path, and {given!r} is not an encoding of tiles, such as JPEG or PNG.  '
-            'Call new(), and then write(path); to read a file, call open(path).')
+            f'new() takes no path, and {given!r} is not an encoding of tiles, such as JPEG or '
+            'PNG.  Call new(), and then write(path); to read a file, call open(path).')
 
 
 def _is_new(path: Any) -> bool:
