@@ -33,9 +33,8 @@ class NotAnEncodingError(TileSourceError, ValueError):
 
     def __init__(self, given: Any) -> None:
         super().__init__(
-            f'new() takes no path, and {given!r} is not an encoding '
-            f'({", ".join(sorted(TileOutputMimeTypes))}).  Call new() and give the path to '
-            'write(); to read a file, call open().')
+            f'new() takes no path, and {given!r} is not an encoding of tiles, such as JPEG or '
+            'PNG.  Call new(), and then write(path); to read a file, call open(path).')
 
 
 class VipsFileTileSource(EditableTileSource, metaclass=SourceMetaclass):

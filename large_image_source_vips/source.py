@@ -95,7 +95,7 @@ class StoreSize:
 
     def __set__(self, source: Any, value: int) -> None:
         if source.__dict__.get('_store') is not None:
-            msg = f'{self._name} is read-only: it follows from the image and cannot be set.'
+            msg = f'{self._name!r} is read-only: it follows from the image and cannot be set.'
             raise SourceAttributeError(msg)
 
 

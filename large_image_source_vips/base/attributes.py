@@ -21,8 +21,9 @@ _NOT_SUPPORTED = frozenset((
 # The attributes of every source that large_image documents, as parameters.
 _PARAMETERS = frozenset((
     'edge', 'encoding', 'jpegQuality', 'jpegSubsampling', 'style', 'tiffCompression'))
-# Two names of which four of five letters agree are taken for the same one.
-_CLOSE = 0.8
+# How alike two names must be, as difflib counts, to be taken for the same one: one letter
+# of four too many or too few is enough.  `width` is not taken for minWidth.
+_CLOSE = 0.83
 
 
 class SourceAttributeError(TileSourceError, AttributeError):
@@ -63,17 +64,18 @@ def _check(cls: type, name: str) -> None:
         if not isinstance(found, property) or found.fset is not None:
             return
         if name not in _NOT_SUPPORTED:
-            msg = f'{name} is read-only: it follows from the image and cannot be set.'
+            msg = f'{name!r} is read-only: it follows from the image and cannot be set.'
             raise SourceAttributeError(msg)
     settable = _settable(cls)
     close = _closest(name, settable | _NOT_SUPPORTED)
     if close is None or _is_declared(cls, name):
         return
     if close in settable:
-        msg = f'A source has no attribute {name}; did you mean {close}?'
+        msg = f'A source has no attribute {name!r}; did you mean {close!r}?'
     else:
-        meant = '' if close == name else f', and neither is {close}, which is perhaps meant'
-        msg = (f'{name} is not supported by this source{meant}.  What can be set: '
+        meant = '.' if close == name else (
+            f'; did you mean {close!r}, which is not supported either?')
+        msg = (f'{name!r} is not supported by this source{meant}  What can be set: '
                f'{", ".join(sorted(settable))}.')
     raise SourceAttributeError(msg)
 
