@@ -1,5 +1,6 @@
 """What a canvas costs and gives back: space, descriptors, blocks that were looked at."""
 
+import contextlib
 import gc
 import os
 import struct
@@ -78,42 +79,27 @@ def descriptors():
 
 
 @pytest.mark.skipif(not os.path.isdir('/proc/self/fd'), reason='needs /proc')
-@pytest.mark.parametrize('kwargs', [
-    {'lossy': False, 'alpha': False}, {'lossy': False}, {}], ids=['plain', 'copied', 'webp'])
-def test_cancelled_writes_leave_no_descriptor(tmp_path, kwargs):
-    sink = make_sink(random_tile('uint8', (600, 600, 4)))
+@pytest.mark.parametrize('cancelled', [True, False])
+@pytest.mark.parametrize('x', [0, -37])
+@pytest.mark.parametrize(('bands', 'kwargs'), [
+    (3, {}), (3, {'lossy': False}), (4, {}), (4, {'lossy': False}), (4, {'alpha': False})])
+def test_writes_leave_no_descriptor(tmp_path, bands, kwargs, x, cancelled):
+    """Though libvips keeps what it computed with in its cache of operations."""
+    sink = make_sink(random_tile('uint8', (300, 300, bands)), x, 0)
 
-    def cancel(_fraction):
-        raise InterruptedError
+    def progress(_fraction):
+        if cancelled:
+            raise InterruptedError
 
-    before = descriptors()
-    for _ in range(40):
-        with pytest.raises(InterruptedError):
-            sink.write(tmp_path / 'a.tif', progress=cancel, **kwargs)
-    gc.collect()
-    assert descriptors() <= before + 2
-    assert os.listdir(tmp_path) == []
-
-
-@pytest.mark.skipif(not os.path.isdir('/proc/self/fd'), reason='needs /proc')
-def test_what_libvips_keeps_of_a_write_takes_no_disk(tmp_path):
-    """The cache of operations of libvips may hold a descriptor; the file behind it is empty."""
-    def spools():
-        found = []
-        for name in os.listdir('/proc/self/fd'):
-            path = f'/proc/self/fd/{name}'
-            if os.path.lexists(path) and 'vips_spool' in os.readlink(path):
-                found.append(os.stat(path))
-        return found
-
-    inodes = {(found.st_dev, found.st_ino) for found in spools()}
-    for x in (0, -37):
-        sink = make_sink(random_tile('uint8', (600, 600, 3)), x, 0)
-        sink.write(tmp_path / 'a.tif')
-        del sink
-    gc.collect()
-    left = [found.st_blocks for found in spools() if (found.st_dev, found.st_ino) not in inodes]
-    assert not any(left)
+    counts = []
+    for _ in range(12):
+        with contextlib.suppress(InterruptedError):
+            sink.write(tmp_path / 'a.tif', progress=progress, **kwargs)
+        gc.collect()
+        counts.append(descriptors())
+    # Pipes and the like of libvips' threads come with the first write.
+    assert counts[-1] <= counts[1] + 1
+    assert os.listdir(tmp_path) == ([] if cancelled else ['a.tif'])
 
 
 # Looking at what is sparse

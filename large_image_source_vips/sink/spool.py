@@ -135,7 +135,8 @@ class Spool:
         raise TileSourceError(msg)
 
     def image(self, size: Size, dtype: np.dtype[Any], bands: int, block: int,
-              offsets: npt.NDArray[np.uint64], labels: Mapping[str, Any]) -> pyvips.Image:
+              offsets: npt.NDArray[np.uint64],
+              labels: Mapping[str, Any]) -> tuple[pyvips.Image, pyvips.Source]:
         """
         What libvips makes of blocks in this file.
 
@@ -151,6 +152,7 @@ class Spool:
         :param offsets: where each block starts (block rows, block columns); a
             block may stand in several places.
         :param labels: header fields to set, as ``pyvips.Image.copy`` takes them.
+        :returns: the image, and the source that it reads.
         """
         directory = self._write_directory(size, dtype, bands, block, offsets)
         try:
@@ -167,7 +169,7 @@ class Spool:
                 pyvips.Region.new(image).fetch(0, 0, 1, 1)
         finally:
             self.free(*directory)
-        return labelled
+        return labelled, source
 
     def _write_directory(self, size: Size, dtype: np.dtype[Any], bands: int, block: int,
                          offsets: npt.NDArray[np.uint64]) -> tuple[int, int]:

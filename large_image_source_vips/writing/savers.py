@@ -17,6 +17,7 @@ import pyvips
 
 from ..base.errors import SAVERS_CAN_FAIL
 from ..base.geometry import Rect, Size
+from ..base.libvips import close_descriptor
 from ..sink.blend import Array
 from ..sink.blocks import BLOCK_SIZE, BlockKey, BlockPool, FrozenPlane, Plane
 from ..sink.layers import block_area, parts
@@ -75,12 +76,15 @@ def plane_image(plane: Plane | FrozenPlane, place: Rect,
         offsets[missing] = blank
         with pool.lock:
             pool.flush()
-            image = pool.spool.image(
+            image, source = pool.spool.image(
                 Size(place.width, place.height), plane.dtype, plane.shape[2], BLOCK_SIZE, offsets,
                 labels)
-        yield image
-        if not SAVERS_CAN_FAIL:
-            _check_readable(plane, offsets)
+        try:
+            yield image
+            if not SAVERS_CAN_FAIL:
+                _check_readable(plane, offsets)
+        finally:
+            close_descriptor(source)
 
 
 @contextmanager
