@@ -234,7 +234,7 @@ class Plane:
         Write a block that nobody sees yet.
 
         :param samples: (BLOCK_SIZE, BLOCK_SIZE, bands) of the dtype.
-        :returns: its place, for ``put`` or ``pool.spool.free``.
+        :returns: its place, for ``put`` or ``give_back``.
         :raises TileSourceError: if the disk has no room.
         """
         pool = self.pool
@@ -243,10 +243,14 @@ class Plane:
         try:
             pool.spool.write(place, np.ascontiguousarray(samples, self.dtype))
         except BaseException:
-            with pool.lock:
-                pool.spool.free(place, self.block_bytes)
+            self.give_back(place)
             raise
         return place
+
+    def give_back(self, place: int) -> None:
+        """Give back the place of a block that nobody sees."""
+        with self.pool.lock:
+            self.pool.spool.free(place, self.block_bytes)
 
     def put(self, key: BlockKey, place: int) -> None:
         """Have a stored block replace the one at an address."""

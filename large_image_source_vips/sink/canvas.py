@@ -27,6 +27,7 @@ from ..base.errors import TileSourceError
 from ..base.formats import Meaning, converted, converted_alpha, joined_dtype
 from ..base.geometry import Rect, Size
 from ..store import Picture
+from .blocks import BLOCK_SIZE, BlockKey
 from .claims import Claims
 from .layers import Layers, block_area
 from .levels import LowerLevels, footprint
@@ -216,17 +217,42 @@ class Canvas:
                 right <= extent.left + extent.width and bottom <= extent.top + extent.height and
                 files.process_id() == self._process):
             return False
-        claims = self._claims
-        with claims.lock:
+        if rows == BLOCK_SIZE == cols and not x % BLOCK_SIZE and not y % BLOCK_SIZE:
+            return self._add_block(layers, extent, tile, BlockKey(
+                0, 0, x // BLOCK_SIZE, y // BLOCK_SIZE))
+        with self._claims.lock:
             # What was looked at above may have changed before the lock was had.
-            if not (claims.idle and layers is self._layers and extent is self._extent and
-                    layers.paste_plain(tile, x, y, right, bottom)):
+            if not (self._claims.idle and layers is self._layers and extent is self._extent and
+                    layers.paste_in_memory(tile, x, y, right, bottom)):
                 return False
             if self._lower is not None:
                 self._lower.forget(x, y, right, bottom, _origin_of(extent))
             self._ranges.add(tile, bands)
             self.generation += 1
         return True
+
+    def _add_block(self, layers: Layers, extent: Rect, tile: Array, key: BlockKey) -> bool:
+        """
+        Add a tile that is one whole block; see ``add_plain``.
+
+        What takes time, finding its ranges and writing it to a new place, needs no
+        lock, so threads do it side by side.
+        """
+        measured = self._ranges.measured(tile)
+        place = layers.color.store(tile)
+        with self._claims.lock:
+            fits = self._claims.idle and layers is self._layers and extent is self._extent
+            if fits:
+                layers.put_block(key, place)
+                left, top = key.column * BLOCK_SIZE, key.row * BLOCK_SIZE
+                if self._lower is not None:
+                    self._lower.forget(
+                        left, top, left + BLOCK_SIZE, top + BLOCK_SIZE, _origin_of(extent))
+                self._ranges.add(tile, tile.shape[2], measured=measured)
+                self.generation += 1
+        if not fits:
+            layers.color.give_back(place)
+        return fits
 
     def add(self, patch: Patch, x: int, y: int, mask: npt.NDArray[np.bool_] | None) -> None:
         """

@@ -223,9 +223,21 @@ class Layers(FrozenLayers):
         finally:
             color.release()
 
-    def paste_plain(self, tile: Array, x: int, y: int, right: int, bottom: int) -> bool:
+    def put_block(self, key: BlockKey, place: int) -> None:
         """
-        Copy an opaque tile to one block: a whole one, or one that is in memory.
+        Have an opaque block replace the one at an address.
+
+        :param key: the address.
+        :param place: what ``color.store`` gave.
+        """
+        self.color.put(key, place)
+        if key in self.alpha.slots:
+            self.alpha.release([key])
+        self.occupied.add(key.column, key.row)
+
+    def paste_in_memory(self, tile: Array, x: int, y: int, right: int, bottom: int) -> bool:
+        """
+        Copy an opaque tile into the one block under it, if that is in memory.
 
         :param tile: (rows, cols, color bands) in this format.
         :param x: the column of its left edge in the caller plane.
@@ -233,22 +245,16 @@ class Layers(FrozenLayers):
         :param right: the column behind its right edge.
         :param bottom: the row behind its bottom edge.
         :returns: whether it was copied; else nothing was done.
-        :raises TileSourceError: if the disk has no room.
         """
         column, row = x // BLOCK_SIZE, y // BLOCK_SIZE
-        if (right - 1) // BLOCK_SIZE != column or (bottom - 1) // BLOCK_SIZE != row:
+        color_plane, alpha_plane = self.color, self.alpha
+        if ((right - 1) // BLOCK_SIZE != column or (bottom - 1) // BLOCK_SIZE != row or
+                color_plane.pinned):
             return False
         key = BlockKey(0, 0, column, row)
-        color_plane, alpha_plane = self.color, self.alpha
-        if right - x == BLOCK_SIZE == bottom - y:
-            color_plane.publish(key, tile)
-            if key in alpha_plane.slots:
-                alpha_plane.release([key])
-            self.occupied.add(column, row)
-            return True
         in_memory = color_plane.pool.held
         color = in_memory.get((0, key))
-        if color is None or color_plane.pinned:
+        if color is None:
             return False
         left, top = column * BLOCK_SIZE, row * BLOCK_SIZE
         place = slice(y - top, bottom - top), slice(x - left, right - left)
@@ -346,12 +352,7 @@ class _Change:
     def _replace(self, plane: Plane, key: BlockKey, samples: Array) -> None:
         """Write a block to a new place."""
         place = plane.store(samples)
-
-        def free() -> None:
-            with plane.pool.lock:
-                plane.pool.spool.free(place, plane.block_bytes)
-
-        self._undo.append(free)
+        self._undo.append(partial(plane.give_back, place))
         self._do.append(partial(plane.put, key, place))
         if plane is self._layers.color:
             self._do.append(partial(self._layers.occupied.add, key.column, key.row))
