@@ -87,7 +87,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument('--list', action='store_true', help='list the cases')
     parser.add_argument('--rounds', type=int, help='number of rounds; default: that of each case')
     parser.add_argument('--folder', type=Path, default=Path('build/benchmarks'),
-                        help='folder for data (about 5 GB), spools and outputs; default: %(default)s')
+                        help='for data (about 5 GB), spools and outputs; default: %(default)s')
     parser.add_argument('--peer-python', type=Path,
                         help='the Python of an environment with the released packages; '
                              'default: make one in the folder')
