@@ -1,9 +1,9 @@
 """
-``python -m benchmarks``: measure, and print one table.
+Run the benchmarks and print one table.
 
-Times are medians, ratios are medians of the ratios of interleaved rounds, each
-run in a process of its own.  The exit status is 1 if outputs differ or a
-measurement fails.
+Times are medians, ratios are medians of the ratios of interleaved rounds; each
+run has its own process.  The exit status is 1 if outputs differ or a measurement
+fails.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .runner import Runner, WorkerError
 
 def main() -> int:
     """
-    Measure what was asked for.
+    Run the selected cases and print the table.
 
     :returns: the exit status.
     """
@@ -45,7 +45,7 @@ def main() -> int:
         try:
             more_rows, more_wrong = runner.run(case, options.rounds)
         except WorkerError as exc:
-            # The other cases are worth their time; this one is not forgotten.
+            # Run the other cases; the failure is reported at the end.
             wrong.append(f'{case.name} FAILED: {exc}')
             continue
         rows += more_rows
@@ -63,13 +63,13 @@ def main() -> int:
 
 def chosen(options: argparse.Namespace) -> list[Case]:
     """
-    The cases to run, in their order.
+    Select the cases to run.
 
-    :raises SystemExit: if there is no case of a name that was given.
+    :raises SystemExit: if a given name is not the name of a case.
     """
     cases = quick_cases() if options.quick else full_cases()
     if not options.case:
-        # Takes 80 GB of disk: only where somebody asks for it.
+        # It takes 80 GB of disk, so it runs only on request.
         return [case for case in cases if case.name != 'sink-100000']
     unknown = set(options.case) - {case.name for case in cases}
     if unknown:
@@ -79,22 +79,22 @@ def chosen(options: argparse.Namespace) -> list[Case]:
 
 
 def parse() -> argparse.Namespace:
-    """The options."""
+    """Parse the options."""
     parser = argparse.ArgumentParser(prog='python -m benchmarks', description=__doc__)
     parser.add_argument('--quick', action='store_true',
-                        help='small files and few tiles: shows that all works, not how fast')
-    parser.add_argument('--case', action='append', help='only this one; may be repeated')
-    parser.add_argument('--list', action='store_true', help='name the cases')
-    parser.add_argument('--rounds', type=int, help='how often, if not as each case says')
+                        help='small files and few tiles, to check that everything works')
+    parser.add_argument('--case', action='append', help='run only this case; may be repeated')
+    parser.add_argument('--list', action='store_true', help='list the cases')
+    parser.add_argument('--rounds', type=int, help='number of rounds; default: that of each case')
     parser.add_argument('--folder', type=Path, default=Path('build/benchmarks'),
                         help='for data (about 5 GB), spools and outputs; default: %(default)s')
     parser.add_argument('--peer-python', type=Path,
                         help='the Python of an environment with the released packages; '
-                             'without it one is made in the folder')
+                             'default: make one in the folder')
     parser.add_argument('--no-peer', action='store_true',
-                        help='leave out what needs the released packages')
-    parser.add_argument('--json', type=Path, help='write the rows of the table to this file, too')
-    parser.add_argument('--quiet', action='store_true', help='nothing but the table')
+                        help='skip what needs the released packages')
+    parser.add_argument('--json', type=Path, help='also write the rows of the table to this file')
+    parser.add_argument('--quiet', action='store_true', help='print only the table')
     return parser.parse_args()
 
 

@@ -1,5 +1,5 @@
 """
-What is measured, and what has to come out.
+Defines what is measured, and the targets.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from .figures import (
     scaled,
 )
 
-# How much the means of the cells of a tile may differ between contenders that
-# decode, reduce and compress in their own ways, in 8-bit values.
+# Tolerance, in 8-bit values, of the means of the cells of a tile between
+# contenders that decode, reduce and compress differently.
 CLOSE = 3.0
 
-# The same where levels are made smaller: the released package picks pixels, this
-# one averages them, so grain stays in the one and not in the other.
+# The same for computed levels: the released package picks pixels, which keeps the
+# grain, and this one averages them.
 PICKED = 8.0
 
-# Peak memory of the sink in MB, and its open files.
+# Targets of the sink: peak memory in MB, and open files.
 SINK_MEMORY = 700
 SINK_FILES = 40
 
@@ -43,8 +43,8 @@ class Run:
     :param task: one of ``tasks.TASKS``.
     :param params: its parameters.
     :param files: (kind, size) of the files of ``data`` that it reads; their
-        paths become its parameters 'path' and, if more than one, 'others'.
-    :param once: whether it takes too long to be repeated.
+        paths are passed as 'path' and, if more than one, 'others'.
+    :param once: whether it takes too long to repeat.
     """
 
     task: str
@@ -56,12 +56,12 @@ class Run:
 @dataclass(frozen=True)
 class Case:
     """
-    Runs that belong together, and the figures that come of them.
+    Runs that are compared, and their figures.
 
-    :param name: to choose it by.
+    :param name: its name for ``--case``.
     :param runs: label -> run; see ``figures`` for labels.
     :param figures: the rows of the table.
-    :param same: which runs have to agree.
+    :param same: which runs must agree.
     :param rounds: how often the runs are repeated, in turn.
     """
 
@@ -75,15 +75,15 @@ class Case:
 @dataclass(frozen=True)
 class Scale:
     """
-    How large everything is.
+    Sizes of files, regions and so on.
 
     :param side: width and height of the images that are read, in pixels.
-    :param photo: those of the JPEG file of the case of its own.
+    :param photo: width and height of the JPEG file of 'low-levels-jpeg'.
     :param tiles: how many tiles are read.
     :param region: width and height of the region that is read.
     :param walk: width and height of the region that is iterated over.
-    :param pages: how many pages.
-    :param slides: how many slides, and their width.
+    :param pages: how many pages the file of 'pages' has.
+    :param slides: how many slides are opened, and their width.
     """
 
     side: int = 20000
@@ -102,12 +102,12 @@ QUICK = Scale(side=4000, photo=4000, tiles=120, region=2048, walk=2048, pages=10
 
 def sink_case(count: int, *figures: Figure, peer: bool = False, rounds: int = 3) -> Case:
     """
-    Add and write aligned tiles of 256 x 256, as bare libvips and perhaps the peer do.
+    Add and write aligned tiles of 256 x 256.
 
     :param count: how many tiles.
-    :param figures: the rows of the table, further to time beside bare libvips.
-    :param peer: whether the peer takes part.
-    :param rounds: how often.
+    :param figures: the rows of the table.
+    :param peer: whether the peer takes part, besides bare libvips.
+    :param rounds: how often the runs are repeated.
     """
     job = Run('stitch', {'count': count})
     runs = {'ours': job, 'bare': job}
@@ -153,7 +153,7 @@ def sink_cases() -> list[Case]:
 
 
 def many_tiles(count: int) -> Case:
-    """Very many tiles of 256 x 256, against 10,000 of them, tile by tile."""
+    """Very many tiles of 256 x 256: the time for each, compared with 10,000 tiles."""
     return Case(f'sink-{count}', {
         'ours': Run('stitch', {'count': count}, once=True),
         'ours 10,000': Run('stitch', {'count': 10000}, once=True),
@@ -164,7 +164,7 @@ def many_tiles(count: int) -> Case:
 
 
 def growing(count: int, turns: int) -> Case:
-    """Look at an image while it grows."""
+    """Read the lowest level of an image while it grows."""
     return Case('sink-growing', {'ours': Run('watch', {'count': count, 'turns': turns})}, (
         each(f'at {count:,} tiles: add one, get the lowest level', 'ours', Bound(20),
              'total', 'ms'),
@@ -175,7 +175,7 @@ def growing(count: int, turns: int) -> Case:
 def threads(size: int, count: int) -> Case:
     """Add tiles from one thread and from four."""
     one = {'count': count, 'size': size}
-    # "Not slower" within what two runs of the same differ by.
+    # "Not slower" within the difference of two equal runs.
     bound = Bound(0.95 if size <= 256 else 1, at_least=True)
     return Case(f'sink-threads-{size}', {
         'ours 1 thread': Run('stitch', one),
@@ -194,18 +194,18 @@ def tile_case(name: str, title: str, kind: str, scale: Scale, contenders: tuple[
     :param title: of the figures.
     :param kind: of the file.
     :param scale: how many tiles, of how large a file.
-    :param contenders: who takes part, beside this package.
-    :param bounds: contender -> what has to be reached; for 'bare' the time of
-        this package in terms of that of libvips, else the other way round.
+    :param contenders: who takes part, besides this package.
+    :param bounds: contender -> target; for 'bare' the time of this package divided
+        by that of libvips, else the time of the contender divided by ours.
     :param threads: how many threads read.
-    :param encoded: whether tiles come as JPEG.
+    :param encoded: whether to read tiles encoded as JPEG.
     """
     job = Run('tiles', {'count': scale.tiles, 'threads': threads, 'encoded': encoded},
               ((kind, scale.side),))
     figures = tuple(
         Ratio(title, 'ours', other, bound, each=True) if other == 'bare'
         else Ratio(title, other, 'ours', bound, each=True) for other, bound in bounds.items())
-    # Another decoder or encoder may round in another way; bare libvips has the same.
+    # Other decoders and encoders may round differently; bare libvips uses the same.
     same = tuple(Same('ours', other, None if other == 'bare' else CLOSE) for other in contenders)
     return Case(name, dict.fromkeys(('ours', *contenders), job), figures, same)
 
@@ -249,7 +249,7 @@ def reading_cases(scale: Scale) -> list[Case]:
 
 
 def levels_case(name: str, title: str, file: tuple[str, int], bound: Bound) -> Case:
-    """Read the lowest levels of a file that has none, from opening it on."""
+    """Open a file without lower levels and read its lowest levels."""
     return Case(name, dict.fromkeys(('ours', 'bare', 'peer'), Run(
         'low_levels', {'levels': 4}, (file,))), (
         Ratio(title, 'peer', 'ours', bound), Ratio(title, 'ours', 'bare', Bound())),
@@ -257,7 +257,7 @@ def levels_case(name: str, title: str, file: tuple[str, int], bound: Bound) -> C
 
 
 def browsing(side: int) -> Case:
-    """A viewer that zooms into four kinds of files."""
+    """Zoom into four kinds of files, as a viewer does."""
     files = tuple((kind, side) for kind in ('jpeg-pyramid', 'flat-tiled', 'flat-strips', 'photo'))
     return Case('browse', dict.fromkeys(('ours', 'peer'), Run('browse', {}, files)), (
         Ratio('browse: pyramid, flat tiles, flat strips, JPEG', 'peer', 'ours',
@@ -269,7 +269,7 @@ def browsing(side: int) -> Case:
 
 
 def slides(count: int, width: int) -> Case:
-    """Many slides that are open at once."""
+    """Keep many slides open at once."""
     files = tuple((f'slide-{number}', width) for number in range(count))
     half = count // 2
     return Case('slides', dict.fromkeys(('ours', 'peer'), Run('many_slides', {}, files)), (
@@ -284,17 +284,17 @@ def slides(count: int, width: int) -> Case:
 
 
 def growth(reports: Any) -> float | None:
-    """What the second half of many slides added to the resident memory, in MB."""
+    """The resident memory, in MB, that the second half of many slides added."""
     half, every = highest(reports, 'half'), highest(reports, 'all')
     return None if half is None or every is None else (every - half) / 1e6
 
 
 def quick_cases() -> list[Case]:
-    """What shows in about two minutes that everything works and agrees."""
+    """Small cases, which check in about two minutes that everything works and agrees."""
     sinks = [case for case in sink_cases() if case.name == 'sink-100']
     return [*sinks, growing(400, 20), threads(256, 400), *reading_cases(QUICK)]
 
 
 def full_cases() -> list[Case]:
-    """Everything."""
+    """All cases in full size."""
     return [*reading_cases(FULL), *sink_cases()]

@@ -1,5 +1,5 @@
 """
-The files that are read: made once, kept in a folder, named after what they are.
+Makes the files that are read, once, and keeps them in a folder.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from .outcome import Outcome
 from .sink import photograph
 
 TILED = {'tile': True, 'tile_width': 256, 'tile_height': 256, 'bigtiff': True}
-# The chroma is subsampled then, and a pixel takes about 1 bit, as in the slides of
+# Quality with subsampled chroma: a pixel takes about 1 bit, as in the slides of
 # scanners (Aperio's CMU-1: 0.93).
 QUALITY = 85
 JPEG = {'compression': 'jpeg', 'Q': QUALITY}
 DEFLATE = {'compression': 'deflate', 'predictor': 'horizontal'}
 
-# What a file is -> its suffix and the options of the saver.
+# Kind of file -> its suffix and the options of the saver.
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     'jpeg-pyramid': ('.tif', {**TILED, **JPEG, 'pyramid': True}),
     'deflate-pyramid': ('.tif', {**TILED, **DEFLATE, 'pyramid': True}),
@@ -36,9 +36,9 @@ def file_name(kind: str, size: int) -> str:
     """
     The name of a file in the folder of data.
 
-    :param kind: one of ``KINDS``; 'pages', many pages of 512 x 512; or
-        'slide-N', the Nth of many wide slides.
-    :param size: its width and height in pixels; for 'pages' their number.
+    :param kind: one of ``KINDS``; 'pages' for many pages of 512 x 512; or
+        'slide-N' for the Nth of many wide slides.
+    :param size: its width and height in pixels; for 'pages' the number of pages.
     """
     suffix = KINDS[kind][0] if kind in KINDS else '.tif'
     return f'{kind}-{size}{suffix}'
@@ -46,9 +46,9 @@ def file_name(kind: str, size: int) -> str:
 
 def make(_contender: str, folder: str, kind: str, size: int) -> Outcome:
     """
-    Make one file, unless it is there.
+    Make one file, unless it exists.
 
-    :param folder: where to.
+    :param folder: the folder for it.
     :param kind: see ``file_name``.
     :param size: see ``file_name``.
     """
@@ -56,7 +56,7 @@ def make(_contender: str, folder: str, kind: str, size: int) -> Outcome:
     path = os.path.join(folder, file_name(kind, size))
     if os.path.exists(path):
         return outcome
-    # Half a file of an interrupted run must not be taken for a whole one.
+    # An interrupted run must not leave part of a file under its name.
     unfinished = os.path.join(folder, 'unfinished' + os.path.splitext(path)[1])
     with outcome.timed():
         if kind in KINDS:
@@ -74,7 +74,7 @@ def make(_contender: str, folder: str, kind: str, size: int) -> Outcome:
 
 
 def original(folder: str, size: int) -> pyvips.Image:
-    """A square photograph, kept without compression: all kinds hold the same pixels."""
+    """A square photograph without compression, from which all kinds are made."""
     path = os.path.join(folder, f'original-{size}.v')
     if not os.path.exists(path):
         unfinished = os.path.join(folder, 'unfinished.v')

@@ -1,8 +1,8 @@
 """
-From the outcomes of a case to rows of the table, and whether outcomes agree.
+Computes the rows of the table from the outcomes of a case, and compares outcomes.
 
-A *label* names a run within a case.  The contender is the part of it before the
-first blank: 'ours', 'ours shifted', 'bare', 'peer', 'tiff'.
+A *label* names a run within a case, such as 'ours', 'ours shifted', 'bare', 'peer'
+or 'tiff'.  The part before the first blank is the contender.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, NamedTuple
 
-# One outcome, as worker.py reports it, and all of a case: label -> one a round.
+# One outcome, as worker.py reports it; and all of a case: label -> one for each round.
 Report = Mapping[str, Any]
 Reports = Mapping[str, Sequence[Report]]
 
@@ -40,11 +40,11 @@ class Row(NamedTuple):
 @dataclass(frozen=True)
 class Bound:
     """
-    What has to be reached.
+    A target.
 
-    :param limit: the number; None where there is only a wish.
+    :param limit: the value to reach; None if there is only an aim.
     :param at_least: whether more is better.
-    :param aim: what to wish for beyond the limit.
+    :param aim: a better value, which is not required.
     """
 
     limit: float | None = None
@@ -58,7 +58,7 @@ class Bound:
         return ', '.join(words) or '-'
 
     def reached(self, value: float) -> str:
-        """In one word, as the table has it."""
+        """Whether a value reaches the target: 'yes', 'NO' or '-', as in the table."""
         limit = self.aim if self.limit is None else self.limit
         if limit is None:
             return '-'
@@ -66,7 +66,7 @@ class Bound:
 
 
 def duration(seconds: float) -> str:
-    """A time in the unit that suits it."""
+    """Format a time in s, ms or us."""
     unit, scale = next(
         ((unit, scale) for unit, scale in (('s', 1.0), ('ms', 1e-3)) if seconds >= scale),
         ('us', 1e-6))
@@ -80,7 +80,7 @@ def typical(reports: Sequence[Report], part: str = 'total') -> float:
 
 
 def highest(reports: Sequence[Report], fact: str) -> float | None:
-    """The largest value of a fact, or None where the system does not tell it."""
+    """The largest value of a fact, or None if the system does not report it."""
     values = [report['facts'][fact] for report in reports if fact in report['facts']]
     return max(values, default=None)
 
@@ -88,15 +88,15 @@ def highest(reports: Sequence[Report], fact: str) -> float | None:
 @dataclass(frozen=True)
 class Ratio:
     """
-    How one run compares with another: the median of the ratios of each round.
+    The time of one run divided by that of another: the median of the rounds.
 
     :param title: what is compared.
-    :param of: the label whose time is divided.
-    :param by: the label whose time it is divided by.
-    :param bound: what has to be reached.
-    :param part: the part of the run that is looked at.
-    :param each: whether the times are those of one tile, for runs that differ
-        in the number of their tiles.
+    :param of: the label of the dividend.
+    :param by: the label of the divisor.
+    :param bound: the target.
+    :param part: the part of the run that is compared.
+    :param each: whether to compare the time for each tile, for runs with
+        different numbers of tiles.
     """
 
     title: str
@@ -110,7 +110,7 @@ class Ratio:
         """The row of the table."""
         rounds = min(len(reports[self.of]), len(reports[self.by]))
         if rounds == 1:
-            # One of the two takes too long to be repeated.
+            # One of the two takes too long to repeat.
             value = self._time(reports[self.of]) / self._time(reports[self.by])
         else:
             value = median(self._time([reports[self.of][index]]) /
@@ -134,14 +134,14 @@ class Ratio:
 @dataclass(frozen=True)
 class Value:
     """
-    A figure of one run that is compared with no other.
+    A figure of one run.
 
-    :param title: what it is.
+    :param title: what is measured.
     :param label: the run.
-    :param bound: what has to be reached, in the unit shown.
-    :param get: the figure from all reports of the run; None where the system
-        does not tell it.
-    :param unit: of the figure.
+    :param bound: the target, in ``unit``.
+    :param get: computes the figure from all reports of the run; None if the
+        system does not report it.
+    :param unit: the unit of the figure.
     """
 
     title: str
@@ -154,7 +154,7 @@ class Value:
         """The row of the table."""
         value = self.get(reports[self.label])
         if value is None:
-            return Row(self.title, 'not told here', '-', '-', str(self.bound), '-')
+            return Row(self.title, 'not reported', '-', '-', str(self.bound), '-')
         shown = f'{value:.3g} {self.unit}' if value < 100 else f'{value:,.0f} {self.unit}'
         return Row(self.title, shown, '-', shown, str(self.bound), self.bound.reached(value))
 
@@ -162,14 +162,14 @@ class Value:
 @dataclass(frozen=True)
 class WorstStep:
     """
-    No part of a run may take longer than the same part of another run.
+    The largest ratio between the same part of two runs.
 
     :param title: what is compared.
-    :param ours: the label of the one.
-    :param other: the label of the other.
-    :param bound: of the largest ratio.
-    :param from_opening: whether what counts is how long it takes from the first part
-        of a file to the end of each; the name of a part starts with the file's number.
+    :param ours: the label of the dividend.
+    :param other: the label of the divisor.
+    :param bound: the target for the largest ratio.
+    :param from_opening: whether to compare the time from the first part of a file to
+        the end of each part; the name of a part starts with the file's number.
     """
 
     title: str
@@ -188,7 +188,7 @@ class WorstStep:
                    f'{ratios[worst]:.3g} x', str(self.bound), self.bound.reached(ratios[worst]))
 
     def _times(self, reports: Sequence[Report]) -> dict[str, float]:
-        """The time of each part, or until its end."""
+        """The time of each part, or from opening to its end."""
         times: dict[str, float] = {}
         passed: dict[str, float] = {}
         for part in reports[0]['seconds']:
@@ -200,7 +200,7 @@ class WorstStep:
             if not self.from_opening:
                 times[part] = took
             elif not part.endswith('open'):
-                # Nobody sees anything before the first tiles.
+                # A viewer shows nothing before the first tiles.
                 times[part] = passed[file]
         return times
 
@@ -209,18 +209,18 @@ Figure = Ratio | Value | WorstStep
 
 
 def memory(title: str, label: str, bound: Bound) -> Value:
-    """The peak of resident memory of a run, in MB."""
+    """The peak resident memory of a run, in MB."""
     return Value(title, label, bound,
                  lambda reports: scaled(highest(reports, 'memory'), 1 / MB), 'MB')
 
 
 def open_files(title: str, label: str, bound: Bound) -> Value:
-    """The most files that a run had open at once."""
+    """The largest number of files that a run had open at once."""
     return Value(title, label, bound, lambda reports: highest(reports, 'files'), 'files')
 
 
 def each(title: str, label: str, bound: Bound, part: str, unit: str) -> Value:
-    """The time of one tile or turn in a part of a run; unit 'us' or 'ms'."""
+    """The time for one tile or turn in a part of a run; ``unit`` is 'us' or 'ms'."""
     scale = {'us': 1e6, 'ms': 1e3}[unit]
     return Value(title, label, bound,
                  lambda reports: typical(reports, part) / reports[0]['facts']['count'] * scale,
@@ -228,19 +228,19 @@ def each(title: str, label: str, bound: Bound, part: str, unit: str) -> Value:
 
 
 def scaled(value: float | None, scale: float) -> float | None:
-    """A value in another unit, None if there is none."""
+    """A value multiplied by a scale, or None for None."""
     return None if value is None else value * scale
 
 
 @dataclass(frozen=True)
 class Same:
     """
-    Two runs that have to have computed the same.
+    Two runs that must give the same pixels.
 
     :param one: a label.
     :param other: another label.
-    :param tolerance: None if every bit has to agree, else how much the means of
-        the cells of a tile may differ.
+    :param tolerance: None if every bit must agree, else the largest difference of
+        the means of the cells of a tile.
     """
 
     one: str
@@ -248,7 +248,7 @@ class Same:
     tolerance: float | None = None
 
     def differences(self, reports: Reports) -> list[str]:
-        """What differs, in words; empty if nothing does."""
+        """Describe the differences; empty if there are none."""
         first, second = reports[self.one][0], reports[self.other][0]
         if self.tolerance is None:
             return [] if first['digest'] == second['digest'] else [
@@ -266,7 +266,7 @@ def sketches_differ(one: list[float] | None, other: list[float] | None) -> float
     """
     The largest difference of two sketches.
 
-    :returns: 0 where the other contender had no tile to compare with.
+    :returns: 0 if only the other contender has no tile.
     """
     if one is None or other is None:
         return 0.0 if one is not None else float('inf')
@@ -276,13 +276,13 @@ def sketches_differ(one: list[float] | None, other: list[float] | None) -> float
 
 
 def steady(label: str, reports: Sequence[Report]) -> list[str]:
-    """What a run computed differently from one round to the next, in words."""
+    """Describe whether a run gave different pixels in different rounds; empty if not."""
     digests = {report['digest'] for report in reports}
-    return [] if len(digests) == 1 else [f'{label} gives other pixels each time: {digests}']
+    return [] if len(digests) == 1 else [f'{label} gives other pixels each round: {digests}']
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The table, as reStructuredText knows it."""
+    """Format the rows as a reStructuredText table."""
     titles = Row('figure', 'this package', 'compared with', 'measured', 'target', 'reached')
     widths = [max(len(row[column]) for row in [titles, *rows]) for column in range(len(titles))]
     rule = '  '.join('=' * width for width in widths)

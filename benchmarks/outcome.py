@@ -1,5 +1,5 @@
 """
-What one measurement gives: seconds, facts, and proof of what was computed.
+The outcome of one measurement: times, facts, and a digest of the pixels.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import numpy.typing as npt
 
 Pixels = npt.NDArray[Any]
 
-# A tile is sketched by the means of this many cells in each direction.
+# A sketch of a tile is the means of this many cells in each direction.
 SKETCH_CELLS = 4
 
-# How many tiles of a long series are sketched; its digest covers all.
+# How many tiles of a series are sketched; the digest covers all of them.
 SKETCHES = 64
 
 
@@ -30,12 +30,12 @@ class Outcome:
     """
     The result of one job.
 
-    :param seconds: how long each named part took; 'total' is always there.
+    :param seconds: the time of each named part; always includes 'total'.
     :param facts: other figures: peak memory in bytes, counts.
-    :param digest: a hash of all pixels in order, for contenders that have to
-        agree in every bit.
+    :param digest: a hash of all pixels in order, for contenders that must agree
+        in every bit.
     :param sketches: coarse means of tiles, for contenders that reduce or
-        compress in their own way; None where a tile could not be had.
+        compress differently; None for a tile that could not be read.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Outcome:
 
     @contextmanager
     def timed(self, part: str = 'total') -> Iterator[None]:
-        """Add the time of a block to a part, and look at the memory when it ends."""
+        """Add the time of a block to a part, and record the peak memory at its end."""
         start = time.perf_counter()
         yield
         self.seconds[part] = self.seconds.get(part, 0) + time.perf_counter() - start
@@ -55,10 +55,10 @@ class Outcome:
 
     def prove(self, tiles: list[Pixels | None]) -> None:
         """
-        Keep what tells whether two contenders computed the same.
+        Record the digest and the sketches of the results.
 
-        :param tiles: arrays (rows, cols, bands) in an order that all
-            contenders follow.
+        :param tiles: arrays (rows, cols, bands), in the same order for all
+            contenders.
         """
         signature = hashlib.blake2b(digest_size=16)
         for tile in tiles:
@@ -69,7 +69,7 @@ class Outcome:
         self.sketches = [None if tile is None else sketch(tile) for tile in tiles[:SKETCHES]]
 
     def as_json(self) -> dict[str, Any]:
-        """The outcome as one JSON object, with the versions that gave it."""
+        """The outcome as one JSON object, with the versions of the libraries."""
         import pyvips
 
         versions = {
@@ -78,7 +78,7 @@ class Outcome:
         }
         module = sys.modules.get('large_image_source_vips')
         if module is not None:
-            # The source tree need not be installed.
+            # A source tree may not be installed.
             with suppress(metadata.PackageNotFoundError):
                 name = 'large-image-source-vips'
                 versions[name] = metadata.version(name)
@@ -89,11 +89,9 @@ class Outcome:
 
 def peak_memory() -> int | None:
     """
-    The most memory, in bytes, that this process ever had resident.
+    The peak resident memory of this process in bytes, pages of mapped files included.
 
-    Pages of mapped files count.
-
-    :returns: None where the system does not tell.
+    :returns: None if the system does not report it.
     """
     try:
         import resource
@@ -108,7 +106,7 @@ def sketch(tile: Pixels) -> list[float]:
     """
     The means of the cells of a coarse grid.
 
-    :param tile: an array (rows, cols, bands); alpha is left out.
+    :param tile: an array (rows, cols, bands); alpha is ignored.
     :returns: the values of up to three bands, cell by cell.
     """
     bands = tile[:, :, :3 if tile.shape[2] >= 3 else 1].astype(float)

@@ -1,5 +1,5 @@
 """
-An environment with the released packages, to compare with.
+Makes an environment with the released packages, to compare with.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import subprocess
 import venv
 from pathlib import Path
 
-# What is compared with; other releases would give other figures.
+# The figures of docs/performance.rst are for these releases.
 REQUIREMENTS = [
     'large-image-source-vips==1.35.6',
     'large-image-source-tiff==1.35.6',
@@ -19,10 +19,10 @@ REQUIREMENTS = [
 
 def make(folder: Path) -> Path:
     """
-    Make the environment, unless it is there.
+    Make the environment, unless it exists.
 
-    :param folder: where to.
-    :returns: its Python.
+    :param folder: the folder to make it in.
+    :returns: the path of its Python.
     :raises subprocess.CalledProcessError: if pip fails.
     """
     environment = folder / 'peer'

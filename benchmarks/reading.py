@@ -1,9 +1,9 @@
 """
-The jobs that read: tiles, regions, whole levels, browsing, opening.
+Jobs that read: tiles, regions, whole levels, browsing, opening.
 
-Every function takes the contender first: 'ours' and 'peer' are what
-``import large_image_source_vips`` finds in their environments, 'tiff' is
-large-image-source-tiff, 'bare' is libvips without large_image.
+The first argument of each job is the contender: 'ours' and 'peer' are the package
+``large_image_source_vips`` of their environments, 'tiff' is large-image-source-tiff,
+'bare' is libvips without large_image.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from .outcome import Outcome, Pixels
 
 TILE = 256
 
-# Tiles that are read before the clock starts, if there are so many: imports,
-# first use, decoders, and large_image's cache of tiles, which takes fresh memory
-# from the system until it is full (512 of them here).
+# Up to so many tiles are read before the measurement, to exclude imports, the first
+# use of decoders, and fresh memory for large_image's cache of tiles until it is full
+# (512 tiles here).
 WARM_UP = 600
 
 TileReader = Callable[[int, int], Any]
 
 
 def module_of(contender: str) -> Any:
-    """The module of a contender that is a tile source."""
+    """The module of a contender with a tile source."""
     if contender == 'tiff':
         import large_image_source_tiff
 
@@ -43,7 +43,7 @@ def module_of(contender: str) -> Any:
 
 
 def open_source(contender: str, path: str) -> Any:
-    """A tile source of a contender for a file."""
+    """Open a file with the tile source of a contender."""
     return module_of(contender).open(path)
 
 
@@ -55,14 +55,14 @@ def numpy_tile(source: Any, column: int, row: int, level: int, frame: int = 0) -
 
 def keep_few_tiles() -> None:
     """
-    Keep large_image's own cache of tiles small.
+    Keep large_image's cache of tiles small.
 
-    It then is full after the first tiles, as that of a server is after a while,
-    and a tile takes the memory of one that is let go.
+    It is then full after the first tiles, as in a server after a while, and each
+    new tile reuses the memory of an old one.
     """
     import large_image
 
-    # The cache gets that part of the memory.
+    # The cache gets 1 / 1024 of the memory.
     large_image.config.setConfig('cache_python_memory_portion', 1024)
 
 
@@ -76,11 +76,11 @@ def decoded(tile: bytes | Pixels) -> Pixels:
 
 def tile_reader(contender: str, path: str, encoded: bool) -> TileReader:
     """
-    A function that gives the full-resolution tile at a column and row.
+    A function that reads the full-resolution tile at a column and row.
 
-    :param contender: who reads.
+    :param contender: the contender.
     :param path: the file.
-    :param encoded: whether the tile comes as the bytes of a JPEG.
+    :param encoded: whether to return the tile as the bytes of a JPEG.
     """
     if contender == 'bare':
         return bare_tile_reader(path)
@@ -94,9 +94,9 @@ def tile_reader(contender: str, path: str, encoded: bool) -> TileReader:
 
 def bare_tile_reader(path: str) -> TileReader:
     """
-    Tiles by ``Region.fetch``, the quickest that libvips has.
+    Read tiles with ``Region.fetch``, the fastest way in libvips.
 
-    A region may be used by one thread only, so each thread gets its own.
+    A region may be used by one thread only, so each thread has its own.
     """
     image = pyvips.Image.new_from_file(path)
     mine = threading.local()
@@ -113,16 +113,16 @@ def bare_tile_reader(path: str) -> TileReader:
 def tiles(contender: str, path: str, count: int, threads: int = 1,
           encoded: bool = False) -> Outcome:
     """
-    Read distinct full-resolution tiles, scattered over the image.
+    Read different full-resolution tiles, scattered over the image.
 
-    :param contender: who reads.
+    :param contender: the contender.
     :param path: the file.
     :param count: how many tiles.
     :param threads: how many threads share them.
-    :param encoded: whether a tile comes as the bytes of a JPEG.
+    :param encoded: whether to read tiles as the bytes of a JPEG.
     """
     header = pyvips.Image.new_from_file(path)
-    # Whole tiles only: what becomes of the others is not a question of speed.
+    # Whole tiles only, so that each takes the same work.
     places = [(column, row) for row in range(header.height // TILE)
               for column in range(header.width // TILE)]
     random.Random(1).shuffle(places)
@@ -135,8 +135,8 @@ def tiles(contender: str, path: str, count: int, threads: int = 1,
         shares = [chosen[index::threads] for index in range(threads)]
 
         def read_all(share: list[tuple[int, int]]) -> None:
-            # Tiles are let go at once: else what is measured is mostly how
-            # long the system takes to find fresh memory for them.
+            # Tiles are released at once.  Otherwise the time would be mostly
+            # that of the system to find fresh memory for them.
             for place in share:
                 read(*place)
 
@@ -151,10 +151,10 @@ def low_levels(contender: str, path: str, levels: int) -> Outcome:
     """
     Open a file and read every tile of its lowest levels.
 
-    Bare libvips makes the largest of these levels in one pass over the file and
-    the others from it: the floor for a file that has none of them.
+    Bare libvips computes the largest of these levels in one pass over the file and
+    the others from it, which is the lower bound for a file that stores none.
 
-    :param contender: who reads.
+    :param contender: the contender.
     :param path: the file.
     :param levels: how many levels, from the lowest up.
     """
@@ -187,12 +187,12 @@ def low_levels(contender: str, path: str, levels: int) -> Outcome:
 
 
 def level_count(width: int, height: int) -> int:
-    """How many levels large_image has for an image of this size in pixels."""
+    """The number of levels in large_image of an image of this size in pixels."""
     return 1 + max(0, (max(width, height) - 1) // TILE).bit_length()
 
 
 def grid(width: int, height: int, reduction: int) -> list[tuple[int, int]]:
-    """The columns and rows of all tiles of an image that is made 2 ** reduction smaller."""
+    """The columns and rows of all tiles of an image reduced by 2 ** reduction."""
     scale = TILE << reduction
     return [(column, row) for row in range(-(-height // scale))
             for column in range(-(-width // scale))]
@@ -201,17 +201,18 @@ def grid(width: int, height: int, reduction: int) -> list[tuple[int, int]]:
 def trimmed(tile: Pixels | None, column: int, row: int, reduction: int,
             width: int, height: int) -> Pixels | None:
     """
-    The part of a tile that every contender agrees is inside the image.
+    The part of a tile that is compared.
 
-    Where a level does not divide the size of the image, its last column and row
-    show less than a whole pixel; the released package leaves them black.
+    If the size of the image is not a multiple of the scale of a level, the last
+    column and row of the level cover less than a whole pixel.  The released package
+    leaves them black, so they are cut.
 
-    :param tile: the tile; rows and columns beyond the image may be there or not.
+    :param tile: the tile, with or without rows and columns beyond the image.
     :param column: its column.
     :param row: its row.
     :param reduction: how many times the level is halved.
-    :param width: of the image in full-resolution pixels.
-    :param height: of the image in full-resolution pixels.
+    :param width: the width of the image in full-resolution pixels.
+    :param height: the height of the image in full-resolution pixels.
     """
     if tile is None:
         return None
@@ -221,11 +222,11 @@ def trimmed(tile: Pixels | None, column: int, row: int, reduction: int,
 
 def bare_levels(path: str, levels: int) -> list[Pixels]:
     """
-    The lowest levels of a file, lowest first, made by libvips in one pass.
+    The lowest levels of a file, lowest first, computed by libvips in one pass.
 
-    Random access, because libvips decodes the tiles of a TIFF on several threads
-    then, and on one when it goes through the file in order.  A JPEG file is
-    decoded smaller, as far as its decoder can.
+    The file is opened for random access, because libvips then decodes the tiles of
+    a TIFF in several threads, and in one for sequential access.  A JPEG file is
+    decoded at the smallest size that its decoder offers.
     """
     image = pyvips.Image.new_from_file(path)
     scale = 1 << (level_count(image.width, image.height) - levels)
@@ -243,25 +244,25 @@ def bare_levels(path: str, levels: int) -> list[Pixels]:
 
 def tile_or_none(source: Any, column: int, row: int, level: int) -> Pixels | None:
     """
-    A tile, or None where there is none.
+    A tile, or None if reading it fails.
 
-    Some tiles at the border the released package cannot give; that is counted,
-    and is no reason to stop measuring it.
+    The released package cannot read some tiles at the border; they are counted,
+    and the measurement continues.
     """
     try:
         return numpy_tile(source, column, row, level)
-    except Exception as exc:  # noqa: BLE001 - it raises what comes up from below
+    except Exception as exc:  # noqa: BLE001 - it raises errors of many kinds
         print(f'level {level}, tile {column}, {row}: {exc}')
         return None
 
 
 def browse(contender: str, path: str, others: list[str]) -> Outcome:
     """
-    What a viewer does: open, see all, zoom to full resolution.
+    Open files and zoom to full resolution, as a viewer does.
 
     Each level is one step: up to 12 encoded tiles around the centre.
 
-    :param contender: who reads.
+    :param contender: the contender.
     :param path: the first file.
     :param others: more files, opened one after the other.
     """
@@ -286,7 +287,7 @@ def browse(contender: str, path: str, others: list[str]) -> Outcome:
 
 
 def view(width: int, height: int, reduction: int) -> list[tuple[int, int]]:
-    """The 4 x 3 tiles in the middle of a level, or fewer where there are not so many."""
+    """The 4 x 3 tiles in the middle of a level, or fewer if it is smaller."""
     scale = TILE << reduction
     left, top = max(0, -(-width // scale) // 2 - 2), max(0, -(-height // scale) // 2 - 1)
     return [(column, row) for column, row in grid(width, height, reduction)
@@ -295,11 +296,11 @@ def view(width: int, height: int, reduction: int) -> list[tuple[int, int]]:
 
 def region(contender: str, path: str, size: int) -> Outcome:
     """
-    Read one square region in full resolution.
+    Read one square region at full resolution.
 
-    :param contender: who reads.
+    :param contender: the contender.
     :param path: the file.
-    :param size: its width and height in pixels.
+    :param size: width and height of the region in pixels.
     """
     outcome = Outcome()
     corner = 1000
@@ -325,9 +326,9 @@ def region(contender: str, path: str, size: int) -> Outcome:
 
 def iterate(contender: str, path: str, size: int, tile: int) -> Outcome:
     """
-    Walk over a square region in full resolution with ``tileIterator``.
+    Iterate over a square region at full resolution with ``tileIterator``.
 
-    :param contender: who reads.
+    :param contender: the contender.
     :param path: the file.
     :param size: width and height of the region in pixels.
     :param tile: width and height of the tiles in pixels.
@@ -335,7 +336,7 @@ def iterate(contender: str, path: str, size: int, tile: int) -> Outcome:
     outcome = Outcome()
     source = open_source(contender, path)
     with outcome.timed():
-        # The array is made when it is asked for.
+        # The tile is decoded when 'tile' is accessed.
         found = [piece['tile'] for piece in source.tileIterator(
             region={'left': 0, 'top': 0, 'width': size, 'height': size},
             tile_size={'width': tile, 'height': tile}, format='numpy')]
@@ -358,14 +359,13 @@ def last_page(contender: str, path: str) -> Outcome:
 
 def many_slides(contender: str, path: str, others: list[str]) -> Outcome:
     """
-    Open many slides, keep them, read tiles of each, and look at the memory.
+    Open many slides, keep them open, read tiles of each, and record the memory.
 
-    large_image's own cache of tiles is kept small; it is the host's, and
-    bounded.
+    large_image's cache of tiles is kept small, so that it does not count.
 
-    :param contender: who reads.
+    :param contender: the contender.
     :param path: the first slide.
-    :param others: the other ones.
+    :param others: the other slides.
     """
     keep_few_tiles()
     outcome = Outcome()
@@ -389,7 +389,7 @@ def many_slides(contender: str, path: str, others: list[str]) -> Outcome:
 
 
 def resident_memory() -> int | None:
-    """The memory, in bytes, that this process has resident now; None if unknown."""
+    """The resident memory of this process in bytes; None if unknown."""
     try:
         with open('/proc/self/status', encoding='ascii') as status:
             lines = dict(line.split(':', 1) for line in status)

@@ -1,8 +1,8 @@
 """
-Starts a process for each measurement, contenders in turn, and collects reports.
+Runs each measurement in its own process, contenders in turn, and collects reports.
 
-This module and what it imports stay small on purpose: a process that starts
-another one hands its own peak of memory down to it.
+This module and its imports are kept small: a child process inherits the peak memory
+of its parent.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from .figures import Report, Reports, Row, steady
 # How often the open files of a worker are counted, in seconds.
 LOOK_EVERY = 0.02
 
-# A version that is measured by mistake would make every figure a lie.
+# The version to compare with; any other is an error.
 PEER_VERSION = '1.35.6'
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 class WorkerError(Exception):
-    """A measurement that could not be made."""
+    """A measurement failed."""
 
 
 @dataclass
@@ -40,10 +40,10 @@ class Runner:
     """
     Runs cases.
 
-    :param pythons: contender -> the Python that has it; those that are left out
-        are not measured, nor are the figures that need them.
-    :param folder: where data are kept and spools and outputs go.
-    :param verbose: whether to say what is being done.
+    :param pythons: contender -> the Python of its environment.  Contenders that
+        are missing are not measured, and figures that need them are left out.
+    :param folder: the folder for data, spools and outputs.
+    :param verbose: whether to report progress.
     """
 
     pythons: Mapping[str, str]
@@ -54,9 +54,9 @@ class Runner:
         """
         Measure a case.
 
-        :param case: what to measure.
-        :param rounds: how often, if not as often as the case says.
-        :returns: the rows of the table, and in what outputs differ, in words.
+        :param case: the case.
+        :param rounds: the number of rounds; None for that of the case.
+        :returns: the rows of the table, and descriptions of outputs that differ.
         """
         runs = {label: run for label, run in case.runs.items()
                 if contender(label) in self.pythons}
@@ -71,7 +71,7 @@ class Runner:
         return rows(case, reports), differences(case, reports)
 
     def prepare(self, run: Run) -> None:
-        """Make the files of a run, and have the system read them."""
+        """Make the files of a run, and read them into the system's cache."""
         for kind, size in run.files:
             if not (self.folder / file_name(kind, size)).exists():
                 self.say(f'making {file_name(kind, size)}')
@@ -83,11 +83,11 @@ class Runner:
 
     def work(self, who: str, run: Run) -> Report:
         """
-        Do one job in a process of its own.
+        Run one job in its own process.
 
         :param who: the contender.
         :param run: the job.
-        :returns: what it reports, and under 'facts' the most files it had open.
+        :returns: its report, with the largest number of open files under 'facts'.
         :raises WorkerError: if it fails.
         """
         params = dict(run.params)
@@ -106,7 +106,7 @@ class Runner:
                 with counted_files(worker.pid) as most_files:
                     out, errors = worker.communicate(job)
             finally:
-                # Nothing is left to do for it if this process is interrupted.
+                # Do not leave it running if this process is interrupted.
                 worker.kill()
         if worker.returncode:
             last = '\n'.join(errors.strip().splitlines()[-12:])
@@ -119,7 +119,7 @@ class Runner:
         return report
 
     def say(self, text: str) -> None:
-        """Tell what is going on."""
+        """Report progress."""
         if self.verbose:
             print(text, file=sys.stderr, flush=True)
 
@@ -133,32 +133,32 @@ def environment(who: str, scratch: str) -> dict[str, str]:
     """
     variables = {**os.environ, 'TMPDIR': scratch, 'PYTHONDONTWRITEBYTECODE': '1'}
     if who in {'peer', 'tiff'}:
-        # May well lead to this package.
+        # It may contain this package.
         variables.pop('PYTHONPATH', None)
     return variables
 
 
 def contender(label: str) -> str:
-    """Whose run a label stands for."""
+    """The contender of a label."""
     return label.partition(' ')[0]
 
 
 def file_name(kind: str, size: int) -> str:
-    """As ``data.file_name``, without what that module needs."""
+    """The same as ``data.file_name``, without the imports of that module."""
     return f'{kind}-{size}{".jpg" if kind == "photo" else ".tif"}'
 
 
 def turned(labels: list[str], number: int) -> list[str]:
-    """The labels in another order each round: who comes first has no advantage."""
+    """The labels in a different order each round, so that no contender is always first."""
     first = number % len(labels)
     return labels[first:] + labels[:first]
 
 
 def check_version(who: str, versions: Mapping[str, str]) -> None:
     """
-    Make sure that the contender is who it should be.
+    Check that the intended package was measured.
 
-    :raises WorkerError: if not.
+    :raises WorkerError: if it was another one.
     """
     origin = versions.get('from')
     if origin is None:
@@ -166,13 +166,13 @@ def check_version(who: str, versions: Mapping[str, str]) -> None:
     in_tree = Path(origin).resolve().parent.parent == ROOT
     version = versions.get('large-image-source-vips', 'no version')
     if (who == 'ours') != in_tree or (who != 'ours' and version != PEER_VERSION):
-        msg = f'{who} would have been measured with {version} from {origin}'
+        msg = f'{who} was measured with the wrong package: {version} from {origin}'
         raise WorkerError(msg)
 
 
 class counted_files:  # noqa: N801 - used as a function, as contextlib's are
     """
-    Count the open files of a process, again and again, while a block runs.
+    Count the open files of a process periodically while a block runs.
 
     :param pid: the process.
     """
@@ -199,7 +199,7 @@ class counted_files:  # noqa: N801 - used as a function, as contextlib's are
 
 
 def rows(case: Case, reports: Reports) -> list[Row]:
-    """The rows of the table that can be told from the runs that were made."""
+    """The rows of the table for which all runs were made."""
     def complete(figure: Any) -> bool:
         labels = [getattr(figure, name) for name in ('of', 'by', 'label', 'ours', 'other')
                   if hasattr(figure, name)]
@@ -209,7 +209,7 @@ def rows(case: Case, reports: Reports) -> list[Row]:
 
 
 def differences(case: Case, reports: Reports) -> list[str]:
-    """In what the outputs differ that should not, in words."""
+    """Describe outputs that differ but should not."""
     def found() -> Iterator[str]:
         for label, of_label in reports.items():
             yield from steady(label, of_label)

@@ -1,9 +1,9 @@
 """
-The jobs that write: add tiles, write a pyramid, look at it while it grows.
+Jobs that write: add tiles, write a pyramid, read it while it grows.
 
-Bare libvips stands for the least that can be done: the same pixels copied into
-one memory map, and ``tiffsave`` with the options that this package's writer
-uses.  It must know the size of the image beforehand, which a sink does not.
+Bare libvips is the lower bound: it copies the same pixels into one memory map and
+calls ``tiffsave`` with the options of this package's writer.  It must know the size
+of the image beforehand; a sink does not.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import pyvips
 from .outcome import Outcome, Pixels
 from .reading import TILE, module_of, numpy_tile
 
-# The different tiles that are added over and over.
+# At most so many different tiles are made and added repeatedly.
 POOL = 64
 
-# The places of a written file that are read back and compared.
+# How many places of a written file are read and compared.
 SAMPLES = 200
 
-# What `write` does for an opaque 8-bit image.
+# The options that `write` uses for an opaque 8-bit image.
 SAVE_OPTIONS = {
     'compression': 'jpeg',
     'Q': 90,
@@ -42,12 +42,12 @@ SAVE_OPTIONS = {
 
 def photograph(width: int, height: int, seed: int = 1) -> pyvips.Image:
     """
-    An image that compresses as a photograph does: smooth shapes, detail, grain.
+    An image that compresses like a photograph: smooth shapes, detail, grain.
 
     :param width: its width in pixels.
     :param height: its height in pixels.
-    :param seed: another seed gives another image.
-    :returns: an 8-bit RGB image; nothing is computed yet.
+    :param seed: the seed of the random numbers.
+    :returns: an 8-bit RGB image, which is not computed yet.
     """
     numbers = np.random.default_rng(seed)
 
@@ -65,10 +65,10 @@ def photograph(width: int, height: int, seed: int = 1) -> pyvips.Image:
 
 def tile_pool(size: int, count: int) -> list[Pixels]:
     """
-    Different tiles, each an array of its own as a program would have made it.
+    Different tiles, each in its own array, as programs make them.
 
     :param size: their width and height in pixels.
-    :param count: at most how many.
+    :param count: how many tiles are needed; the pool may be smaller.
     """
     across = min(math.isqrt(POOL), max(1, 4096 // size), math.isqrt(count - 1) + 1)
     picture = photograph(across * size, across * size).numpy()
@@ -78,12 +78,12 @@ def tile_pool(size: int, count: int) -> list[Pixels]:
 
 def positions(count: int, step: int, offset: int) -> Iterator[tuple[int, int, int]]:
     """
-    Where the tiles go: row by row over a square.
+    The positions of the tiles, row by row over a square.
 
     :param count: how many tiles.
-    :param step: the distance of their corners in pixels.
-    :param offset: the position of the first corner, x and y.
-    :returns: the number of the tile, x and y.
+    :param step: the distance between their corners in pixels.
+    :param offset: x and y of the first corner.
+    :returns: for each tile its number, x and y.
     """
     across = math.isqrt(count - 1) + 1
     for number in range(count):
@@ -96,12 +96,12 @@ def stitch(contender: str, count: int, size: int = TILE, step: int | None = None
     """
     Add tiles and write a JPEG pyramid.
 
-    :param contender: who does it.
+    :param contender: the contender.
     :param count: how many tiles.
     :param size: their width and height in pixels.
-    :param step: the distance of their corners, ``size`` if not given; smaller
-        makes them overlap.
-    :param offset: the position of the first corner, x and y.
+    :param step: the distance between their corners; None for ``size``.  Tiles
+        overlap if it is smaller.
+    :param offset: x and y of the first corner.
     :param threads: how many threads add tiles.
     """
     outcome = Outcome(facts={'count': count})
@@ -143,7 +143,7 @@ def add(sink: Any, pool: list[Pixels], places: Iterator[tuple[int, int, int]],
 
 def bare_stitch(outcome: Outcome, pool: list[Pixels], places: list[tuple[int, int, int]],
                 path: str) -> None:
-    """Copy the tiles into a memory map and let libvips write that."""
+    """Copy the tiles into a memory map and write it with libvips."""
     size = pool[0].shape[0]
     width = max(x for _number, x, _y in places) + size
     height = max(y for _number, _x, y in places) + size
@@ -158,7 +158,7 @@ def bare_stitch(outcome: Outcome, pool: list[Pixels], places: list[tuple[int, in
 
 
 def prove_written(outcome: Outcome, path: str) -> None:
-    """Read some places of a written file, the same for every contender."""
+    """Read places of a written file, the same for all contenders."""
     image = pyvips.Image.new_from_file(path)
     fetch = pyvips.Region.new(image).fetch
     numbers = random.Random(2)
@@ -175,14 +175,13 @@ def prove_written(outcome: Outcome, path: str) -> None:
 
 def watch(contender: str, count: int, turns: int) -> Outcome:
     """
-    Look at an image while it grows: add a tile, get the lowest-level tile.
+    Add a tile and read the tile of the lowest level, repeatedly.
 
-    The tile that is got in the end is compared with the average of what was
-    put in.
+    The last tile read is compared with the averages of the tiles added.
 
-    :param contender: who does it.
-    :param count: how many tiles there are before.
-    :param turns: how often that is repeated.
+    :param contender: the contender.
+    :param count: how many tiles are added before.
+    :param turns: how often to repeat.
     """
     pool = tile_pool(TILE, count)
     sink = module_of(contender).new()
@@ -208,10 +207,10 @@ def watch(contender: str, count: int, turns: int) -> Outcome:
     outcome.facts['slowest'] = slowest
     assert lowest is not None
     expected = expected_lowest(shown, sink.levels)
-    # The rest of the tile lies beyond the image.
+    # The rest of the tile is outside the image.
     inside = lowest[:expected.shape[0], :expected.shape[1], :3].astype(float)
     difference = np.abs(inside - expected)
-    # Averages of averages, each rounded.
+    # Each level rounds once.
     if difference.max() > sink.levels:
         msg = f'the lowest level is off by {difference.max()}'
         raise ValueError(msg)
@@ -219,7 +218,7 @@ def watch(contender: str, count: int, turns: int) -> Outcome:
 
 
 def expected_lowest(shown: dict[tuple[int, int], Pixels], levels: int) -> Pixels:
-    """The tile of level 0 of an image that aligned tiles cover: the averages of its cells."""
+    """The tile of level 0, computed by averaging the aligned tiles of an image."""
     scale = 1 << (levels - 1)
     cells = TILE // scale
     across = (max(x for x, _y in shown) // TILE + 1) * cells

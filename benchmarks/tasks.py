@@ -1,5 +1,5 @@
 """
-The jobs that a worker can do, by name.
+Lists the jobs that a worker can run, by name.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """
-One measurement in a process of its own: a job on stdin, an outcome on stdout.
+Runs one measurement: reads a job from stdin and writes the outcome to stdout.
 
-The job and the outcome are one JSON object each; ``runner`` is the other end.
-A process of its own makes the peak of memory and the number of open files
-those of this one job, and starts it without anything cached.
+Job and outcome are one JSON object each; ``runner`` starts this process.  In its own
+process, a job has its own peak memory and open files, and starts with empty caches.
 """
 
 from __future__ import annotations
@@ -13,25 +12,25 @@ import os
 import sys
 from typing import Any
 
-# The limit of open files that a process usually starts with.
+# The usual limit of open files of a process.
 OPEN_FILES = 1024
 
 
 def forget_source_tree(contender: str) -> None:
     """
-    Make sure that the peer is measured where the peer was asked for.
+    Make sure that the peer's environment imports the peer.
 
-    ``python -m`` puts the working directory first on the path; there the peer
-    would find this package under its own name.
+    ``python -m`` puts the working directory first on the path, where the peer would
+    find this package under the same name.
 
-    :param contender: who is measured.
+    :param contender: the contender that is measured.
     """
     if contender != 'ours':
         sys.path.pop(0)
 
 
 def limit_open_files() -> None:
-    """Let nobody get by with an unusually high limit of open files."""
+    """Set the usual limit of open files, in case that of this system is higher."""
     try:
         import resource
     except ImportError:
@@ -43,14 +42,14 @@ def limit_open_files() -> None:
 
 
 def main() -> None:
-    """Do one job."""
-    # What libraries print must not get between the outcome and its reader.
+    """Run one job."""
+    # Text that libraries print must not mix with the outcome.
     report = os.fdopen(os.dup(1), 'w')
     os.dup2(2, 1)
     job: dict[str, Any] = json.load(sys.stdin)
     forget_source_tree(job['contender'])
     limit_open_files()
-    # Imported only now: by it comes what is measured.
+    # This imports the package that is measured, so it follows the lines above.
     from . import tasks
 
     outcome = tasks.TASKS[job['task']](job['contender'], **job['params'])

@@ -1,5 +1,5 @@
 """
-How Sphinx makes the documentation: ``tox -e docs``.
+The configuration of Sphinx, which ``tox -e docs`` runs.
 """
 
 from importlib.metadata import version as distribution_version

@@ -1,10 +1,9 @@
 """
 Cut a photograph into overlapping, shuffled patches and stitch them into a slide.
 
-This is what a program does that gets its pixels piece by piece, from a camera
-on a moving stage or from a network that looks at one patch at a time: it adds
-each patch to a new image as it comes, in whatever order, and writes a pyramid
-when the last one is there.
+Programs that get their pixels patch by patch, from a camera on a moving stage or
+from a neural network, can do the same: add each patch to a new image, in any
+order, then write a pyramid.
 
     python examples/stitch.py [image] [--output folder] [--tile 160] [--overlap 24]
 """
@@ -33,9 +32,9 @@ Result = TypeVar('Result')
 
 def main(arguments: list[str] | None = None) -> None:
     """
-    The tutorial, from a picture to a slide that is proved to be the same picture.
+    Cut a picture, stitch it, write it, and check that the slide equals the picture.
 
-    :param arguments: the words of the command line.
+    :param arguments: the command line arguments; None for those of the process.
     """
     options = parse(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
@@ -55,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     clock.time('write a pyramid, JPEG', lambda: sink.write(slide))
     clock.time('write a pyramid, lossless', lambda: sink.write(exact, lossy=False))
 
-    # From here on the files are read as any program of large_image would.
+    # From here on only large_image's own API is used.
     source = clock.time('open the slide', lambda: large_image.open(slide))
     clock.time('save a thumbnail', lambda: save_thumbnail(source, thumbnail))
     clock.time('compare with the picture', lambda: verify(exact, picture))
@@ -69,33 +68,33 @@ def main(arguments: list[str] | None = None) -> None:
 
 def load(path: Path | None) -> Pixels:
     """
-    The picture to work on.
+    Load the picture.
 
     :param path: a file of any format that Pillow reads; None for the
-        histology photograph that comes with scikit-image.
+        histology photograph of scikit-image.
     :returns: an array (rows, cols, bands).
     """
     if path is None:
-        # Only needed for this photograph.
+        # scikit-image is needed only for this photograph.
         import skimage.data
 
         return np.asarray(skimage.data.immunohistochemistry())
     with PIL.Image.open(path) as image:
-        # Palettes, inks and transparency are not what this example is about.
+        # Keep the example simple: no palettes, CMYK or transparency.
         pixels = np.asarray(image if image.mode in {'L', 'I;16', 'RGB'} else image.convert('RGB'))
     return pixels[:, :, np.newaxis] if pixels.ndim == 2 else pixels
 
 
 def cut(picture: Pixels, tile: int, overlap: int) -> Iterator[tuple[int, int, Pixels]]:
     """
-    Cut a picture into patches that together cover all of it.
+    Cut a picture into patches that cover all of it.
 
     :param picture: an array (rows, cols, bands).
     :param tile: the width and height of a patch in pixels; patches at the right
         and bottom border are smaller.
-    :param overlap: how many pixels of a patch its neighbour shows, too.
-    :returns: for each patch its left and top in pixels of the picture, and its
-        own array (rows, cols, bands).
+    :param overlap: how many pixels neighbouring patches share.
+    :returns: for each patch its left and top in pixels of the picture, and a
+        copy of its pixels (rows, cols, bands).
     """
     rows, cols = picture.shape[:2]
     for top in range(0, rows, tile - overlap):
@@ -108,8 +107,8 @@ def stitch(sink: large_image_source_vips.VipsFileTileSource,
     """
     Add all patches to a new image.
 
-    :param sink: what ``large_image_source_vips.new()`` gave.
-    :param patches: as of ``cut``, in any order.
+    :param sink: a new image from ``large_image_source_vips.new()``.
+    :param patches: as returned by ``cut``, in any order.
     """
     for left, top, patch in tqdm(patches, desc='adding patches', unit='patch'):
         sink.addTile(patch, x=left, y=top)
@@ -117,10 +116,10 @@ def stitch(sink: large_image_source_vips.VipsFileTileSource,
 
 def save_thumbnail(source: Any, path: Path) -> None:
     """
-    Save a picture of the whole slide that is at most 256 pixels wide and high.
+    Save a thumbnail of at most 256 x 256 pixels.
 
-    :param source: what ``large_image.open`` gave.
-    :param path: where to.
+    :param source: the slide, opened by ``large_image.open``.
+    :param path: the PNG file to write.
     """
     png, _mime_type = source.getThumbnail(width=256, height=256, encoding='PNG')
     path.write_bytes(bytes(png))
@@ -128,25 +127,25 @@ def save_thumbnail(source: Any, path: Path) -> None:
 
 def verify(path: Path, picture: Pixels) -> None:
     """
-    Read a slide back and make sure that it is the picture, bit for bit.
+    Read a slide and check that it equals the picture, bit for bit.
 
     :param path: a slide that was written with ``lossy=False``.
-    :param picture: what it was put together from, (rows, cols, bands).
+    :param picture: the original pixels (rows, cols, bands).
     :raises SystemExit: if any sample differs.
     """
     pixels, _mime_type = large_image.open(path).getRegion(format=TILE_FORMAT_NUMPY)
     if not np.array_equal(pixels, picture):
-        msg = f'{path} does not hold the pixels that were put in.'
+        msg = f'{path} does not hold the pixels of the picture.'
         raise SystemExit(msg)
 
 
 def describe(source: Any, slide: Path, exact: Path, thumbnail: Path) -> str:
     """
-    A short table of what came out.
+    Describe the results in a short table.
 
-    :param source: what ``large_image.open`` gave for ``slide``.
+    :param source: ``slide``, opened by ``large_image.open``.
     :param slide: the JPEG pyramid.
-    :param exact: the lossless one.
+    :param exact: the lossless pyramid.
     :param thumbnail: the PNG file.
     """
     metadata = source.getMetadata()
@@ -165,7 +164,7 @@ def describe(source: Any, slide: Path, exact: Path, thumbnail: Path) -> str:
 
 
 class Clock:
-    """Runs steps, remembers how long each took, and prints that."""
+    """Runs steps and measures how long each takes; ``str`` gives a table."""
 
     def __init__(self) -> None:
         self.steps: dict[str, float] = {}
@@ -174,9 +173,9 @@ class Clock:
         """
         Run a step.
 
-        :param name: what it does.
+        :param name: its name in the table.
         :param step: called once, without arguments.
-        :returns: what the step returns.
+        :returns: the result of the step.
         """
         start = time.perf_counter()
         result = step()
@@ -190,20 +189,20 @@ class Clock:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """
-    The options, checked.
+    Parse and check the options.
 
-    :param arguments: the words of the command line.
+    :param arguments: the command line arguments; None for those of the process.
     """
     parser = argparse.ArgumentParser(
         description='Cut a photograph into patches and stitch them into a slide.')
     parser.add_argument('image', nargs='?', type=Path,
-                        help='a picture; without one, a histology photograph of scikit-image')
-    parser.add_argument('--output', type=Path, default=Path('demo'), help='a folder for the files')
+                        help='a picture; default: a histology photograph of scikit-image')
+    parser.add_argument('--output', type=Path, default=Path('demo'), help='folder for the files')
     parser.add_argument('--tile', type=int, default=160, help='width and height of a patch')
     parser.add_argument('--overlap', type=int, default=24, help='pixels that neighbours share')
     options = parser.parse_args(arguments)
     if not 0 <= options.overlap < options.tile:
-        parser.error('the overlap is at least 0 and smaller than a patch')
+        parser.error('--overlap must be at least 0 and smaller than --tile')
     if options.image and not options.image.is_file():
         parser.error(f'there is no file {options.image}')
     return options
