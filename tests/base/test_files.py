@@ -10,7 +10,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from helpers.reading import in_a_forked_child, in_threads
+from helpers.around import in_a_forked_child, in_threads
 from large_image_source_vips.base import files
 
 

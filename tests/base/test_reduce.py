@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from helpers.reading import random_pixels
+from helpers.pixels import random_pixels
 from helpers.reduce_model import modelled
 from large_image_source_vips.base import reduce
 from large_image_source_vips.base.reduce import reduce_pixels

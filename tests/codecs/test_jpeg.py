@@ -8,17 +8,9 @@ import pyvips
 import tifffile
 from large_image.exceptions import TileSourceError
 
-from helpers.reading import (
-    block_means,
-    declare_empty,
-    in_a_forked_child,
-    level,
-    level_by_tiles,
-    overwrite,
-    random_pixels,
-    real_file,
-    smooth_pixels,
-)
+from helpers.around import declare_empty, in_a_forked_child, overwrite, real_file
+from helpers.pixels import block_means, random_pixels, smooth_pixels
+from helpers.reading import level, level_by_tiles
 from large_image_source_vips.base.geometry import Rect
 from large_image_source_vips.codecs import jpeg as jpeg_tiles
 from large_image_source_vips.reading.reader import FileReader

@@ -8,14 +8,9 @@ import pyvips
 import tifffile
 from large_image.exceptions import TileSourceError
 
-from helpers.reading import (
-    declare_empty,
-    in_threads,
-    level,
-    level_by_tiles,
-    overwrite,
-    random_pixels,
-)
+from helpers.around import declare_empty, in_threads, overwrite
+from helpers.pixels import random_pixels
+from helpers.reading import level, level_by_tiles
 from large_image_source_vips.base.geometry import Rect
 from large_image_source_vips.codecs import lossless as deflate
 from large_image_source_vips.reading import handles

@@ -11,8 +11,9 @@ import pytest
 import tifffile
 
 import large_image_source_vips
+from helpers.around import in_threads
+from helpers.pixels import random_pixels, smooth_pixels
 from helpers.processes import place_and_sum
-from helpers.reading import in_threads, random_pixels, smooth_pixels
 
 PIXELS = random_pixels((700, 900, 3))
 SIZE = {'tile_size': {'width': 300, 'height': 300}, 'format': 'numpy'}

@@ -10,7 +10,7 @@ import tifffile
 from large_image.exceptions import TileSourceError
 
 import large_image_source_vips
-from helpers.reading import random_pixels
+from helpers.pixels import random_pixels
 from large_image_source_vips import VipsFileTileSource
 
 MISSPELT = {

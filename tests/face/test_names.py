@@ -21,8 +21,8 @@ from large_image.exceptions import TileSourceError, TileSourceFileNotFoundError
 from large_image.tilesource import TileSource
 
 import large_image_source_vips
+from helpers.pixels import random_pixels, smooth_pixels
 from helpers.processes import in_a_spawned_process, sum_of
-from helpers.reading import random_pixels, smooth_pixels
 from large_image_source_vips import VipsFileTileSource
 
 SETTING = 'source_vips_ignored_names'

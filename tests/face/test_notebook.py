@@ -19,7 +19,7 @@ import tifffile
 from large_image.exceptions import TileSourceError
 
 import large_image_source_vips
-from helpers.reading import random_pixels
+from helpers.pixels import random_pixels
 
 _LACKING = [
     name for name in ('ipyleaflet', 'IPython', 'tornado') if not importlib.util.find_spec(name)]

@@ -14,7 +14,8 @@ from large_image.constants import TILE_FORMAT_NUMPY
 from large_image.exceptions import TileSourceError
 
 import large_image_source_vips
-from helpers.reading import block_means, in_a_forked_child, in_threads, random_pixels
+from helpers.around import in_a_forked_child, in_threads
+from helpers.pixels import block_means, random_pixels
 from large_image_source_vips import regions as walk
 from large_image_source_vips.regions import MAX_AHEAD, Key, Walk
 

@@ -15,7 +15,8 @@ from large_image.constants import TILE_FORMAT_NUMPY
 from large_image.exceptions import TileSourceError
 
 import large_image_source_vips
-from helpers.reading import declare_empty, random_pixels, real_file, smooth_pixels
+from helpers.around import declare_empty, real_file
+from helpers.pixels import random_pixels, smooth_pixels
 
 
 def open_file(path, **kwargs):

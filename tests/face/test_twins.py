@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from helpers.reading import level, random_pixels
+from helpers.pixels import random_pixels
+from helpers.reading import level
 from helpers.sink import make_sink
 from large_image_source_vips.base.geometry import Rect
 from large_image_source_vips.reading.reader import FileReader

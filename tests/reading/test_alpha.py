@@ -8,7 +8,9 @@ import pytest
 import pyvips
 import tifffile
 
-from helpers.reading import level, needs, random_pixels
+from helpers.around import needs
+from helpers.pixels import random_pixels
+from helpers.reading import level
 from helpers.reduce_model import modelled
 from large_image_source_vips.base.geometry import Rect
 from large_image_source_vips.base.reduce import reduce_pixels

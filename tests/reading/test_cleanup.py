@@ -9,7 +9,9 @@ import PIL.Image
 import pytest
 import tifffile
 
-from helpers.reading import in_a_forked_child, in_threads, level, random_pixels
+from helpers.around import in_a_forked_child, in_threads
+from helpers.pixels import random_pixels
+from helpers.reading import level
 from large_image_source_vips.base.threads import CleanupLock
 from large_image_source_vips.reading.handles import HandlePool, pool
 from large_image_source_vips.reading.planes import Plane, PlaneCache, planes

@@ -13,18 +13,9 @@ import pyvips
 import tifffile
 from large_image.exceptions import TileSourceError
 
-from helpers.reading import (
-    declare_empty,
-    in_a_forked_child,
-    in_threads,
-    level,
-    level_by_tiles,
-    needs,
-    overwrite,
-    random_pixels,
-    read,
-    smooth_pixels,
-)
+from helpers.around import declare_empty, in_a_forked_child, in_threads, needs, overwrite
+from helpers.pixels import random_pixels, smooth_pixels
+from helpers.reading import level, level_by_tiles, read
 from large_image_source_vips.base.geometry import Rect
 from large_image_source_vips.codecs import lossless as deflate
 from large_image_source_vips.reading import levels as levels_module

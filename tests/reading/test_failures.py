@@ -10,14 +10,9 @@ import pyvips
 import tifffile
 from large_image.exceptions import TileSourceError, TileSourceFileNotFoundError
 
-from helpers.reading import (
-    declare_empty,
-    level,
-    level_by_tiles,
-    overwrite,
-    random_pixels,
-    smooth_pixels,
-)
+from helpers.around import declare_empty, overwrite
+from helpers.pixels import random_pixels, smooth_pixels
+from helpers.reading import level, level_by_tiles
 from large_image_source_vips.base.geometry import Rect
 from large_image_source_vips.reading.reader import FileReader
 

@@ -6,7 +6,9 @@ import pytest
 import pyvips
 from large_image import config
 
-from helpers.reading import level, level_by_tiles, needs, random_pixels, real_file, smooth_pixels
+from helpers.around import needs, real_file
+from helpers.pixels import random_pixels, smooth_pixels
+from helpers.reading import level, level_by_tiles
 from large_image_source_vips.reading.reader import FileReader
 
 SVG = ('<svg xmlns="http://www.w3.org/2000/svg" width="100" height="60">'

@@ -14,15 +14,9 @@ from large_image.constants import TILE_FORMAT_NUMPY
 from large_image.exceptions import TileSourceError
 
 import large_image_source_vips
-from helpers.reading import (
-    block_means,
-    in_a_forked_child,
-    in_threads,
-    level,
-    level_by_tiles,
-    needs,
-    smooth_pixels,
-)
+from helpers.around import in_a_forked_child, in_threads, needs
+from helpers.pixels import block_means, smooth_pixels
+from helpers.reading import level, level_by_tiles
 from large_image_source_vips.base import files
 from large_image_source_vips.base.geometry import Rect
 from large_image_source_vips.reading import levels, loader, planes, survey

@@ -6,7 +6,9 @@ import pyvips
 import tifffile
 from large_image import config
 
-from helpers.reading import level, level_by_tiles, random_pixels, real_file, smooth_pixels
+from helpers.around import real_file
+from helpers.pixels import random_pixels, smooth_pixels
+from helpers.reading import level, level_by_tiles
 from large_image_source_vips.base.geometry import Rect
 from large_image_source_vips.reading.reader import FileReader
 

@@ -9,14 +9,9 @@ import pyvips
 import tifffile
 from large_image.exceptions import TileSourceError
 
-from helpers.reading import (
-    block_means,
-    declare_empty,
-    level,
-    level_by_tiles,
-    random_pixels,
-    smooth_pixels,
-)
+from helpers.around import declare_empty
+from helpers.pixels import block_means, random_pixels, smooth_pixels
+from helpers.reading import level, level_by_tiles
 from large_image_source_vips.base.geometry import Rect
 from large_image_source_vips.base.reduce import reduce_pixels
 from large_image_source_vips.reading import levels as levels_module

@@ -15,7 +15,9 @@ import tifffile
 from large_image import config
 from large_image.exceptions import TileSourceError, TileSourceFileNotFoundError
 
-from helpers.reading import level, needs, random_pixels, read
+from helpers.around import needs
+from helpers.pixels import random_pixels
+from helpers.reading import level, read
 from large_image_source_vips.base.identity import file_identity
 from large_image_source_vips.reading import loader
 from large_image_source_vips.reading.known_formats import known_suffixes

@@ -12,7 +12,9 @@ import pyvips
 import tifffile
 
 import large_image_source_vips
-from helpers.reading import level, needs, random_pixels, real_file, smooth_pixels
+from helpers.around import needs, real_file
+from helpers.pixels import random_pixels, smooth_pixels
+from helpers.reading import level
 from large_image_source_vips.reading import metadata
 from large_image_source_vips.reading.reader import FileReader
 

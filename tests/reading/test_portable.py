@@ -10,7 +10,8 @@ from large_image import config
 from large_image.exceptions import TileSourceError
 
 import large_image_source_vips
-from helpers.reading import in_threads, smooth_pixels
+from helpers.around import in_threads
+from helpers.pixels import smooth_pixels
 from large_image_source_vips.base import files
 from large_image_source_vips.reading import loader, planes
 from large_image_source_vips.reading.planes import Plane

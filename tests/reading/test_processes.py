@@ -13,8 +13,9 @@ import pytest
 import pyvips
 import tifffile
 
+from helpers.pixels import random_pixels, smooth_pixels
 from helpers.processes import sums_of_levels
-from helpers.reading import level, level_by_tiles, random_pixels, smooth_pixels
+from helpers.reading import level, level_by_tiles
 from large_image_source_vips.base.geometry import Rect
 from large_image_source_vips.reading import handles as handles_module
 from large_image_source_vips.reading.handles import HandlePool, pool

@@ -6,7 +6,8 @@ import pytest
 import pyvips
 import tifffile
 
-from helpers.reading import level, level_by_tiles, random_pixels, read
+from helpers.pixels import random_pixels
+from helpers.reading import level, level_by_tiles, read
 from large_image_source_vips.base.formats import DTYPE_OF_FORMAT
 from large_image_source_vips.reading.reader import FileReader
 
