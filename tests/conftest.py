@@ -6,6 +6,7 @@ With LARGE_IMAGE_SOURCE_VIPS_PORTABLE set, all processes of the tests do without
 its own code or for a fork, is skipped; one where the package needs it fails.
 """
 
+import importlib.util
 import os
 import pathlib
 import runpy
@@ -13,6 +14,7 @@ import traceback
 
 import pytest
 
+_PACKAGE = pathlib.Path(importlib.util.find_spec('large_image_source_vips').origin).parent
 _MISSING = frozenset()
 if os.environ.get('LARGE_IMAGE_SOURCE_VIPS_PORTABLE'):
     _folder = pathlib.Path(__file__).parent / 'portable'
@@ -29,6 +31,6 @@ def pytest_runtest_call():
     except AttributeError as exc:
         where = traceback.extract_tb(exc.__traceback__)[-1].filename
         if (exc.obj is os and exc.name in _MISSING and
-                pathlib.Path(where).parent.name != 'large_image_source_vips'):
+                not pathlib.Path(where).is_relative_to(_PACKAGE)):
             pytest.skip(f'needs os.{exc.name}')
         raise

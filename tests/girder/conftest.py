@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(scope='session')
 def database(tmp_path_factory):
-    from girder_server import Database, program
+    from helpers.girder_server import Database, program
 
     if not program('secantusd-py'):
         pytest.skip('needs secantusdb, which plays the database')
@@ -22,7 +22,7 @@ def database(tmp_path_factory):
 @pytest.fixture(scope='session')
 def start_girder(database, tmp_path_factory):
     """A function that starts a Girder with some settings of large_image."""
-    from girder_server import Girder
+    from helpers.girder_server import Girder
 
     running = []
 

@@ -1,0 +1,213 @@
+"""Formats with pages, renderings or resolutions of their own."""
+
+import numpy as np
+import PIL.Image
+import pytest
+import pyvips
+from large_image import config
+
+from helpers.around import needs, real_file
+from helpers.pixels import random_pixels, smooth_pixels
+from helpers.reading import level, level_by_tiles
+from large_image_source_vips.reading.reader import FileReader
+
+SVG = ('<svg xmlns="http://www.w3.org/2000/svg" width="100" height="60">'
+       '<rect x="50" width="50" height="60" fill="#ff0000"/></svg>')
+
+
+@pytest.mark.parametrize('suffix', ['.gif', '.webp'])
+def test_animations_are_frames(tmp_path, suffix):
+    images = [PIL.Image.fromarray(smooth_pixels(150, 260, seed=seed)) for seed in range(6)]
+    if suffix == '.gif':
+        images = [image.quantize(200) for image in images]
+        images[0].save(tmp_path / 'a.gif', save_all=True, append_images=images[1:])
+    else:
+        images[0].save(tmp_path / 'a.webp', save_all=True, append_images=images[1:], lossless=True)
+    reader = FileReader(tmp_path / f'a{suffix}')
+    assert reader.frame_count == 6
+    assert reader.size == (260, 150)
+    for frame, image in enumerate(images):
+        expected = np.asarray(image.convert('RGB'))
+        np.testing.assert_array_equal(level(reader, frame=frame)[..., :3], expected)
+        np.testing.assert_array_equal(level_by_tiles(reader, 0, frame, 64)[..., :3], expected)
+
+
+def test_the_real_animation():
+    reader = FileReader(real_file('cogs.gif'))
+    assert (reader.size, reader.frame_count, reader.bands) == ((85, 77), 5, 4)
+    with PIL.Image.open(real_file('cogs.gif')) as image:
+        for frame in range(5):
+            image.seek(frame)
+            expected = np.asarray(image.convert('RGBA'))
+            found = level(reader, frame=frame)
+            seen = expected[..., 3] > 0
+            np.testing.assert_array_equal(found[seen], expected[seen])
+
+
+def test_the_real_png():
+    reader = FileReader(real_file('sample.png'))
+    assert (reader.size, reader.dtype, reader.bands) == ((290, 442), np.dtype('uint16'), 3)
+    expected = pyvips.Image.new_from_file(str(real_file('sample.png'))).numpy()
+    np.testing.assert_array_equal(level(reader), expected)
+
+
+@needs('heifsave')
+@needs('heifload')
+def test_avif(tmp_path):
+    pixels = smooth_pixels(200, 300)
+    image = pyvips.Image.new_from_array(pixels)
+    try:
+        image.heifsave(str(tmp_path / 'a.avif'), compression='av1', Q=95)
+    except pyvips.Error:
+        pytest.skip('this libvips has no encoder for AV1')
+    reader = FileReader(tmp_path / 'a.avif')
+    assert (reader.size, reader.bands) == ((300, 200), 3)
+    assert np.abs(level(reader).astype(int) - pixels).mean() < 8
+
+
+@needs('svgload')
+def test_drawings_are_large_and_their_levels_sharp(tmp_path):
+    (tmp_path / 'a.svg').write_text(SVG)
+    reader = FileReader(tmp_path / 'a.svg')
+    assert reader.size == (6400, 3840)
+    for reduction in range(6):
+        found = level(reader, reduction)
+        half = found.shape[1] // 2
+        assert found.shape[:2] == reader.size.reduced(reduction)[::-1]
+        assert (found[:, half + 1:-1] == [255, 0, 0, 255]).all()
+        assert not found[:, :half - 1].any()
+    np.testing.assert_array_equal(level_by_tiles(reader, 3), level(reader, 3))
+
+
+@needs('svgload')
+def test_the_real_drawing():
+    reader = FileReader(real_file('logo.svg'))
+    assert max(reader.size) >= 4096
+    assert level(reader, 4).any()
+
+
+PDF = b"""%%PDF-1.4
+1 0 obj <</Type/Catalog/Pages 2 0 R>> endobj
+2 0 obj <</Type/Pages/Count %d/Kids[%s]>> endobj
+%s
+trailer <</Root 1 0 R>>
+"""
+
+
+def write_pdf(path, sizes):
+    """A PDF of pages, sizes in points, each with a black square of 36 points in its corner."""
+    kids, objects = [], []
+    for number, (width, height) in enumerate(sizes):
+        page, content = 3 + 2 * number, 4 + 2 * number
+        kids.append(b'%d 0 R' % page)
+        drawing = b'0 0 %d 36 re f' % (36 * (number + 1))
+        objects.append(
+            b'%d 0 obj <</Type/Page/Parent 2 0 R/MediaBox[0 0 %d %d]/Contents %d 0 R>> endobj\n'
+            b'%d 0 obj <</Length %d>> stream\n%s\nendstream endobj' % (
+                page, width, height, content, content, len(drawing), drawing))
+    path.write_bytes(PDF % (len(sizes), b' '.join(kids), b'\n'.join(objects)))
+
+
+@needs('pdfload')
+def test_pages_of_documents_are_frames_at_one_resolution(tmp_path):
+    write_pdf(tmp_path / 'a.pdf', [(144, 72), (144, 72), (72, 72)])
+    reader = FileReader(tmp_path / 'a.pdf')
+    assert reader.frame_count == 2
+    assert reader.size == (600, 300)
+    assert reader.pixel_size == pytest.approx((25.4 / 300, 25.4 / 300))
+    assert reader.associated_names() == ['page_2']
+    assert reader.associated_image('page_2').size == (300, 300)
+    for frame in range(2):
+        found = level(reader, frame=frame)
+        # The square is at the bottom left: 36 points are 150 pixels.
+        assert (found[155:, 5:150 * (frame + 1) - 5, :3] == 0).all()
+        assert (found[:145, :, :3] == 255).all()
+        assert level(reader, 2, frame).shape[:2] == (75, 150)
+
+
+@needs('pdfload')
+def test_the_resolution_of_documents_is_a_setting(tmp_path):
+    write_pdf(tmp_path / 'a.pdf', [(144, 72)])
+    before = config.getConfig('source_vips_dpi')
+    try:
+        config.setConfig('source_vips_dpi', 100)
+        reader = FileReader(tmp_path / 'a.pdf')
+    finally:
+        config.setConfig('source_vips_dpi', before)
+    assert reader.size == (200, 100)
+    assert FileReader(tmp_path / 'a.pdf').size == (600, 300)
+
+
+@needs('pdfload')
+def test_the_real_document():
+    reader = FileReader(real_file('blankpage.pdf'))
+    assert reader.size.width == pytest.approx(2480, abs=2)
+    assert (level(reader, 3)[..., :3] == 255).all()
+
+
+@needs('jp2ksave')
+@needs('jp2kload')
+@pytest.mark.parametrize('size', [(1500, 1100), (2050, 700)])
+def test_resolutions_of_jpeg_2000_are_levels(tmp_path, size):
+    pixels = smooth_pixels(size[1], size[0])
+    pyvips.Image.new_from_array(pixels).jp2ksave(
+        str(tmp_path / 'a.jp2'), lossless=True, tile_width=256, tile_height=256)
+    reader = FileReader(tmp_path / 'a.jp2')
+    assert len(reader._layout.frames[0].levels) > 1
+    np.testing.assert_array_equal(level_by_tiles(reader), pixels)
+    for reduction in range(1, 4):
+        found = level_by_tiles(reader, reduction)
+        expected = pixels[::1 << reduction, ::1 << reduction].astype(int)
+        assert found.shape == expected.shape
+        assert np.abs(found - expected).mean() < 8
+
+
+@needs('openslideload')
+def test_the_real_slide_through_openslide():
+    reader = FileReader(real_file('CMU-1-Small-Region.tiff'))
+    assert reader._file.loader.name == 'openslideload'
+    found = level_by_tiles(reader)
+    # Nothing is transparent, so nothing is black.
+    assert found.shape == (2967, 2220, 3)
+    assert found.min(axis=2).mean() > 100
+
+
+@pytest.mark.parametrize('saver', ['ppmsave', 'radsave', 'fitssave', 'jxlsave', 'matrixsave'])
+def test_other_savers_of_libvips(tmp_path, saver):
+    loader = {'ppmsave': 'ppmload', 'radsave': 'radload', 'fitssave': 'fitsload',
+              'jxlsave': 'jxlload', 'matrixsave': None}[saver]
+    if loader is None or not all(pyvips.type_find('VipsOperation', name)
+                                 for name in (saver, loader)):
+        pytest.skip(f'not an image, or this libvips has no {saver} or {loader}')
+    pixels = random_pixels((100, 141, 3))
+    path = str(tmp_path / 'a')
+    image = pyvips.Image.new_from_array(pixels)
+    if saver == 'radsave':
+        image = image.cast('float').copy(interpretation='scrgb')
+    getattr(image, saver)(path, **({'lossless': True} if saver == 'jxlsave' else {}))
+    reader = FileReader(path)
+    assert reader.size == (141, 100)
+    # Radiance has 8 bits of mantissa for all three bands.
+    tolerance = 2 if saver == 'radsave' else 0
+    np.testing.assert_allclose(level_by_tiles(reader, side=50), pixels, atol=tolerance)
+    assert level(reader, 2).shape == (25, 36, 3)
+
+
+@needs('analyzeload')
+def test_slices_of_analyze_are_frames(tmp_path):
+    pixels = random_pixels((5, 30, 41))
+    header = bytearray(348)
+    header[0:4] = (348).to_bytes(4, 'big')
+    # Analyze 7.5 as libvips reads it: big-endian, dimensions at 40, type at 70.
+    header[38:39] = b'r'
+    for place, value in enumerate((4, 41, 30, 5, 1, 1, 1, 1)):
+        header[40 + 2 * place:42 + 2 * place] = value.to_bytes(2, 'big')
+    header[70:72] = (2).to_bytes(2, 'big')
+    header[72:74] = (8).to_bytes(2, 'big')
+    (tmp_path / 'a.hdr').write_bytes(header)
+    (tmp_path / 'a.img').write_bytes(pixels.tobytes())
+    reader = FileReader(tmp_path / 'a.hdr')
+    assert reader.size == (41, 30)
+    assert reader.frame_count == 5
+    for frame in range(5):
+        np.testing.assert_array_equal(level(reader, frame=frame)[..., 0], pixels[frame])
