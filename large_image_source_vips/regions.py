@@ -1,9 +1,9 @@
 """
-Going over the tiles of a source in order, with other threads decoding ahead.
+Read tiles ahead in threads for ``getRegion`` and ``tileIterator``.
 
-``getRegion`` and ``tileIterator`` of large_image take tile after tile and put
-them together.  Who does so gets a ``Walk`` in the place of the source: it finds
-out which tiles come next and has them decoded meanwhile.
+large_image reads the tiles of a region one after the other.  It is given a
+``ReadAhead`` instead of the source, which decodes the next tiles in threads.  At most
+``MAX_AHEAD`` tiles are held decoded per region or iteration.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from .base.threads import WORKERS
 
 Array = npt.NDArray[Any]
 
-# How many tiles are decoded ahead, at most; the pixels of so many are held.
+# The most tiles that are decoded ahead.
 MAX_AHEAD = 16
 
 
 class Key(NamedTuple):
-    """A tile: its 0-based column, row and level."""
+    """The 0-based column, row and level of a tile."""
 
     x: int
     y: int
@@ -41,22 +41,17 @@ class Key(NamedTuple):
 
 class Tile(LazyTileDict):
     """
-    A tile of an iteration, whose pixels are decoded when they are asked for.
+    A tile of an iteration that is decoded when its pixels are read.
 
-    An array is always writable.  A tile can be pickled and copied, before and
-    after it was decoded; it then holds the source itself and decodes nothing
-    ahead.
+    Its array is always writable.  A pickle or copy of a tile refers to the source
+    itself and does not read ahead.
     """
 
     @classmethod
     def of(cls, tile: LazyTileDict) -> Tile:
-        """
-        Such a tile.
-
-        :param tile: as large_image makes it; it is not used again.
-        """
+        """Convert a tile of large_image, which must not be used afterwards."""
         result: Tile = cls.__new__(cls)
-        # Not by __init__, which would take it for new: its format may be set.
+        # Not __init__, which would reset the format.
         result.__dict__.update(vars(tile))
         dict.update(result, tile)
         return result
@@ -71,30 +66,28 @@ class Tile(LazyTileDict):
 
 
 class Tiles(TileIterator):
-    """large_image's iterator over the tiles of a source."""
+    """large_image's tile iterator, of ``Tile`` objects."""
 
     def __next__(self) -> Tile:
         return Tile.of(super().__next__())
 
 
-def _itself(source: Any) -> Any:
-    """A source; what a pickled or copied ``Walk`` becomes."""
+def _same(source: Any) -> Any:
+    """Unpickle or copy a ``ReadAhead`` as its source."""
     return source
 
 
-class Walk:
+class ReadAhead:
     """
-    A source, for one who takes its tiles in order.
+    A stand-in for a source that decodes tiles ahead when they are read in order.
 
-    The first tile tells nothing yet; from the second on, tiles are decoded
-    ahead, the more the longer the expected ones are asked for.  With the first
-    tile that was not expected soon that ends, and every tile is decoded when it
-    is asked for.
+    Reading ahead starts with the second tile and doubles with each expected tile, up
+    to ``MAX_AHEAD``.  An unexpected tile ends it; later tiles are decoded when read.
 
-    :param source: the tile source; everything but ``getTile`` is its.
-    :param frame: the 0-based frame that is walked over.
-    :param read: gives the pixels of a tile of a frame; called in other threads.
-    :param order: gives the tiles in the order in which they will be asked for.
+    :param source: the tile source; provides everything but ``getTile``.
+    :param frame: the 0-based frame that is read.
+    :param read: reads the pixels of a tile of a frame; called in other threads.
+    :param order: iterates over the tiles in the order in which they will be read.
     """
 
     def __init__(self, source: Any, frame: int, read: Callable[[int, Key], Array],
@@ -115,29 +108,28 @@ class Walk:
 
     def __reduce__(self) -> tuple[Callable[[Any], Any], tuple[Any]]:
         """
-        A pickle or a copy is the source itself.
+        Pickle and copy as the source itself.
 
-        Tiles travel to other processes one by one, where there is nothing to
-        decode ahead.
+        Other processes get single tiles, so there is nothing to read ahead.
         """
-        return _itself, (self._source,)
+        return _same, (self._source,)
 
     def getTile(self, x: int, y: int, z: int, *args: Any, **kwargs: Any) -> Any:
-        """As that of the source."""
+        """Do what ``getTile`` of the source does."""
         key = Key(x, y, z)
-        # A style may go over other tiles to make this one.
-        before = getattr(_handed, 'tile', None)
-        _handed.tile = self._source, self._frame, key, self._take(key)
+        # A style may iterate over other tiles to make this one.
+        before = getattr(_current, 'tile', None)
+        _current.tile = self._source, self._frame, key, self._decoded(key)
         try:
             return self._source.getTile(x, y, z, *args, **kwargs)
         finally:
-            _handed.tile = before
+            _current.tile = before
 
-    def _take(self, key: Key) -> Array | None:
+    def _decoded(self, key: Key) -> Array | None:
         """The pixels of a tile if they were decoded ahead."""
         if self._process != os.getpid():
-            # The threads that were to decode are the parent's.
-            self._end()
+            # The decoding threads exist only in the parent process.
+            self._stop()
             return None
         with self._lock:
             if self._order is not None and not self._starts(key):
@@ -146,15 +138,14 @@ class Walk:
             self._fill()
         if future is None:
             return None
-        # What cannot be decoded is read again, by the source itself, which
-        # then says why.
+        # The source reads a failed tile again and raises the error with its context.
         with suppress(TileSourceError):
             return future.result()
         return None
 
     def _starts(self, key: Key) -> bool:
-        """Whether this is where decoding ahead starts: at the second tile."""
-        assert self._order is not None  # until it started
+        """Start reading ahead at the second tile; False at the first."""
+        assert self._order is not None  # until reading ahead starts
         if self._first is None:
             self._first = key
             return False
@@ -165,56 +156,56 @@ class Walk:
         return True
 
     def _expected(self, key: Key) -> Future[Array] | None:
-        """The decoding of a tile, if it is under way; those before it are not wanted."""
+        """Find a tile among those being decoded, and drop those before it."""
         for _skipped in range(len(self._pending)):
             expected, future = self._pending.popleft()
             if expected == key:
                 self._ahead = min(2 * self._ahead, MAX_AHEAD)
                 return future
             future.cancel()
-        self._end()
+        self._stop()
         return None
 
     def _fill(self) -> None:
-        """Have as many tiles decoded as are to be."""
+        """Schedule tiles up to the current number ahead."""
         while len(self._pending) < self._ahead and self._schedule():
             pass
 
     def _schedule(self) -> bool:
-        """Have the next tile decoded; False if there is none."""
+        """Schedule the next tile; False if there is none."""
         key = next(self._keys, None)
         if key is None:
             return False
         try:
             future = _workers().submit(self._read, self._frame, key)
         except RuntimeError:
-            # The main thread has ended; pools take nothing any more.
+            # After the main thread has ended, pools accept no work.
             return False
         self._pending.append((key, future))
         return True
 
-    def _end(self) -> None:
-        """Decode nothing ahead any more."""
+    def _stop(self) -> None:
+        """End reading ahead."""
         self._order, self._keys = None, iter(())
         self._pending.clear()
 
 
-# The tile that this thread has just taken from a walk: source, frame, tile, and its
-# pixels if they were decoded ahead.
-_handed = threading.local()
+# ``tile`` is what this thread reads through a ReadAhead now: source, frame, key, and
+# the pixels if they were decoded ahead.
+_current = threading.local()
 
 
-def handed_over(source: Any, frame: int, key: Key) -> tuple[bool, Array | None]:
+def read_ahead(source: Any, frame: int, key: Key) -> tuple[bool, Array | None]:
     """
-    Whether the calling thread takes a tile from a walk.
+    Look up a tile that a source is about to read.
 
-    It may need others for that: those that a style puts together.
-
-    :param source: the tile source that is about to read it.
+    :param source: the tile source.
     :param frame: the 0-based frame.
-    :returns: that, and the pixels of the tile if they were decoded ahead.
+    :param key: the tile; a style may need others than the one being read.
+    :returns: whether the calling thread reads through a ``ReadAhead``, and the pixels
+        of the tile if they were decoded ahead.
     """
-    tile = getattr(_handed, 'tile', None)
+    tile = getattr(_current, 'tile', None)
     if tile is None:
         return False, None
     is_this = tile[0] is source and tile[1:3] == (frame, key)
@@ -226,7 +217,7 @@ _pool_lock = threading.Lock()
 
 
 def _workers() -> ThreadPoolExecutor:
-    """The threads that decode, for all walks of this process."""
+    """The decoding threads, shared by all ``ReadAhead`` objects of the process."""
     global _pool  # noqa: PLW0603  (made when it is first needed)
     with _pool_lock:
         if _pool is None:
@@ -246,10 +237,10 @@ if hasattr(os, 'register_at_fork'):
 
 def tiles_under(tile: Any, tile_size: int) -> Iterator[Key]:
     """
-    The tiles that large_image puts together for one of an iteration.
+    Iterate over the tiles of a source under one tile of an iteration.
 
-    :param tile: of a ``TileIterator``; its place is in level pixels.
-    :param tile_size: the width and height of the source's own tiles.
+    :param tile: of a ``TileIterator``, in level pixels.
+    :param tile_size: the width and height of the source's tiles.
     """
     left, top = int(tile.get('tile_x', tile['x'])), int(tile.get('tile_y', tile['y']))
     right, bottom = left + int(tile.width), top + int(tile.height)

@@ -32,7 +32,7 @@ from .base.formats import format_of
 from .base.geometry import TILE_SIZE, Rect, Size
 from .base.identity import absolute_path, file_identity
 from .base.settings import ignored_names, refuse_ignored
-from .regions import Key, Tiles, Walk, handed_over, tiles_under
+from .regions import Key, ReadAhead, Tiles, read_ahead, tiles_under
 
 if TYPE_CHECKING:
     import numpy as np
@@ -307,9 +307,9 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
         """What ``getTile`` returns, as large_image's cache holds it: not to be changed."""
         frame = self._getFrame(frame)
         key = Key(x, y, z)
-        walks, pixels = handed_over(self, frame, key)
+        in_order, pixels = read_ahead(self, frame, key)
         if pixels is None:
-            pixels = self._read_tile(frame, key, keep=not walks)
+            pixels = self._read_tile(frame, key, keep=not in_order)
         return self._outputTile(
             pixels, TILE_FORMAT_NUMPY, x, y, z, pilImageAllowed, numpyAllowed, frame=frame)
 
@@ -331,20 +331,20 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
 
     @wraps(FileTileSource.getRegion)
     def getRegion(self, format: Any = (TILE_FORMAT_IMAGE,), **kwargs: Any) -> Any:
-        # The tiles are decoded by several threads.
-        return writable(super().getRegion.__func__(self._walk(kwargs), format, **kwargs))
+        # Several threads decode the tiles.
+        return writable(super().getRegion.__func__(self._reading_ahead(kwargs), format, **kwargs))
 
     @wraps(FileTileSource.tileIterator)
     def tileIterator(self, format: Any = (TILE_FORMAT_NUMPY,), resample: Any = True,
                      **kwargs: Any) -> Any:
-        # The tiles to come are decoded ahead.
-        return Tiles(self._walk(kwargs), format=format, resample=resample, **kwargs)
+        # Other threads decode the next tiles.
+        return Tiles(self._reading_ahead(kwargs), format=format, resample=resample, **kwargs)
 
-    def _walk(self, kwargs: dict[str, Any]) -> Any:
+    def _reading_ahead(self, kwargs: dict[str, Any]) -> Any:
         """
-        This source, for one who takes its tiles in order.
+        This source, or a wrapper that reads tiles ahead if that is faster.
 
-        :param kwargs: those of ``tileIterator``.
+        :param kwargs: the arguments of ``tileIterator``.
         """
         if not self._store.decodes:
             # Nothing is gained by reading ahead.
@@ -354,7 +354,7 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
             for tile in TileIterator(self, **kwargs):
                 yield from tiles_under(tile, TILE_SIZE)
 
-        return Walk(self, self._getFrame(kwargs.get('frame')), self._read_tile, order)
+        return ReadAhead(self, self._getFrame(kwargs.get('frame')), self._read_tile, order)
 
     def _outputTile(self, tile: np.ndarray[Any, Any], tileEncoding: str, x: int, y: int, z: int,
                     pilImageAllowed: bool = False, numpyAllowed: bool | str = False,

@@ -1,3 +1,3 @@
 """
-The compressed bytes of one tile, and its samples.
+Decode the compressed bytes of tiles and strips.
 """

@@ -1,13 +1,13 @@
 """
-JPEG tiles of a TIFF page, decoded at a half, a quarter or an eighth of their size.
+Decode JPEG tiles of a TIFF page at 1/2, 1/4 or 1/8 of their size.
 
-libjpeg can leave out what a smaller picture does not show: that takes less time
-than to decode all of it and to average, and gives the same but for a grey value or
-two.  Pillow brings libjpeg; libvips offers this for whole files only.
+libjpeg decodes at reduced size faster than averaging a full decode, and its samples
+differ by one or two grey values.  Pillow's libjpeg is used, as libvips reduces whole
+files only.
 
-Getting a decoder ready takes as long as decoding an eighth of a tile.  So tiles are
-stacked: the coded samples of one below those of the other, each an interval of its
-own between restart markers (ITU-T T.81, B.2.1 and E.1.4), make one tall picture.
+Starting a decoder takes as long as decoding a tile at 1/8.  So tiles are stacked into
+one tall picture, each tile one interval between restart markers (ITU-T T.81, B.2.1
+and E.1.4).  Damaged tiles raise ``Damaged`` or are None; libvips decodes them.
 """
 
 from __future__ import annotations
@@ -33,21 +33,20 @@ from ..tiff.stored_tiles import Damaged, PackedPage
 
 Tile = npt.NDArray[np.uint8]
 
-# How often libjpeg halves a picture, at most.
+# The most halvings that libjpeg does.
 MAX_HALVINGS = 3
 
-# An APP14 segment as Adobe writes it, without and with conversion from YCbCr: a
-# decoder would have to guess what the three components are.
+# Adobe's APP14 segment without its last byte: 1 for YCbCr, 0 for RGB.  Without the
+# segment a decoder guesses the colours.
 _ADOBE = b'\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00'
-# Markers (ITU-T T.81, table B.1), the second byte of those before the scan.
+# Markers (ITU-T T.81, table B.1); of those before the scan, the second byte.
 _START, _END = b'\xff\xd8', b'\xff\xd9'
 _FRAMES, _RESTARTS, _SCAN, _APPLICATION = (0xC0, 0xC1), 0xDD, 0xDA, range(0xE0, 0xF0)
 _MODES = {1: 'L', 3: 'RGB'}
-# The sampling factors, horizontal and vertical, of the first component if the others
-# have 1 x 1: no pixel of a tile that is decoded smaller depends on the tile above.
+# Sampling factors (horizontal, vertical) of the first component, the others being
+# 1 x 1, for which no reduced pixel depends on the tile above.
 _SAMPLING = {1: {(1, 1)}, 3: {(1, 1), (2, 1), (2, 2)}}
-# The pixels of the tiles that are stacked, at most, and their rows: libjpeg takes no
-# taller picture.
+# Bounds for stacked tiles: their pixels, and their rows, which libjpeg limits.
 _MAX_STACKED = 1 << 22
 _MAX_ROWS = 65_500
 
@@ -58,36 +57,36 @@ def _has_jpeg() -> bool:
 
 
 def suits(stored: Stored) -> bool:
-    """Whether the tiles of a stored picture can be decoded smaller here."""
+    """Whether the tiles of a stored picture can be decoded at reduced size."""
     page = stored.page
     return page is not None and page.is_plain_jpeg and stored.opened is None and _has_jpeg()
 
 
 class _NotStackedError(Exception):
-    """Tiles that must be decoded one by one."""
+    """The tiles must be decoded one by one."""
 
 
 class _Coded(NamedTuple):
     """A JPEG stream without its SOI marker, in two parts."""
 
-    # All segments but those for applications, up to the scan header.
+    # The segments up to the scan header, without application segments.
     head: bytes
-    # The coded samples, and the EOI marker if it is the end.
+    # The coded samples, and the EOI marker if present.
     scan: bytes
 
 
 class JpegPage(PackedPage):
     """
-    A page of a picture that ``suits``.
+    The JPEG tiles of a page for which ``suits`` is true, for use by one thread.
 
-    :raises Damaged: if it does not say where its tiles are.
+    :raises Damaged: if the page does not list its tiles.
     """
 
     def __init__(self, descriptor: int, page: Page) -> None:
         super().__init__(descriptor, page)
         assert page.tile is not None  # it is a page of tiles
         self._tile = page.tile
-        # The start of the tile that was read last, as it is in the file, and its head.
+        # The stored start of the latest tile, and its head: most tiles share them.
         self._start, self._head = b'', b''
         tables = self._tiff.data(page.entries.get(JPEG_TABLES))
         self._tables = b''.join(_segments(tables)[0]) if tables else b''
@@ -96,19 +95,18 @@ class JpegPage(PackedPage):
 
     def tiles(self, numbers: Sequence[int], halvings: int) -> list[Tile | None]:
         """
-        Tiles, smaller.
+        Decode tiles at reduced size.
 
-        :param numbers: of the tiles, in file order.
-        :param halvings: how often they are halved, 1 to 3.
-        :returns: for each an array (rows, cols, samples); None if it is not as it
-            should be.
+        :param numbers: the numbers of the tiles, counted in file order.
+        :param halvings: 1 to 3.
+        :returns: an array (rows, cols, samples) per tile; None if the tile is damaged.
         """
         tiles: list[Tile | None] = [None] * len(numbers)
         for run in self._runs(numbers):
             try:
                 pixels = self._decoded([coded for _, coded in run], halvings)
             except (Damaged, _NotStackedError):
-                # One of them; each on its own, then.
+                # At least one is damaged or unusual: decode them one by one.
                 for place, coded in run if len(run) > 1 else []:
                     with suppress(Damaged):
                         tiles[place] = self._decoded([coded], halvings)[0]
@@ -118,7 +116,7 @@ class JpegPage(PackedPage):
         return tiles
 
     def _runs(self, numbers: Sequence[int]) -> Iterator[list[tuple[int, _Coded]]]:
-        """Tiles that can be decoded together, with their places among the numbers."""
+        """Group tiles that can be decoded together, with their positions in ``numbers``."""
         most = max(1, min(_MAX_STACKED // self._tile.area, _MAX_ROWS // self._tile.height))
         for head, run in itertools.groupby(self._all_coded(numbers), lambda item: item[1].head):
             step = 1 if _interval(head, self._tile) is None else most
@@ -126,14 +124,14 @@ class JpegPage(PackedPage):
                 yield together
 
     def _all_coded(self, numbers: Sequence[int]) -> Iterator[tuple[int, _Coded]]:
-        """Those that can be read, with their places among the numbers."""
+        """Read the undamaged tiles, with their positions in ``numbers``."""
         for place, number in enumerate(numbers):
             with suppress(Damaged):
                 yield place, self._coded(number)
 
     def _coded(self, number: int) -> _Coded:
         """
-        A tile as it is in the file.
+        Read a tile without decoding it.
 
         :raises Damaged: if it has no scan.
         """
@@ -147,11 +145,11 @@ class JpegPage(PackedPage):
 
     def _decoded(self, tiles: list[_Coded], halvings: int) -> Tile:
         """
-        Tiles that can be decoded together, smaller.
+        Decode tiles together at reduced size.
 
         :returns: an array (tiles, rows, cols, samples).
-        :raises Damaged: if one is not as it should be.
-        :raises _NotStackedError: if the scan of one has markers in it, or does not end.
+        :raises Damaged: if a tile is damaged.
+        :raises _NotStackedError: if a scan contains markers, or has no end.
         """
         tile, samples, count = self._tile, self._page.samples, len(tiles)
         size = tile.width, tile.height * count
@@ -162,7 +160,7 @@ class JpegPage(PackedPage):
                 if image.size != size or image.mode != _MODES[samples]:
                     raise Damaged
                 image.draft(None, wanted)
-                # Take all of the stream at once, not in pieces.
+                # Decode the stream at once, not in pieces.
                 image.decodermaxblock = len(stream)
                 pixels: Tile = np.asarray(image)
         except (OSError, SyntaxError, ValueError, struct.error,
@@ -175,12 +173,12 @@ class JpegPage(PackedPage):
 
 def _segments(stream: bytes) -> tuple[list[bytes], int]:
     """
-    The segments of a JPEG stream up to its scan header, and where they end.
+    Parse the segments of a JPEG stream up to its scan header.
 
-    Those for applications are left out: they may say other things of the colours
-    than the TIFF file does.
+    Application segments are dropped: they may contradict the colours of the TIFF file.
 
-    :raises Damaged: if it is none.
+    :returns: the segments, and the offset where they end.
+    :raises Damaged: if the stream is not JPEG.
     """
     if not stream.startswith(_START):
         raise Damaged
@@ -201,11 +199,11 @@ def _segments(stream: bytes) -> tuple[list[bytes], int]:
 @functools.lru_cache(maxsize=64)
 def _interval(head: bytes, tile: Size) -> int | None:
     """
-    How many units of coding (MCU) a tile has.
+    The number of coding units (MCU) of a tile.
 
     :param head: of the tile.
-    :param tile: the size that it should have.
-    :returns: None if such a tile cannot be stacked.
+    :param tile: its expected size.
+    :returns: None if the tile cannot be stacked.
     """
     segments = {segment[1]: segment for segment in _segments(_START + head)[0]}
     frames = [segments[marker] for marker in _FRAMES if marker in segments]
@@ -228,9 +226,9 @@ def _interval(head: bytes, tile: Size) -> int | None:
 
 def _stack(tiles: list[_Coded], tile: Size) -> Iterator[bytes]:
     """
-    The parts of a stream, from its tables on, that has tiles below one another.
+    Make the parts, after the tables, of a stream of tiles stacked vertically.
 
-    :raises _NotStackedError: if the scan of one has markers in it, or does not end.
+    :raises _NotStackedError: if a scan contains markers, or has no end.
     """
     if len(tiles) == 1:
         yield from tiles[0]
@@ -253,8 +251,8 @@ def _stack(tiles: list[_Coded], tile: Size) -> Iterator[bytes]:
         parts += (coded.scan[:-2], bytes((0xFF, 0xD0 + number % 8)))
     parts[-1] = _END
     scan = b''.join(parts)
-    # In the samples, 0 stands behind 255 (B.1.1.5); a marker there would be taken
-    # for that between this tile and another.
+    # Coded samples have a 0 after each 255 (B.1.1.5).  A marker among them would be
+    # taken for the end of the tile.
     samples = np.frombuffer(scan, np.uint8)
     marks = np.flatnonzero(samples[:-1] == 0xFF)
     if np.count_nonzero(samples[marks + 1]) != len(tiles):
@@ -265,15 +263,15 @@ def _stack(tiles: list[_Coded], tile: Size) -> Iterator[bytes]:
 def smaller(page: JpegPage, stored: Stored, halvings: int, rect: Rect,
             read: Callable[[Rect], npt.NDArray[np.generic]]) -> npt.NDArray[np.generic]:
     """
-    A rectangle of a stored picture, made smaller.
+    Read a rectangle of a stored picture at reduced size.
 
-    A pixel has one value, whatever rectangle it is read with.
+    A pixel has the same value whichever rectangle it is read with.
 
-    :param page: its tiles.
-    :param halvings: how often it is halved, 1 to 3.
+    :param page: the tiles of the picture.
+    :param halvings: 1 to 3.
     :param rect: in pixels of the smaller picture.
-    :param read: gives a rectangle of the stored picture, for tiles that reach beyond
-        its edge, and for damaged ones.
+    :param read: reads a rectangle of the stored picture, for tiles beyond its edge
+        and damaged tiles.
     :returns: an array (rect.height, rect.width, samples).
     """
     assert stored.page is not None
@@ -283,7 +281,7 @@ def smaller(page: JpegPage, stored: Stored, halvings: int, rect: Rect,
     width, height = tile.width // factor, tile.height // factor
     places = [(row, column) for row in range(rect.top // height, -(-rect.bottom // height))
               for column in range(rect.left // width, -(-rect.right // width))]
-    # Of the last blocks of JPEG, a part may be behind the edge of the picture.
+    # The last JPEG blocks may reach beyond the edge of the picture.
     rows, columns = (extent // each if extent % each % MCU else -(-extent // each)
                      for extent, each in ((stored.size.height, tile.height),
                                           (stored.size.width, tile.width)))
@@ -294,7 +292,7 @@ def smaller(page: JpegPage, stored: Stored, halvings: int, rect: Rect,
     for row, column in places:
         pixels: npt.NDArray[np.generic] | None = decoded.get(row * across + column)
         if pixels is None:
-            # What is damaged is decoded as a whole, by what says what is wrong.
+            # ``read`` raises an error that says what is damaged.
             whole = Rect(column * tile.width, row * tile.height, *tile)
             pixels = reduce_pixels(
                 read(whole.clipped(Rect(0, 0, *stored.size))), factor, averaged=True)

@@ -1,11 +1,9 @@
 """
-Deflated TIFF pages, decoded without libtiff.
+Decode deflated TIFF pages with imagecodecs, if it is installed (extra ``fast``).
 
-zlib takes most of the time of such pages.  The codecs of the package imagecodecs,
-which the extra ``fast`` brings, take half as long; where it is installed, the most
-common kind of page is decoded here: 8 or 16 bit, gray or RGB, with or without
-horizontal differencing (TIFF 6.0, section 14).  Anything unusual, and whatever
-is damaged, is left to libvips, which then says what is wrong.
+imagecodecs takes half the time of zlib in libtiff.  It decodes the most common pages:
+8 or 16 bit, gray or RGB, with or without horizontal differencing (TIFF 6.0, section
+14).  Damaged data raises ``Damaged``; libvips then decodes it and reports the error.
 """
 
 from __future__ import annotations
@@ -25,12 +23,12 @@ from ..tiff.stored_tiles import Damaged, PackedPage
 Array = npt.NDArray[Any]
 
 _MAX_PIXELS = 1 << 28
-# The bytes of rows that are handed out together, about.
+# Bytes of rows that are yielded at a time, approximately.
 _TOGETHER = 1 << 21
 
 
 class Codecs(NamedTuple):
-    """What decodes; all of it works without Python's lock, in one call."""
+    """Functions of imagecodecs, each of which releases the GIL."""
 
     inflate: Callable[..., Any]
     undo_differences: Callable[..., Any]
@@ -39,16 +37,16 @@ class Codecs(NamedTuple):
 
 @functools.cache
 def codecs() -> Codecs | None:
-    """Those of imagecodecs, if they are installed; imported when first needed."""
+    """Import the functions of imagecodecs; None if they are not available."""
     try:
         import imagecodecs
 
         found = Codecs(
             imagecodecs.deflate_decode, imagecodecs.delta_decode, imagecodecs.DeflateError)
-        # Some builds go without.
+        # Some builds lack them.
         usable = imagecodecs.DEFLATE.available and imagecodecs.DELTA.available
     except (ImportError, AttributeError, ValueError):
-        # There is none, or an old one, or one that was built for another numpy.
+        # Not installed, too old, or built for another numpy.
         return None
     return found if usable else None
 
@@ -60,9 +58,9 @@ def suits(page: Page | None) -> bool:
 
 def has_tiles(page: Page | None) -> bool:
     """
-    Whether that goes for its tiles, and each is a part of one of large_image's.
+    Whether a page has tiles that can be decoded here and divide large_image's tiles.
 
-    Nothing that is decoded is kept: a larger tile would be decoded again and again.
+    Decoded tiles are not cached, so a larger tile would be decoded repeatedly.
     """
     return (page is not None and page.tile is not None and suits(page) and
             min(page.tile) > 0 and not any(TILE_SIZE % extent for extent in page.tile))
@@ -70,9 +68,9 @@ def has_tiles(page: Page | None) -> bool:
 
 class DeflatedPage(PackedPage):
     """
-    A page that ``suits``.
+    The tiles or strips of a page for which ``suits`` is true, for use by one thread.
 
-    :raises Damaged: if it does not say where its tiles or strips are.
+    :raises Damaged: if the page does not list its tiles or strips.
     """
 
     def __init__(self, descriptor: int, page: Page) -> None:
@@ -85,13 +83,13 @@ class DeflatedPage(PackedPage):
 
     def _inflate(self, number: int, out: Array) -> None:
         """
-        The samples of a tile or strip as they are stored, but for the order of bytes.
+        Decompress a tile or strip into an array (rows, cols, samples).
 
-        :param out: an array (rows, cols, samples) for them.
+        The samples are in native byte order, still with differencing.
         """
         samples = out.reshape(-1)
         try:
-            # No more than the array takes: what is longer is an error.
+            # More bytes than the array holds are an error.
             inflated = self._codecs.inflate(
                 self.packed_for_now(number), out=samples.view(np.uint8))
         except self._codecs.error as exc:
@@ -102,19 +100,19 @@ class DeflatedPage(PackedPage):
             samples.byteswap(inplace=True)
 
     def _put(self, stored: Array, out: Array) -> None:
-        """Samples as they are meant; both arrays may be the same."""
+        """Copy samples and undo differencing; both arrays may be the same."""
         if self._page.predictor == 2:
-            # Differences to the left, modulo the range of the samples.
+            # Differences from the left neighbour, modulo the range of the samples.
             self._codecs.undo_differences(stored, axis=1, out=out)
         elif out is not stored:
             out[...] = stored
 
     def tiles(self, rect: Rect) -> Array:
         """
-        A rectangle of a page in tiles.
+        Decode a rectangle of a tiled page.
 
         :returns: an array (rect.height, rect.width, samples).
-        :raises Damaged: if a tile is not as it should be.
+        :raises Damaged: if a tile is damaged.
         """
         tile, page = self._page.tile, self._page
         assert tile is not None  # else there are strips
@@ -137,13 +135,13 @@ class DeflatedPage(PackedPage):
 
     def strips(self, first: int, end: int) -> Iterator[tuple[int, Array]]:
         """
-        The rows of some strips.
+        Decode strips.
 
         :param first: the first strip.
-        :param end: the one behind the last.
-        :returns: the number of a first row, and rows, in an array that is filled
-            anew when the thread asks for the next of any page.
-        :raises Damaged: if a strip is not as it should be.
+        :param end: the strip after the last.
+        :returns: yields the number of a first row and rows, in an array that the
+            thread's next call for any page reuses.
+        :raises Damaged: if a strip is damaged.
         """
         page, width = self._page, self._page.size.width
         row_bytes = width * page.samples * self.dtype.itemsize

@@ -1,10 +1,10 @@
 """
-Decoding in another process, for forked children.
+Decode a picture in a separate process, for forked children.
 
-Some loaders of libvips decode with its pool of threads.  A child process that
-was forked, not started anew, believes that it has the threads of its parent and
-would wait for them for ever.  There those loaders run in a process of their
-own, which is started anew, and the pixels come through a pipe.
+Some libvips loaders decode with libvips' thread pool.  A forked child has no such
+threads, but libvips there waits for them forever.  In forked children those loaders
+therefore run in a freshly started process, which sends the pixels through a pipe,
+about 4 MB (at least 8 rows) at a time.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ import numpy.typing as npt
 from ..base.errors import TileSourceError
 from ..base.files import after_fork_in_child
 
-# Loaders that were seen to decode in the calling thread alone, libvips 8.14
+# Loaders that were observed to decode in the calling thread only, with libvips 8.14
 # and 8.18.
 _CALLING_THREAD_ONLY = frozenset({
     'fitsload', 'gifload', 'heifload', 'jp2kload', 'jpegload', 'jxlload', 'openslideload',
     'pngload', 'ppmload', 'radload', 'svgload', 'tiffload', 'vipsload',
 })
-# What runs there; it says which error it was by its exit status.
+# The program of the other process, and its exit status for a TileSourceError.
 _PROGRAM = 'from large_image_source_vips.reading.decode_process import main; main()'
 _FAILED = 3
 
 
 class _State:
-    """Whether this process was forked off one that had the package loaded."""
+    """Whether this process was forked from one that had loaded the package."""
 
     forked = False
 
@@ -47,27 +47,28 @@ def _after_fork() -> None:
 after_fork_in_child(_after_fork)
 
 
-def has_threads() -> bool:
-    """Whether libvips has its pool of threads in this process."""
+def has_thread_pool() -> bool:
+    """Whether libvips' thread pool works in this process."""
     return not _State.forked
 
 
-def must_decode_elsewhere(loader_name: str) -> bool:
-    """Whether a loader could wait for ever in this process."""
+def needs_own_process(loader_name: str) -> bool:
+    """Whether a loader may wait forever in this process."""
     return _State.forked and loader_name not in _CALLING_THREAD_ONLY
 
 
-def decode_elsewhere(request: Any, row_shape: tuple[int, int], dtype: np.dtype[Any],
-                     total_rows: int) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+def decode_in_process(request: Any, row_shape: tuple[int, int], dtype: np.dtype[Any],
+                      total_rows: int) -> Iterator[tuple[int, npt.NDArray[Any]]]:
     """
-    All pixels of a picture.
+    Decode a picture in a new process.
 
-    :param request: the arguments of ``decoding.decode_anew``; they are pickled.
+    :param request: the arguments of ``rows.decode_file``, to be pickled.
     :param row_shape: (cols, bands).
     :param dtype: of the samples.
-    :param total_rows: how many rows there are.
-    :returns: the first row and the rows, in multiples of 8 but for the last.
-    :raises TileSourceError: if they cannot be decoded.
+    :param total_rows: the height of the picture.
+    :returns: yields the number of a first row and rows (rows, cols, bands), in
+        multiples of 8 except for the last.
+    :raises TileSourceError: if the picture cannot be decoded.
     """
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
     with subprocess.Popen([os.fsdecode(multiprocessing.spawn.get_executable()), '-c', _PROGRAM],
@@ -86,21 +87,21 @@ def decode_elsewhere(request: Any, row_shape: tuple[int, int], dtype: np.dtype[A
             if len(data) < rows * row_bytes:
                 break
             yield top, np.frombuffer(data, dtype).reshape(rows, *row_shape)
-        words = process.stderr.read().decode('utf-8', 'replace').strip()
+        message = process.stderr.read().decode('utf-8', 'replace').strip()
     if process.returncode:
-        msg = words if process.returncode == _FAILED else (
-            f'decoding in another process failed: {words[-500:] or process.returncode}')
+        msg = message if process.returncode == _FAILED else (
+            f'the process that decodes it failed: {message[-500:] or process.returncode}')
         raise TileSourceError(msg)
 
 
 def main() -> None:
-    """What runs in the other process: a request comes in, pixels go out."""
-    # decoding imports this module.
-    from .rows import decode_anew
+    """Run in the other process: read a request, decode, write the pixels."""
+    # ``rows`` imports this module.
+    from .rows import decode_file
 
     request = pickle.load(sys.stdin.buffer)
     try:
-        for _, rows in decode_anew(*request):
+        for _, rows in decode_file(*request):
             sys.stdout.buffer.write(np.ascontiguousarray(rows).data)
     except TileSourceError as exc:
         sys.stderr.write(str(exc))

@@ -1,5 +1,7 @@
 """
-Pictures of formats that cannot be read at random, decoded as far as is asked for.
+Decode pictures without random access on demand, as far down as rows are read.
+
+All threads share the plane.  A row is decoded once, unless decoding fails below it.
 """
 
 from __future__ import annotations
@@ -21,31 +23,27 @@ Array = npt.NDArray[Any]
 
 
 class _Part:
-    """
-    A band, and how far it is decoded.
-
-    :param band: which.
-    """
+    """The state of one band."""
 
     def __init__(self, band: Band) -> None:
         self.band = band
-        # The row behind the last one that is there.
+        # The row after the last decoded one.
         self.done = band.top
         self.lock = threading.Lock()
-        # The decoder, where it waits to go on.
+        # The paused decoder, if there is one.
         self.pieces: Iterator[Rows] | None = None
 
 
-class Decoded:
+class LazyPlane:
     """
-    A picture that is decoded band by band, when rows of it are first asked for.
+    A plane that is decoded band by band when its rows are first read.
 
-    A picture of one band is decoded from its top down to the last row that was
-    asked for; the decoder waits there.
+    A picture of a single band is decoded from its top down to the last row that was
+    read; the decoder pauses there.
 
-    :param plane: to decode it into.
-    :param parts: what can be decoded on its own; together the whole picture.
-    :param stops: whether the decoder of a picture of one band may wait.
+    :param plane: receives the pixels.
+    :param parts: the bands that make up the picture; each is decoded on its own.
+    :param stops: whether the decoder of a single band may pause.
     """
 
     def __init__(self, plane: Plane, parts: Sequence[Band], *, stops: bool) -> None:
@@ -59,45 +57,45 @@ class Decoded:
 
     @property
     def nbytes(self) -> int:
-        """What all pixels take in bytes, decoded or not."""
+        """The bytes of all pixels, decoded or not."""
         return self._plane.nbytes
 
     @property
     def on_disk(self) -> bool:
-        """Whether they are in a temporary file."""
+        """Whether the pixels are in a temporary file."""
         return self._plane.on_disk
 
     def rows(self, top: int, bottom: int, decoder: Decoder) -> Array:
         """
-        Some rows.
+        Return some rows; decode those that are missing.
 
         :param top: the first row.
-        :param bottom: the row behind the last.
-        :param decoder: gives the rows.  It is not kept: with it the file would
-            be held, which is let go of when its last reader is.
+        :param bottom: the row after the last.
+        :param decoder: decodes rows.  No reference to it is kept: it would keep the
+            file open after its last source is closed.
         :returns: a read-only view (bottom - top, cols, bands).
-        :raises TileSourceError: if they cannot be decoded, or there is no room.
+        :raises TileSourceError: if the rows cannot be decoded, or the disk is full.
         """
         if not self.complete:
             self._fill(top, bottom, decoder)
         return self._plane.pixels[top:bottom]
 
     def _fill(self, top: int, bottom: int, decoder: Decoder) -> None:
-        """Decode what is lacking, bands side by side."""
+        """Decode missing bands in parallel."""
         first = int(np.searchsorted(self._tops, top, side='right')) - 1
         end = int(np.searchsorted(self._tops, bottom, side='left'))
-        lacking = [part for part in self._parts[first:end]
+        missing = [part for part in self._parts[first:end]
                    if part.done < min(bottom, part.band.bottom)]
-        side_by_side(lambda part: self._go_on(part, bottom, decoder), lacking)
+        side_by_side(lambda part: self._decode(part, bottom, decoder), missing)
 
-    def _go_on(self, part: _Part, bottom: int, decoder: Decoder) -> None:
-        """Decode a band down to a row at least."""
+    def _decode(self, part: _Part, bottom: int, decoder: Decoder) -> None:
+        """Decode a band at least down to a row."""
         bottom = min(bottom, part.band.bottom) if self._stops else part.band.bottom
         with part.lock:
             if part.done >= bottom:
                 return
-            if not self._is_poured(part, bottom, decoder):
-                self._take_rows(part, bottom, decoder)
+            if not self._write_whole(part, bottom, decoder):
+                self._decode_rows(part, bottom, decoder)
             if part.done < part.band.bottom:
                 return
         with self._count_lock:
@@ -106,28 +104,28 @@ class Decoded:
                 self._plane.finish()
                 self.complete = True
 
-    def _is_poured(self, part: _Part, bottom: int, decoder: Decoder) -> bool:
-        """Have the whole picture written at once, if that is what is lacking."""
+    def _write_whole(self, part: _Part, bottom: int, decoder: Decoder) -> bool:
+        """Have libvips write the whole picture, if all of it is missing and wanted."""
         if (part.done > part.band.top or bottom < part.band.bottom or len(self._parts) > 1 or
-                not self._plane.pour(decoder.pour)):
+                not self._plane.fill_file(decoder.write_all)):
             return False
         part.done = bottom
         return True
 
-    def _take_rows(self, part: _Part, bottom: int, decoder: Decoder) -> None:
-        """Take rows from the decoder down to one at least."""
+    def _decode_rows(self, part: _Part, bottom: int, decoder: Decoder) -> None:
+        """Decode rows with a new decoder, or the paused one."""
         pieces = part.pieces or decoder.rows(part.band)
-        # An error ends the decoder; the next who asks starts anew.
+        # An error ends the decoder, so the next read starts a new one.
         part.pieces = None
-        self._keep(part, pieces, bottom)
+        self._store(part, pieces, bottom)
         if part.done < bottom:
-            msg = f'it ends before row {part.done}'
+            msg = f'its pixel data ends early, at row {part.done} of {self._plane.shape[0]}'
             raise TileSourceError(msg)
         if part.done < part.band.bottom:
             part.pieces = pieces
 
-    def _keep(self, part: _Part, pieces: Iterator[Rows], bottom: int) -> None:
-        """Put what comes out of a decoder into the plane, down to a row at least."""
+    def _store(self, part: _Part, pieces: Iterator[Rows], bottom: int) -> None:
+        """Copy decoded rows to the plane, at least down to a row."""
         if not (self._stops and self._plane.on_disk):
             for top, rows in pieces:
                 self._plane.put(top, rows)
@@ -135,7 +133,7 @@ class Decoded:
                 if part.done >= bottom:
                     return
             return
-        # Writing a file takes a good part of the time of decoding: beside it.
+        # Writing the file takes much of the time of decoding, so a thread writes.
         with ThreadPoolExecutor(1) as writer:
             reached, written = part.done, None
             for top, rows in pieces:

@@ -1,19 +1,18 @@
 """
-The pixels of a rectangle of a picture at a reduction.
+Read rectangles of a picture at any reduction.
 
-A reduction that the file stores is read; one that it lacks comes of the nearest
-larger one that it stores:
+Levels stored in the file are read directly.  Missing levels are computed from the
+next larger stored level:
 
-* at most 4 times smaller (8 times, if it is in JPEG tiles): from the stored pixels
-  under the rectangle;
-* beyond: a plane, made of the plane twice its size; the first of them, 4 (or 8)
-  times smaller, in one pass over the stored level, by as many threads as there are
-  processors.  Once it is there it serves rectangles, too: its pixels are the same.
+* up to 4 times smaller (8 times for JPEG tiles): from the stored pixels under the
+  rectangle, on every read;
+* smaller still: as a whole plane, computed once and cached.  Several threads compute
+  the first plane, 4 (or 8) times smaller, in one pass over the stored level; each
+  further plane is computed from the one twice its size.  Reads use a cached plane
+  where there is one; its pixels are the same.
 
-Which way a level is made depends on the level alone, so a pixel has one value,
-whatever rectangle it is read with.
-
-How pixels are made smaller, also where they have alpha, says ``raster``.
+The method depends only on the level, so a pixel has the same value whichever
+rectangle it is read with.  ``base.reduce`` averages or picks the pixels.
 """
 
 from __future__ import annotations
@@ -33,85 +32,86 @@ from ..base.threads import side_by_side
 from ..codecs.jpeg import MAX_HALVINGS, smaller, suits
 from ..codecs.lossless import has_tiles
 from ..tiff.stored_tiles import Damaged
-from .decode_process import must_decode_elsewhere
-from .decoded import Decoded
+from .decode_process import needs_own_process
+from .decoded import LazyPlane
 from .file import SourceFile
 from .handles import Handle
 from .layout import Layout, Opening, Picture, Stored, oriented
 from .planes import LARGE_PICTURE, MAX_PLANE_MEMORY, Plane, planes
-from .rows import Band, Decoder, bands, decode, empty_tiles, unpacker_of, why
+from .rows import Band, Decoder, bands, decode, decode_error, empty_tiles, unpacker_of
 
 Array = npt.NDArray[Any]
 
-# Up to this many halvings are computed for each tile, from 16 stored ones; so many
-# has the first plane.
-_DIRECT = 2
-# The stored pixels that a pass reads at a time, about.
+# A level of up to this many halvings is computed per tile, from at most 16 stored
+# tiles; the first plane has this many.
+_DIRECT_HALVINGS = 2
+# The stored pixels that a pass over a level reads at a time, approximately.
 _BLOCK = Size(1024, 512)
-# The rows of a plane that are made together of the one twice its size: little enough
-# for the caches of a processor.
+# Rows of a plane that are computed at a time: they fit into the processor's cache.
 _HALVED_ROWS = 32
-# A picture that is decoded whole and takes more bytes than this is not kept
-# when only a small level of it is wanted.
+# A picture that can only be decoded whole is not cached beyond this many bytes when
+# only a small level of it is needed.
 _MAX_KEPT = 2 << 30
-# More than these are not kept for later; a stack has many pictures.
+# The bound in bytes for all pictures decoded before they are needed: a stack has many.
 _MAX_ALL_KEPT = 8 << 30
-# The decoder of a smaller picture does not wait where it was stopped, but goes on to
-# the end: it would hold a file open.
+# Below this many bytes a picture is decoded to its end at once: a paused decoder keeps
+# the file open.
 _MIN_STOPPED = 64 << 20
 
 
 class Levels:
     """
-    Reads the pictures of one file.
+    The levels of all pictures of one file.
 
-    :param file: where they are.
-    :param layout: what they are like.
+    :param file: the file.
+    :param layout: its pictures and their stored levels.
     """
 
     def __init__(self, file: SourceFile, layout: Layout) -> None:
         self._file = file
         self._layout = layout
-        # What is not worth it, is too large, or could not be decoded when it was not
-        # needed yet.
-        self._not_kept: set[Opening] = set()
+        # Pictures that are not decoded ahead: small ones, too large ones, and those
+        # that failed.
+        self._not_ahead: set[Opening] = set()
 
     def read(self, picture: Picture, reduction: int, rect: Rect, *, keep: bool = False) -> Array:
         """
-        The pixels of a rectangle.
+        Read a rectangle.
 
-        :param picture: one of the layout's.
-        :param reduction: 0 for full resolution.
+        :param picture: a picture of the layout.
+        :param reduction: 0 for full resolution, r for 2 ** r times smaller.
         :param rect: in level pixels of that reduction, inside the picture's
             reduced size.
-        :param keep: whether more of it, also at other reductions, is likely to be
-            wanted soon: then more than is asked for may be decoded on the way.
-        :returns: an array (rect.height, rect.width, bands), perhaps read-only.
-        :raises TileSourceError: if they cannot be had.
+        :param keep: whether other parts and reductions are likely to be read soon;
+            if so, more than the rectangle may be decoded and cached.
+        :returns: an array (rect.height, rect.width, bands), possibly read-only.
+        :raises TileSourceError: if the pixels cannot be decoded.
         """
         if keep:
-            self._decode_beside(picture, reduction)
+            self._decode_ahead(picture, reduction)
         if reduction in picture.levels:
             pixels = self._read_stored(picture, reduction, rect)
-            # A view would keep the whole picture for as long as the tile is kept.
+            # A view would keep the whole picture alive as long as the tile.
             whole = rect.width * rect.height == picture.size.reduced(reduction).area
             return pixels if whole or picture.levels[reduction].random else pixels.copy()
         nearest = max(stored for stored in picture.levels if stored < reduction)
         halvings = reduction - nearest
-        direct = self._direct(picture, nearest)
+        direct = self._direct_halvings(picture, nearest)
         if halvings == direct:
             made = planes.peek(self._file.serial, self._plane_key(picture, reduction))
             if made is not None:
-                return _cut(made.pixels, rect)
+                return _crop(made.pixels, rect)
         if halvings <= direct:
-            return self._reduced(picture, nearest, halvings, rect)
-        return _cut(self._plane(picture, nearest, reduction).pixels, rect)
+            return self._read_reduced(picture, nearest, halvings, rect)
+        return _crop(self._plane(picture, nearest, reduction).pixels, rect)
 
     def read_whole(self, picture: Picture, longest: int) -> Array:
         """
-        A whole picture, at the first reduction at which it is small enough.
+        Read a whole picture at the largest level that fits.
 
-        :param longest: the length of the longer side in pixels, at most.
+        :param longest: the bound for the longer side in pixels.
+        :returns: an array (rows, cols, bands).
+        :raises TileSourceError: if the pixels cannot be decoded.
         """
         reduction = 0
         while max(picture.size.reduced(reduction)) > longest:
@@ -120,8 +120,10 @@ class Levels:
 
     def full(self, picture: Picture) -> Array:
         """
-        A whole picture at full resolution, as a plane: in memory or in a
-        temporary file, shared, read-only.
+        Decode a whole picture at full resolution into a shared plane.
+
+        :returns: a read-only array (rows, cols, bands), in memory or in a temporary file.
+        :raises TileSourceError: if the pixels cannot be decoded, or there is no room.
         """
         stored, size = picture.levels[0], picture.size
         if not stored.random and picture.orientation == 1:
@@ -136,22 +138,18 @@ class Levels:
 
         return planes.get(self._file.serial, self._plane_key(picture, 0), make).pixels
 
-    def _direct(self, picture: Picture, nearest: int) -> int:
-        """How many halvings of a stored level are computed for each rectangle."""
-        return MAX_HALVINGS if self._is_decoded_smaller(picture, nearest) else _DIRECT
+    def _direct_halvings(self, picture: Picture, nearest: int) -> int:
+        """The number of halvings of a stored level that are computed per rectangle."""
+        return MAX_HALVINGS if self._is_decoded_smaller(picture, nearest) else _DIRECT_HALVINGS
 
     def _is_decoded_smaller(self, picture: Picture, nearest: int) -> bool:
-        """Whether the tiles of a stored level are decoded smaller than they are."""
+        """Whether libjpeg decodes the tiles of a stored level at reduced size."""
         stored = picture.levels[nearest]
         return (not picture.is_palette and picture.orientation == 1 and suits(stored) and
                 stored.size == picture.size.reduced(nearest))
 
-    def _reduced(self, picture: Picture, nearest: int, halvings: int, rect: Rect) -> Array:
-        """
-        A rectangle of a stored level, made smaller.
-
-        :param rect: in pixels of the smaller level.
-        """
+    def _read_reduced(self, picture: Picture, nearest: int, halvings: int, rect: Rect) -> Array:
+        """Read a stored level and reduce it; ``rect`` is in pixels of the smaller level."""
         if self._is_decoded_smaller(picture, nearest):
             stored = picture.levels[nearest]
             with suppress(Damaged):
@@ -160,21 +158,20 @@ class Levels:
         factor = 1 << halvings
         part = Rect(*(value * factor for value in rect)).clipped(
             Rect(0, 0, *picture.size.reduced(nearest)))
-        return _smaller(picture, self._read_stored(picture, nearest, part), factor)
+        return _reduce(picture, self._read_stored(picture, nearest, part), factor)
 
-    # What is stored
+    # Stored levels
 
     def _read_stored(self, picture: Picture, reduction: int, rect: Rect) -> Array:
         """
-        A rectangle of a stored level, oriented.
+        Read a rectangle of a stored level, oriented.
 
-        Where the stored level is a little smaller than it should be, its last
-        column and row are repeated.
+        The last row and column are repeated where the level is slightly too small.
         """
         stored = picture.levels[reduction]
         if picture.orientation == 1 and rect.right <= stored.size.width \
                 and rect.bottom <= stored.size.height:
-            # Nearly every tile there is.
+            # Nearly every tile.
             return self._fetch(stored, rect)
         size = oriented(stored.size, picture.orientation)
         inside = _within(rect, size)
@@ -188,7 +185,7 @@ class Levels:
         return pixels[rows[:, np.newaxis], cols]
 
     def _fetch(self, stored: Stored, rect: Rect) -> Array:
-        """A rectangle of a stored picture, as it is stored."""
+        """Read a rectangle of a stored picture, not oriented."""
         if not stored.random:
             rows = self._decoded_rows(stored, rect.top, rect.bottom)
             return rows[:, rect.left:rect.right]
@@ -199,19 +196,19 @@ class Levels:
         try:
             return self._file.handle(stored).fetch(place)
         except pyvips.Error as exc:
-            # libvips may have kept what it could not decode.
+            # libvips may have cached the failed tile.
             self._file.discard_handle(stored)
             return self._fetch_around_empty(stored, rect, exc)
 
     def _fetch_around_empty(self, stored: Stored, rect: Rect, error: pyvips.Error) -> Array:
         """
-        A rectangle with tiles that the file declares empty, which are blank.
+        Read a rectangle tile by tile; tiles that the file declares empty are blank.
 
-        :raises TileSourceError: if there is none: then the error was one.
+        :raises TileSourceError: from ``error``, if the rectangle has no empty tile.
         """
         empty = empty_tiles(self._file, stored)
         if empty is None or stored.page is None or stored.page.tile is None:
-            raise TileSourceError(why(stored, error)) from error
+            raise TileSourceError(decode_error(stored, error)) from error
         handle, tile = self._file.handle(stored), stored.page.tile
         unpack = handle.unpacker
         pixels = np.zeros((rect.height, rect.width, unpack.bands), unpack.dtype)
@@ -228,41 +225,39 @@ class Levels:
                        part.left - rect.left:part.right - rect.left] = self._fetch_tile(
                            handle, stored, part)
         if not hit:
-            raise TileSourceError(why(stored, error)) from error
+            raise TileSourceError(decode_error(stored, error)) from error
         return pixels
 
     def _fetch_tile(self, handle: Handle, stored: Stored, part: Rect) -> Array:
-        """A part of one tile."""
         try:
             return handle.fetch(part.moved(0, stored.top))
         except pyvips.Error as exc:
             self._file.discard_handle(stored)
-            raise TileSourceError(why(stored, exc)) from exc
+            raise TileSourceError(decode_error(stored, exc)) from exc
 
     # Whole pictures
 
     def _decoded_rows(self, stored: Stored, top: int, bottom: int) -> Array:
-        """Rows of a picture of a format that cannot be read at random, as a view."""
-        def make() -> Decoded:
+        """A view of rows of a picture without random access, decoded as far as needed."""
+        def make() -> LazyPlane:
             plane = self._new_plane(stored.opened_size, stored)
-            return Decoded(plane, bands(stored), stops=(
+            return LazyPlane(plane, bands(stored), stops=(
                 plane.nbytes > _MIN_STOPPED and stored.page is None and
-                not must_decode_elsewhere(self._file.loader.name)))
+                not needs_own_process(self._file.loader.name)))
 
         decoded = planes.get(self._file.serial, stored.opening, make)
         return decoded.rows(stored.top + top, stored.top + bottom, Decoder(self._file, stored))
 
-    def _decode_beside(self, picture: Picture, reduction: int) -> None:
+    def _decode_ahead(self, picture: Picture, reduction: int) -> None:
         """
-        Decode a picture beside a smaller one that the same file gives more quickly.
+        Decode full resolution together with a level that the decoder itself shrinks.
 
-        A viewer that begins with the smaller one soon needs the other, for which it
-        would have to wait a second or more in the middle of zooming; now it waits
-        once.
+        A viewer that opens with the small level soon zooms in.  It then waits once,
+        not again for a second or more in the middle of zooming.
         """
         nearest = max(stored for stored in picture.levels if stored <= reduction)
         whole, small = picture.levels[0], picture.levels[nearest]
-        if not _is_shrunk(small) or whole.opening in self._not_kept:
+        if not _is_shrunk(small) or whole.opening in self._not_ahead:
             return
         found = planes.peek(self._file.serial, whole.opening)
         if found is not None and found.complete:
@@ -272,133 +267,117 @@ class Levels:
             try:
                 self._decoded_rows(stored, 0, stored.size.height)
             except (TileSourceError, pyvips.Error, OSError, MemoryError):
-                # Whoever needs it is told; the smaller one may do without.
-                self._not_kept.add(stored.opening)
+                # Not needed yet: a read that needs it decodes it again and raises.
+                self._not_ahead.add(stored.opening)
 
-        size = self._decoded_bytes(whole)
+        layout = self._layout
+        size = whole.opened_size.area * layout.bands * layout.dtype.itemsize
         if size < LARGE_PICTURE or not _may_be_kept(size):
-            self._not_kept.add(whole.opening)
+            self._not_ahead.add(whole.opening)
         else:
             side_by_side(work, [whole, small])
-
-    def _decoded_bytes(self, stored: Stored) -> int:
-        """What a picture takes when it is decoded."""
-        layout = self._layout
-        return stored.opened_size.area * layout.bands * layout.dtype.itemsize
 
     def _new_plane(self, size: Size, stored: Stored) -> Plane:
         """An empty plane for the samples of a stored picture."""
         unpack = unpacker_of(self._file, stored)
         return Plane((size.height, size.width, unpack.bands), unpack.dtype)
 
-    # What is not stored
+    # Missing levels
 
     def _plane_key(self, picture: Picture, reduction: int) -> tuple[Any, ...]:
-        """What tells a plane of this file from others."""
+        """The cache key of a plane among those of this file."""
         first = picture.levels[0]
         return first.opening, first.top, reduction
 
     def _plane(self, picture: Picture, nearest: int, reduction: int) -> Plane:
         """
-        A whole level that the file lacks.
+        A whole missing level, computed once.
 
-        :param nearest: the stored reduction that it is made of.
-        :param reduction: as many more as are computed directly, at least.
+        :param nearest: the stored reduction to compute it from.
+        :param reduction: at least ``_direct_halvings`` more than ``nearest``.
         """
         def make() -> Plane:
             plane = self._new_plane(picture.size.reduced(reduction), picture.levels[nearest])
-            if reduction - nearest > self._direct(picture, nearest):
+            if reduction - nearest > self._direct_halvings(picture, nearest):
                 self._halve(picture, self._plane(picture, nearest, reduction - 1).pixels, plane)
             else:
-                self._pass_over(picture, nearest, plane)
+                self._reduce_level(picture, nearest, plane)
             return plane.finish()
 
         return planes.get(self._file.serial, self._plane_key(picture, reduction), make)
 
     def _halve(self, picture: Picture, larger: Array, plane: Plane) -> None:
-        """Fill a plane with the means of a larger one."""
+        """Fill a plane from the plane twice its size."""
         rows = 2 * _HALVED_ROWS
 
         def work(top: int) -> None:
-            plane.put(top // 2, _smaller(picture, larger[top:top + rows], 2))
+            plane.put(top // 2, _reduce(picture, larger[top:top + rows], 2))
 
         side_by_side(work, range(0, larger.shape[0], rows))
 
-    def _pass_over(self, picture: Picture, nearest: int, plane: Plane) -> None:
-        """Fill a plane with the means of a stored level."""
+    def _reduce_level(self, picture: Picture, nearest: int, plane: Plane) -> None:
+        """Fill a plane in one pass over a stored level."""
         stored = picture.levels[nearest]
-        halvings = self._direct(picture, nearest)
+        halvings = self._direct_halvings(picture, nearest)
         factor = 1 << halvings
 
         def stream(band: Band) -> None:
             done = band.top
             for top, rows in decode(self._file, stored, band):
-                plane.put(top // factor, _smaller(picture, rows, factor))
+                plane.put(top // factor, _reduce(picture, rows, factor))
                 done = top + rows.shape[0]
             if done < band.bottom:
-                msg = f'it ends before row {done}'
+                msg = f'its pixel data ends early, at row {done} of {stored.size.height}'
                 raise TileSourceError(msg)
 
         def read(blocks: list[Rect]) -> None:
             for block in blocks:
                 rect = Rect(block.left // factor, block.top // factor,
                             -(-block.width // factor), -(-block.height // factor))
-                plane.put(rect.top, self._reduced(picture, nearest, halvings, rect), rect.left)
+                plane.put(rect.top, self._read_reduced(picture, nearest, halvings, rect), rect.left)
 
-        # The stored level is so many times larger.
-        size = plane.nbytes * factor * factor
-        if self._is_only_passed_over(picture, stored, size):
+        if self._is_streamed(picture, stored, plane.nbytes * factor * factor):
             side_by_side(stream, bands(stored))
         else:
             side_by_side(read, _rows_of_blocks(picture.size.reduced(nearest), stored))
 
-    def _is_only_passed_over(self, picture: Picture, stored: Stored, size: int) -> bool:
-        """
-        Whether a pass does not keep what it decodes.
-
-        :param size: what that is in bytes.
-        """
+    def _is_streamed(self, picture: Picture, stored: Stored, size: int) -> bool:
+        """Whether a pass over a level of ``size`` bytes drops what it decodes."""
         if stored.random or stored.opened_size != stored.size or picture.orientation != 1:
             return False
         if planes.peek(self._file.serial, stored.opening) is not None:
-            # Some of it is there.
+            # Part of it is decoded already.
             return False
-        # A part that can be decoded on its own soon is again.
+        # Several bands: any of them can be decoded again quickly.
         bound = _MAX_KEPT if len(bands(stored)) == 1 else MAX_PLANE_MEMORY
         return size > bound
 
 
-def _smaller(picture: Picture, pixels: Array, factor: int) -> Array:
-    """
-    Pixels of a picture, made smaller as befits what they are.
-
-    :param factor: a power of two.
-    """
+def _reduce(picture: Picture, pixels: Array, factor: int) -> Array:
+    """Reduce pixels by a power of two: averaged, or picked where they are labels."""
     averaged = not picture.is_palette and is_averaged(pixels.dtype)
     return reduce_pixels(pixels, factor, averaged, picture.alpha)
 
 
 def _is_shrunk(stored: Stored) -> bool:
-    """Whether a picture is a smaller decoding of another; that of a drawing is none."""
+    """Whether the decoder shrinks the picture; scaled vector drawings do not count."""
     return any(name == 'shrink' for name, _ in stored.opening.options)
 
 
 def _may_be_kept(size: int) -> bool:
-    """Whether a picture of so many bytes is kept though nobody needs it yet."""
+    """Whether a picture of so many bytes may be cached before it is needed."""
     return size <= _MAX_KEPT and planes.bytes(on_disk=True) + size <= _MAX_ALL_KEPT
 
 
 def _rows_of_blocks(size: Size, stored: Stored) -> list[list[Rect]]:
     """
-    A picture in blocks that are read at a time, row by row.
+    Divide a stored level of a size in pixels into rows of blocks.
 
-    No tile of the file is in two of them: each thread would decode it.
-
-    :param size: in pixels of the stored level.
+    No tile of the file lies in two blocks, so no tile is decoded twice.
     """
     tile = stored.page.tile if stored.page and stored.page.tile else Size(1, 1)
     if any(extent % (1 << MAX_HALVINGS) for extent in tile):
-        # No TIFF file should have those.
+        # Not allowed in TIFF (multiples of 16), but such files may exist.
         tile = Size(1, 1)
     width, height = (-(-extent // one) * one for extent, one in zip(_BLOCK, tile, strict=True))
     whole = Rect(0, 0, *size)
@@ -406,14 +385,14 @@ def _rows_of_blocks(size: Size, stored: Stored) -> list[list[Rect]]:
             for top in range(0, size.height, height)]
 
 
-def _cut(pixels: Array, rect: Rect) -> Array:
-    """A copy of a part: a view would keep all of it for as long as the tile is kept."""
+def _crop(pixels: Array, rect: Rect) -> Array:
+    """A copy of a part: a view would keep the whole plane alive as long as the tile."""
     part: Array = pixels[rect.top:rect.bottom, rect.left:rect.right].copy()
     return part
 
 
 def _within(rect: Rect, size: Size) -> Rect:
-    """The part of a rectangle inside an image; the nearest pixel if there is none."""
+    """Clip a rectangle to an image; the nearest pixel if it lies outside."""
     left, top = min(rect.left, size.width - 1), min(rect.top, size.height - 1)
     return Rect(left, top, max(1, min(rect.right, size.width) - left),
                 max(1, min(rect.bottom, size.height) - top))

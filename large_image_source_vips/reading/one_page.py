@@ -1,9 +1,9 @@
 """
-TIFF files shown to libvips with a few bytes replaced.
+Open one directory of a TIFF file as if it were the only one.
 
-libvips and libtiff walk the chain of directories for each page that is opened.
-With the pointers of the header and of one directory replaced, that directory is
-the first and only one, and opens as fast wherever it is.
+To open a page, libtiff follows the chain of directories from the first.  Here libvips
+reads the file with a few bytes replaced, the pointers in the header and in the
+directory, so every page opens equally fast.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class _PatchedReader(PositionedReader):
     """
     Reads a file with a few bytes replaced.
 
-    :param descriptor: of the file; closed when this object goes.
-    :param patches: offset and bytes of what is replaced.
+    :param descriptor: of the file; closed with this object.
+    :param patches: the replacement bytes by their offset in the file.
     """
 
     def __init__(self, descriptor: int, patches: Mapping[int, bytes]) -> None:
@@ -50,17 +50,17 @@ class _PatchedReader(PositionedReader):
 
 def single_directory(path: str, opening: Opening) -> pyvips.SourceCustom:
     """
-    A source that shows one directory of a TIFF file as the first and only one.
+    Make a libvips source on a TIFF file that has a single directory.
 
-    :param path: absolute.
-    :param opening: with the offset of the directory, and perhaps some strips.
-    :raises TileSourceError: if it cannot be read.
+    :param path: the absolute path of the file.
+    :param opening: the offset of the directory, optionally a range of strips.
+    :raises TileSourceError: if the directory cannot be read.
     """
     assert opening.directory is not None
     descriptor = open_regular(path)
     try:
         tiff = TiffDirectories(descriptor)
-        patches = tiff.alone(tiff.page_at(opening.directory), opening.strips)
+        patches = tiff.single_page_patches(tiff.page_at(opening.directory), opening.strips)
     except TiffFormatError as exc:
         os.close(descriptor)
         msg = f'Cannot read {path!r}: {exc}'

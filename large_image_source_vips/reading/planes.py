@@ -1,9 +1,9 @@
 """
-Whole images in memory or in a temporary file, made once and shared.
+Hold decoded pictures and computed levels, in memory or in temporary files.
 
-A format that cannot be read at random is decoded once; a level that a file
-lacks is computed once.  What comes of it is a *plane*: pixels that all threads,
-and all sources on the same file, read from.
+Each is a *plane*: pixels made once and shared by all threads and all sources on the
+same file.  One cache per process holds the planes, at most ``MAX_MEMORY`` bytes in
+memory and ``MAX_DISK`` bytes in temporary files, apart from the latest plane.
 """
 
 from __future__ import annotations
@@ -24,32 +24,30 @@ from ..base.errors import TileSourceError
 from ..base.files import HAS_PREAD, SHARES_DESCRIPTORS, after_fork_in_child, reserve, write_at
 from ..base.threads import CleanupLock
 
-# The bounds for all planes of the process together, in RAM and in temporary
-# files; the plane made last is kept whatever it takes.
+# Bounds in bytes for all planes of the process, in memory and in temporary files.  The
+# latest plane is kept whatever its size.
 MAX_MEMORY = 512 << 20
 MAX_DISK = 32 << 30
-# To decode a picture that takes fewer bytes takes half a second or so: nobody grows
-# impatient, and nothing is done to spare that time later.
+# A picture of fewer decoded bytes decodes in about half a second, too little to be
+# worth decoding it ahead.
 LARGE_PICTURE = 512 << 20
-# The bytes that are written to a file at a time.  Linux takes a piece of memory for
-# each write; large ones, which it is less likely to have at hand, took 2 s a
-# gigabyte on a virtual machine, those of this size 0.3 s.
-_WRITTEN = 1 << 16
-# A single plane beyond this goes to a temporary file.
+# Bytes per write.  Linux allocates memory for each write; on a virtual machine large
+# writes took 2 s per GB, writes of this size 0.3 s.
+_WRITE_BYTES = 1 << 16
+# A plane of more bytes goes to a temporary file.
 MAX_PLANE_MEMORY = 256 << 20
 
 
 class Plane:
     """
-    Pixels in memory or in a temporary file; filled row by row, from any number
-    of threads, and read as an array.
+    Pixels in memory or in a temporary file, filled by any number of threads.
 
-    :param shape: (rows, cols, bands).
+    :param shape: (rows, cols, bands), also of the read-only array ``pixels``.
     :param dtype: of the samples.
-    :raises TileSourceError: if there is no room for it.
+    :raises TileSourceError: if memory or disk space is lacking.
     """
 
-    # A plane in the cache is whole; ``decoded.Decoded`` may not be.
+    # A cached plane is complete, unlike a ``decoded.LazyPlane``.
     complete = True
 
     def __init__(self, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> None:
@@ -57,8 +55,8 @@ class Plane:
         self.dtype = dtype
         self.nbytes = shape[0] * shape[1] * shape[2] * dtype.itemsize
         self.on_disk = self.nbytes > MAX_PLANE_MEMORY
-        # Windows does not promise that a mapping shows what is written to the file
-        # after it was made; there the mapping itself is filled.
+        # On Windows a mapping may not show later writes to the file, so the mapping
+        # itself is filled there.
         self._is_written = self.on_disk and HAS_PREAD
         self._file: Any = None
         try:
@@ -72,7 +70,7 @@ class Plane:
         self.pixels.flags.writeable = False
 
     def _reserve(self) -> npt.NDArray[Any]:
-        """The array of a temporary file that has all its room already."""
+        """Map a temporary file whose disk space is allocated in advance."""
         free = shutil.disk_usage(tempfile.gettempdir()).free
         if free < self.nbytes:
             raise OSError(errno.ENOSPC, f'only {free} bytes are free')
@@ -92,9 +90,10 @@ class Plane:
         """
         Fill a rectangle.
 
-        :param top: the first row.
+        :param top: its first row in the plane.
         :param rows: an array (rows, cols, bands).
-        :param left: the first column.
+        :param left: its first column in the plane.
+        :raises TileSourceError: if the disk is full.
         """
         if not self._is_written:
             self._array[top:top + rows.shape[0], left:left + rows.shape[1]] = rows
@@ -103,19 +102,19 @@ class Plane:
             rows = rows.reshape(1, -1)
         try:
             for number, row in enumerate(rows):
-                # Written, not through the mapping: each page that is first
-                # touched there is an interruption, and a full disk a signal.
+                # Filling the mapping instead costs a page fault per page, and a full
+                # disk would be a SIGBUS.
                 self._write(((top + number) * self.shape[1] + left), row)
         except OSError as exc:
             raise TileSourceError(self._no_room(exc)) from exc
 
-    def pour(self, write: Callable[[int], bool]) -> bool:
+    def fill_file(self, write: Callable[[int], bool]) -> bool:
         """
-        Have the temporary file filled by something else.
+        Fill the temporary file through its descriptor.
 
-        :param write: writes all pixels to a descriptor from where that stands; or
-            nothing, and returns False.
-        :returns: whether it did; False, too, for pixels in memory.
+        :param write: writes all pixels at the position of a descriptor and returns
+            True, or writes nothing and returns False.
+        :returns: whether the pixels were written; False for a plane in memory.
         """
         if not (self._is_written and SHARES_DESCRIPTORS):
             return False
@@ -123,40 +122,40 @@ class Plane:
         return write(self._file.fileno())
 
     def _write(self, pixel: int, values: npt.NDArray[Any]) -> None:
-        """Write successive pixels."""
+        """Write consecutive pixels."""
         data = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
         offset = pixel * self.shape[2] * self.dtype.itemsize
-        for start in range(0, len(data), _WRITTEN):
-            write_at(self._file.fileno(), data[start:start + _WRITTEN], offset + start)
+        for start in range(0, len(data), _WRITE_BYTES):
+            write_at(self._file.fileno(), data[start:start + _WRITE_BYTES], offset + start)
 
     def finish(self) -> Plane:
-        """Give back what only filling it needs; a temporary file goes when the pixels do."""
+        """Close the descriptor; the file is deleted with the last array on it."""
         if self._file is not None:
             self._file.close()
         return self
 
 
-class Kept(Protocol):
-    """What a ``PlaneCache`` keeps: its size, where it is, and whether it is whole."""
+class CachedPlane(Protocol):
+    """An item of a ``PlaneCache``."""
 
     @property
     def nbytes(self) -> int:
-        """What it takes in bytes."""
+        """Its size in bytes."""
 
     @property
     def on_disk(self) -> bool:
-        """Whether that is in a temporary file."""
+        """Whether it is in a temporary file."""
 
     @property
     def complete(self) -> bool:
-        """Whether nothing of it is yet to be made."""
+        """Whether all its pixels are there."""
 
 
-K = TypeVar('K', bound=Kept)
+P = TypeVar('P', bound=CachedPlane)
 
 
 class _Slot:
-    """The place of one plane: being made, there, or failed."""
+    """The cache entry of one plane: in the making, made, or failed."""
 
     def __init__(self) -> None:
         self.done = threading.Event()
@@ -174,10 +173,10 @@ class _Slot:
 
 class PlaneCache:
     """
-    The planes of this process.
+    A cache of planes that drops the least recently used ones.
 
-    :param max_memory: the bound in bytes for those in memory.
-    :param max_disk: the bound in bytes for those in temporary files.
+    :param max_memory: the bound in bytes for planes in memory.
+    :param max_disk: the bound in bytes for planes in temporary files.
     """
 
     def __init__(self, max_memory: int = MAX_MEMORY, max_disk: int = MAX_DISK) -> None:
@@ -185,15 +184,15 @@ class PlaneCache:
         self.max_disk = max_disk
         self._slots: OrderedDict[tuple[Hashable, Hashable], _Slot] = OrderedDict()
         self._inherited: list[_Slot] = []
-        # Its requests are owners that have gone.
+        # The requests are owners that were closed.
         self._lock: CleanupLock[Hashable] = CleanupLock(self._collect)
 
     def after_fork(self) -> None:
         """
-        Keep what is whole; what another thread of the parent was making never will be.
+        Keep only complete planes in a forked child; no thread there finishes the others.
 
-        The rest is held, unused: freeing an open image would run code that
-        expects threads which do not exist here.
+        Those are not freed: freeing an open image would run code that expects threads
+        of the parent.
         """
         gone = self._lock.requests
         self._lock = CleanupLock(self._collect)
@@ -207,18 +206,18 @@ class PlaneCache:
             self.forget(owner)
 
     def peek(self, owner: Hashable, what: Hashable) -> Any:
-        """A plane if it has been made, else None."""
+        """Return a plane if it has been made, else None."""
         slot = self._slots.get((owner, what))
         return None if slot is None else slot.made
 
-    def get(self, owner: Hashable, what: Hashable, make: Callable[[], K]) -> K:
+    def get(self, owner: Hashable, what: Hashable, make: Callable[[], P]) -> P:
         """
-        A plane, made by the first who asks; the others wait.
+        Return a plane; the first caller makes it while others wait.
 
         :param owner: the file.
-        :param what: what of it the plane shows.
-        :param make: makes it.
-        :raises TileSourceError: whatever ``make`` raised; nothing is kept then.
+        :param what: the key of the plane within the file.
+        :param make: makes the plane.
+        :raises TileSourceError: what ``make`` raised; nothing is cached then.
         """
         key = owner, what
         with self._lock:
@@ -232,15 +231,15 @@ class PlaneCache:
         slot.done.wait()
         if slot.failure:
             raise TileSourceError(slot.failure)
-        made: K = slot.made
+        made: P = slot.made
         return made
 
     def _make(self, key: tuple[Hashable, Hashable], slot: _Slot,
-              make: Callable[[], Kept]) -> None:
-        """Make a plane; whatever happens, those who wait are told."""
-        # Those who wait get the words only: an error that is kept would keep
-        # what it happened to, open files among it.
-        slot.failure = 'Making the pixels was interrupted'
+              make: Callable[[], CachedPlane]) -> None:
+        """Make a plane, and wake the waiting threads whatever happens."""
+        # They get the message only: a kept exception would keep its traceback alive,
+        # and open files with it.
+        slot.failure = 'Decoding was interrupted in another thread'
         try:
             slot.made = make()
             slot.failure = ''
@@ -256,20 +255,20 @@ class PlaneCache:
             del dropped
 
     def forget(self, owner: Hashable) -> None:
-        """Drop all planes of a file; may be called from a finalizer."""
+        """Drop all planes of a file; safe to call from a finalizer."""
         self._lock.request(owner)
 
     def bytes(self, *, on_disk: bool) -> int:
-        """What all planes in memory, or in temporary files, take."""
+        """The bytes of all planes in memory, or in temporary files."""
         with self._lock:
             return self._bytes(on_disk)
 
     def _bytes(self, on_disk: bool) -> int:
-        """The same; to be called with the lock."""
+        """The same for a caller that holds the lock."""
         return sum(slot.bytes for slot in self._slots.values() if slot.on_disk == on_disk)
 
     def _collect(self) -> list[_Slot]:
-        """What has to go now; to be called with the lock, and dropped without it."""
+        """Remove planes, with the lock held; the result is to be freed without it."""
         dropped: list[_Slot] = []
         while self._lock.requests:
             owner = self._lock.requests.popleft()

@@ -1,9 +1,10 @@
 """
-Pictures that are decoded whole, from top to bottom.
+Decode the rows of a picture in order, from top to bottom.
 
-The rows are fetched in the calling thread through a sequential image: nothing
-of it stays in libvips, and it works in a forked child, where libvips' pool of
-threads does not.  Where that is there, it may write all rows to a file instead.
+Rows are fetched in the calling thread from a sequential libvips image, so nothing
+stays in libvips' cache, and decoding works in forked children, where libvips' thread
+pool does not.  A decoder holds two arrays of about 1 MB (at least 8 rows), one inflated
+strip or one run of empty strips, apart from what the libvips loader needs.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ..base.identity import Identity
 from ..codecs.lossless import suits
 from ..tiff.directories import TiffDirectories, TiffFormatError
 from ..tiff.stored_tiles import Damaged
-from .decode_process import decode_elsewhere, has_threads, must_decode_elsewhere
+from .decode_process import decode_in_process, has_thread_pool, needs_own_process
 from .file import SourceFile
 from .handles import Handle
 from .known_formats import has_operation
@@ -33,32 +34,30 @@ from .layout import Opening, Stored
 from .loader import Loader, why_not_decoded
 from .unpack import Unpacker
 
-# The first row, and rows: valid until the next ones are asked for; those of an open
-# image until the next but one.
+# The number of the first row, and rows.  The array is reused for the next rows, or, if
+# it comes from a libvips image, for the next but one.
 Rows = tuple[int, npt.NDArray[Any]]
 
-# The bytes that one fetch takes, at most, if it is of more than 8 rows: larger
-# pieces of memory come fresh from the system each time, which takes longer than
-# decoding what goes into them.
+# The bound in bytes of one fetch of more than 8 rows.  Larger memory blocks come fresh
+# from the system each time, which took longer than decoding into them.
 _PIECE_BYTES = 120_000
-# The bytes of rows that are handed out together, about: they stay in the cache of
-# a processor until they have been used.
+# Bytes of rows that are yielded at a time, approximately: they fit into the processor's
+# cache.
 _CHUNK_BYTES = 1 << 20
-# Rows come in multiples of this many, for those who make them smaller.
+# Rows are yielded in multiples of this many, so that they can be reduced by 8.
 _ROWS = 8
-# The bytes of pixels in the strips that are decoded together, at least; it takes
-# some milliseconds to open them.
+# The least bytes of pixels in a band of strips: opening one takes some milliseconds.
 _BAND_BYTES = 4 << 20
 
 
 class Band(NamedTuple):
     """
-    Rows that are decoded on their own.
+    Rows that can be decoded on their own.
 
     :param top: the first row, a multiple of 8.
-    :param bottom: the row behind the last.
-    :param strips: the first strip and the one behind the last; None where the
-        rows are all there are.
+    :param bottom: the row after the last.
+    :param strips: the first strip and the one after the last; None if the band is
+        the whole picture.
     """
 
     top: int
@@ -68,11 +67,9 @@ class Band(NamedTuple):
 
 def bands(stored: Stored) -> list[Band]:
     """
-    The parts of an image that can be decoded one without the other.
+    Divide a picture into bands: groups of TIFF strips, else the whole picture.
 
-    The strips of a TIFF page can, in groups; everything else is one part.
-
-    :param stored: a picture that is not read at random.
+    :param stored: a picture without random access.
     """
     page, height = stored.page, stored.opened_size.height
     if page is None or stored.opened is not None or stored.opening.attached \
@@ -89,16 +86,17 @@ def bands(stored: Stored) -> list[Band]:
                  (first, min(first + each, total))) for first in range(0, total, each)]
 
 
-def why(stored: Stored, error: pyvips.Error) -> str:
-    """Why a picture could not be decoded."""
+def decode_error(stored: Stored, error: pyvips.Error) -> str:
+    """The message for a libvips error while decoding a picture."""
     return why_not_decoded(stored.page.compression_name if stored.page else '', error)
 
 
 def empty_tiles(file: SourceFile, stored: Stored) -> npt.NDArray[np.bool_] | None:
     """
-    Which tiles or strips of a TIFF page are declared empty.
+    Find the tiles or strips of a TIFF page that are declared empty.
 
-    :returns: a flag for each, in file order; None if none is.
+    :returns: one flag per tile in file order; None if no tile is empty.
+    :raises TileSourceError: if the TIFF directory cannot be read.
     """
     if stored.page is None or (stored.page.planar == 2 and stored.page.samples > 1):
         return None
@@ -111,23 +109,23 @@ def empty_tiles(file: SourceFile, stored: Stored) -> npt.NDArray[np.bool_] | Non
 
 
 def unpacker_of(file: SourceFile, stored: Stored) -> Unpacker:
-    """What becomes of the samples of a picture."""
+    """How the samples of a picture are converted."""
     return file.handle(stored).unpacker if stored.random else _handle(file, stored).unpacker
 
 
 def decode(file: SourceFile, stored: Stored, band: Band | None = None) -> Iterator[Rows]:
     """
-    The pixels of the image that a picture is in.
+    Decode the image that a picture is in.
 
     :param band: one of ``bands(stored)``; None for all rows.
-    :returns: the first row and the rows, in multiples of 8 but for the last.
-        An array is filled anew when the next one is asked for.
-    :raises TileSourceError: if they cannot be decoded.
+    :returns: yields the number of a first row and rows (rows, cols, bands), in
+        multiples of 8 except for the last.  The array is reused.
+    :raises TileSourceError: if the rows cannot be decoded.
     """
-    if must_decode_elsewhere(file.loader.name):
+    if needs_own_process(file.loader.name):
         unpack, size = unpacker_of(file, stored), stored.opened_size
-        return decode_elsewhere((file.path, file.identity, file.loader, stored),
-                                (size.width, unpack.bands), unpack.dtype, size.height)
+        return decode_in_process((file.path, file.identity, file.loader, stored),
+                                 (size.width, unpack.bands), unpack.dtype, size.height)
     empty = empty_tiles(file, stored)
     strips = band.strips if band else None
     if empty is not None:
@@ -136,10 +134,10 @@ def decode(file: SourceFile, stored: Stored, band: Band | None = None) -> Iterat
     page = stored.page
     if page is not None and suits(page) and page.has_whole_strips and not stored.opening.strips:
         first, end = strips or (0, -(-page.size.height // page.rows_per_strip))
-        return _aligned(_deflated(file, stored, first, end))
+        return _aligned(_deflated_strips(file, stored, first, end))
     if band is None or strips is None:
-        # Such an iterator may wait for long; it does not hold the file, which
-        # could not be let go of then.
+        # This iterator may be paused for long, so it must not refer to ``file``, which
+        # then could not be closed.
         return _rows(stored, _handle(file, stored))
     part = _strips(stored, *strips)
     return _rows(part, _handle(file, part), band.top)
@@ -147,9 +145,9 @@ def decode(file: SourceFile, stored: Stored, band: Band | None = None) -> Iterat
 
 class Decoder:
     """
-    What gives the pixels of a picture to one who keeps them.
+    Decodes one picture into a plane.
 
-    :param file: where it is.
+    :param file: the file of the picture.
     :param stored: the picture.
     """
 
@@ -158,20 +156,20 @@ class Decoder:
         self._stored = stored
 
     def rows(self, band: Band) -> Iterator[Rows]:
-        """The rows of a part; see ``decode``."""
+        """Decode the rows of a band; see ``decode``."""
         return decode(self._file, self._stored, band)
 
-    def pour(self, descriptor: int) -> bool:
+    def write_all(self, descriptor: int) -> bool:
         """
         Have libvips write all rows to a descriptor.
 
-        It decodes in one thread and writes in another, which takes less time
-        than passing the rows through Python.
+        libvips decodes and writes in two threads, which is faster than passing the
+        rows through Python.
 
-        :returns: False if it cannot; nothing has been written then.
+        :returns: False if libvips cannot, and nothing was written.
         :raises TileSourceError: if the picture cannot be decoded.
         """
-        if not has_threads() or self._stored.page is not None:
+        if not has_thread_pool() or self._stored.page is not None:
             return False
         handle = _handle(self._file, self._stored)
         if not handle.unpacker.is_plain:
@@ -181,33 +179,34 @@ class Decoder:
                 target = pyvips.Target.new_to_descriptor(descriptor)
                 handle.image.rawsave_target(target)
             else:
-                # The same until 8.15.
+                # Its name up to 8.15.
                 handle.image.rawsave_fd(descriptor)
         except pyvips.Error as exc:
-            raise TileSourceError(why(self._stored, exc)) from exc
+            raise TileSourceError(decode_error(self._stored, exc)) from exc
         return True
 
 
-def decode_anew(path: str, identity: Identity, loader: Loader, stored: Stored) -> Iterator[Rows]:
-    """What ``decode`` does, in a process that does not have the file open."""
+def decode_file(path: str, identity: Identity, loader: Loader, stored: Stored) -> Iterator[Rows]:
+    """Do what ``decode`` does in a process that has not opened the file yet."""
     return decode(SourceFile(path, identity, loader), stored)
 
 
 def _handle(file: SourceFile, stored: Stored) -> Handle:
-    """An open image whose pixels are wanted once, from top to bottom."""
+    """Open an image for reading once, from top to bottom."""
     image = file.open(stored.opening, sequential=True)
     has, wants = Size(image.width, image.height), stored.opened_size
     if has != wants:
-        msg = f'it is {has.width} x {has.height} pixels, not {wants.width} x {wants.height}'
+        msg = (f'its size is {has.width} x {has.height} pixels, but '
+               f'{wants.width} x {wants.height} when the file was opened')
         raise TileSourceError(msg)
     return Handle(image)
 
 
 def _rows(stored: Stored, handle: Handle, first: int = 0) -> Iterator[Rows]:
     """
-    All pixels of an open image, in two arrays that are filled in turn.
+    Decode all rows of an open image into two arrays in turn.
 
-    :param first: the number of its first row.
+    :param first: the number of the first row.
     """
     size, unpack = stored.opened_size, handle.unpacker
     row_bytes = max(1, size.width * unpack.raw_pixel_bytes)
@@ -225,15 +224,15 @@ def _rows(stored: Stored, handle: Handle, first: int = 0) -> Iterator[Rows]:
                 try:
                     piece = handle.fetch(rect)
                 except pyvips.Error as exc:
-                    raise TileSourceError(why(stored, exc)) from exc
+                    raise TileSourceError(decode_error(stored, exc)) from exc
                 buffer[top - start:top - start + rect.height, left:rect.right] = piece
         yield first + start, buffer[:end - start]
-        # Whoever wants the next rows may be another thread.
+        # Another thread may have resumed this generator.
         handle = handle.here()
 
 
-def _deflated(file: SourceFile, stored: Stored, first: int, end: int) -> Iterator[Rows]:
-    """The pixels of some deflated strips; from one that is damaged on, libvips decodes them."""
+def _deflated_strips(file: SourceFile, stored: Stored, first: int, end: int) -> Iterator[Rows]:
+    """Decode deflated strips; libvips decodes them from the first damaged one on."""
     page = stored.page
     assert page is not None  # else there are no strips
     row = first * page.rows_per_strip
@@ -241,7 +240,7 @@ def _deflated(file: SourceFile, stored: Stored, first: int, end: int) -> Iterato
         for top, rows in file.open_deflated(stored).strips(first, end):
             yield top, rows
             row = top + rows.shape[0]
-    # A strip is inflated as a whole before its rows come.
+    # A strip is inflated completely before its rows are yielded.
     number = row // page.rows_per_strip
     if number < end and row < page.size.height:
         part = _strips(stored, number, end)
@@ -249,7 +248,7 @@ def _deflated(file: SourceFile, stored: Stored, first: int, end: int) -> Iterato
 
 
 def _aligned(pieces: Iterator[Rows]) -> Iterator[Rows]:
-    """The same rows in multiples of 8 but for the last."""
+    """Regroup rows into multiples of 8, except for the last."""
     kept_top, kept = 0, None
     for top, rows in pieces:
         if kept is not None:
@@ -263,7 +262,7 @@ def _aligned(pieces: Iterator[Rows]) -> Iterator[Rows]:
 
 
 def _strips(stored: Stored, first: int, end: int) -> Stored:
-    """Some strips of a picture as a picture of its own."""
+    """A range of strips as a picture of its own."""
     page = stored.page
     assert page is not None  # else there are no strips
     rows = min(end * page.rows_per_strip, stored.size.height) - first * page.rows_per_strip
@@ -274,7 +273,7 @@ def _strips(stored: Stored, first: int, end: int) -> Stored:
 
 def _around_empty_strips(file: SourceFile, stored: Stored, empty: npt.NDArray[np.bool_],
                          begin: int, stop: int) -> Iterator[Rows]:
-    """The pixels of some strips, those that are declared empty blank."""
+    """Decode strips; those that are declared empty are blank."""
     page, unpack = stored.page, _handle(file, stored).unpacker
     assert page is not None  # else no strip is known to be empty
     height, rows_each = stored.size.height, page.rows_per_strip

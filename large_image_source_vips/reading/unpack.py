@@ -1,20 +1,20 @@
 """
-From the bytes that libvips holds to the samples that are handed out.
+Convert pixels as libvips holds them to the samples that sources return.
 
 =============  ==========================  ====================================
-libvips        handed out                  how
+libvips        returned                    conversion
 =============  ==========================  ====================================
 coding labq    float32 L, a, b             as libvips' LabQ2Lab
 coding rad     float32 R, G, B             as libvips' rad2float
 complex        float32 real, imaginary     a view
 dpcomplex      float64 real, imaginary     a view
-cmyk, 8 bit    uint8 R, G, B               the embedded profile, else as Pillow
-cmyk, 16 bit   uint16 R, G, B              as Pillow does it with 8 bit
-anything else  itself                      a view
+cmyk, 8 bit    uint8 R, G, B               embedded profile, else as in Pillow
+cmyk, 16 bit   uint16 R, G, B              as Pillow converts 8 bit
+anything else  unchanged                   a view
 =============  ==========================  ====================================
 
-These conversions are done here, not by libvips operations: libvips keeps the
-last operations it was asked for, and with them the file open.
+numpy does this, not libvips: libvips caches its latest operations, which would keep
+the file open.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ Convert = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 
 class Unpacker:
     """
-    What to make of the bytes of a libvips image.
+    The conversion for one libvips image.
 
-    :param raw_dtype: of the samples as libvips holds them.
-    :param raw_bands: how many of them a pixel has there.
-    :param dtype: of the samples handed out.
-    :param bands: how many a pixel has then.
-    :param interpretation: libvips' name for their meaning.
-    :param convert: makes an array (rows, cols, bands) of one (rows, cols,
-        raw_bands); None if there is nothing to do.
+    :param raw_dtype: of the samples in libvips.
+    :param raw_bands: the number of samples per pixel in libvips.
+    :param dtype: of the converted samples.
+    :param bands: the number of converted samples per pixel.
+    :param interpretation: the libvips interpretation of the converted samples.
+    :param convert: converts an array (rows, cols, raw_bands) to (rows, cols, bands);
+        None if the samples stay as they are.
     """
 
     def __init__(self, raw_dtype: np.dtype[Any], raw_bands: int, dtype: np.dtype[Any], bands: int,
@@ -59,19 +59,18 @@ class Unpacker:
 
     @property
     def is_plain(self) -> bool:
-        """Whether libvips holds the samples as they are handed out."""
+        """Whether the samples stay as libvips holds them."""
         return self._convert is None
 
     @property
     def raw_pixel_bytes(self) -> int:
-        """The bytes that libvips holds for one pixel."""
+        """The bytes of one pixel in libvips."""
         return self.raw_dtype.itemsize * self.raw_bands
 
     def __call__(self, data: Any, width: int, height: int) -> npt.NDArray[Any]:
         """
-        Samples from bytes.
+        Convert a buffer of height * width * raw_bands samples.
 
-        :param data: a buffer of height * width * raw_bands samples.
         :returns: an array (height, width, bands).
         """
         raw = np.frombuffer(data, self.raw_dtype).reshape(height, width, self.raw_bands)
@@ -79,11 +78,7 @@ class Unpacker:
 
 
 def unpacker(image: pyvips.Image) -> Unpacker:
-    """
-    How to unpack the pixels of an image.
-
-    :param image: an open libvips image.
-    """
+    """Choose the conversion for an open libvips image."""
     raw, bands, meaning = DTYPE_OF_FORMAT[image.format], image.bands, str(image.interpretation)
     if image.coding == 'labq':
         return Unpacker(raw, 4, np.dtype('float32'), 3, 'lab', _labq_to_lab)
@@ -100,10 +95,9 @@ def unpacker(image: pyvips.Image) -> Unpacker:
 
 def _labq_to_lab(packed: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """
-    LABQ: 10 bits of L, 11 of a and b, the low ones together in the fourth byte.
+    Convert LABQ: 10 bits of L, 11 each of a and b, the low bits in the fourth byte.
 
-    The scales are those of libvips' LabQ2Lab: L of 1023 is 100, a and b count
-    eighths and are signed.
+    As libvips' LabQ2Lab scales them: L of 1023 is 100; a and b are signed eighths.
     """
     low = packed[..., 3].astype(np.int32)
     light = (packed[..., 0].astype(np.int32) << 2) | (low >> 6)
@@ -115,9 +109,9 @@ def _labq_to_lab(packed: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 
 def _rad_to_float(packed: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """
-    Radiance RGBE: three mantissas and one exponent, biased by 128.
+    Convert Radiance RGBE: three mantissas and one exponent, biased by 128.
 
-    As libvips' rad2float: (mantissa + 0.5) * 2 ** (exponent - 136), and 0
+    As in libvips' rad2float: (mantissa + 0.5) * 2 ** (exponent - 136), and 0
     where the exponent is 0.
     """
     exponent = packed[..., 3:].astype(np.int32)
@@ -131,7 +125,7 @@ _CMYK_DTYPES = frozenset({np.dtype('uint8'), np.dtype('uint16')})
 
 
 def _cmyk_converter(image: pyvips.Image, dtype: np.dtype[Any]) -> Convert:
-    """CMYK to RGB, through the profile of the image where it has a usable one."""
+    """CMYK to RGB by the embedded profile, or without one if it is missing or unusable."""
     if dtype == np.uint8 and image.get_typeof('icc-profile-data'):
         transform = _profile_transform(bytes(image.get('icc-profile-data')))
         if transform is not None:
@@ -140,7 +134,7 @@ def _cmyk_converter(image: pyvips.Image, dtype: np.dtype[Any]) -> Convert:
 
 
 def _profile_transform(profile: bytes) -> PIL.ImageCms.ImageCmsTransform | None:
-    """From a CMYK profile to sRGB; None for a profile that is damaged or of other colours."""
+    """A transform from a CMYK profile to sRGB; None if the profile is damaged or not CMYK."""
     try:
         return PIL.ImageCms.buildTransform(
             PIL.ImageCms.ImageCmsProfile(io.BytesIO(profile)),
@@ -151,7 +145,7 @@ def _profile_transform(profile: bytes) -> PIL.ImageCms.ImageCmsTransform | None:
 
 def _through_profile(inks: npt.NDArray[Any],
                      transform: PIL.ImageCms.ImageCmsTransform) -> npt.NDArray[Any]:
-    """8-bit CMYK, perhaps with further bands, to RGB and these bands."""
+    """Convert 8-bit CMYK to RGB; further bands are kept."""
     rows, cols = inks.shape[:2]
     source = PIL.Image.frombytes('CMYK', (cols, rows), inks[..., :4].tobytes())
     target = PIL.ImageCms.applyTransform(source, transform)
@@ -161,9 +155,9 @@ def _through_profile(inks: npt.NDArray[Any],
 
 def _cmyk_to_rgb(inks: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """
-    CMYK without a profile: each ink darkens what black left.
+    Convert CMYK without a profile, as Pillow does.
 
-    ``rgb = white - k - ink * (white - k) / white``, rounded, as Pillow converts.
+    ``rgb = white - k - ink * (white - k) / white``, rounded.
     """
     white = int(np.iinfo(inks.dtype).max)
     paper = white - inks[..., 3:4].astype(np.int64)

@@ -1,3 +1,3 @@
 """
-TIFF as bytes: no libvips, no large_image.
+Read and write the structures of TIFF files, without libvips or large_image.
 """

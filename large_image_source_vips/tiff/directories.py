@@ -1,17 +1,14 @@
 """
-A small reader of TIFF and BigTIFF directories.
+Read TIFF and BigTIFF directories: pages, sub-IFDs, tags, and where tiles are.
 
-libvips decodes the pixels; this module answers what libvips does not tell, or
-tells only at the price of opening every page: how many pages there are and of
-what kind, where their sub-IFDs are, which resolution tags are present, which
-tiles are declared empty.
+libvips does not report most of this, or only after opening every page.
 
-Everything read from a file is taken to be hostile: offsets and counts are
-checked against the size of the file before anything is read, loops in the
-chain of directories are noticed, and the memory for one value is bounded.
+Files are treated as hostile: offsets and counts are checked against the file size
+before reading, loops in the chain of directories are detected, and a value takes at
+most 256 MB of memory.
 
-Tag numbers and types are those of TIFF 6.0 (Adobe, 1992), of its supplement 1
-(sub-IFDs) and of the BigTIFF design (AWare Systems).
+Tags and types: TIFF 6.0 (Adobe, 1992), its supplement 1 (sub-IFDs), and the BigTIFF
+design (AWare Systems).
 """
 
 from __future__ import annotations
@@ -30,8 +27,8 @@ import numpy.typing as npt
 from ..base.files import read_at
 from ..base.geometry import Size
 
-# The bytes of one value of each type, and numpy's code for it.  Rationals are
-# pairs; ASCII and UNDEFINED are bytes.
+# The bytes of one value of each type, and its numpy code.  A rational is a pair of
+# integers; ASCII and UNDEFINED are bytes.
 _TYPES = {
     1: (1, 'u1'), 2: (1, 'u1'), 3: (2, 'u2'), 4: (4, 'u4'), 5: (8, 'u4'), 6: (1, 'i1'),
     7: (1, 'u1'), 8: (2, 'i2'), 9: (4, 'i4'), 10: (8, 'i4'), 11: (4, 'f4'), 12: (8, 'f8'),
@@ -39,7 +36,7 @@ _TYPES = {
 }
 _INTEGERS = frozenset({1, 3, 4, 6, 8, 9, 13, 16, 17, 18})
 _RATIONALS = frozenset({5, 10})
-# The codes of the module struct for the integers.
+# The struct codes of the integer types.
 _CODES = {1: 'B', 3: 'H', 4: 'I', 6: 'b', 8: 'h', 9: 'i', 13: 'I', 16: 'Q', 17: 'q', 18: 'Q'}
 
 SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258, 259, 262
@@ -49,46 +46,47 @@ SOFTWARE, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_COUNTS = 305, 322, 323, 32
 PREDICTOR, SUB_IFDS, EXTRA_SAMPLES, SAMPLE_FORMAT = 317, 330, 338, 339
 JPEG_TABLES, ICC_PROFILE = 347, 34675
 
-# What a value of a tag may take in memory; an OME-XML of a large screen is some
-# 50 MB, the table of a slide of 10 million tiles 80 MB.
+# The bound for the values of one tag.  The OME-XML of a large screen takes some 50 MB,
+# the offsets of a slide of 10 million tiles 80 MB.
 _MAX_VALUE_BYTES = 1 << 28
-# More directories than any instrument writes; a bound for broken chains.
+# A bound for broken chains, more directories than any instrument writes.
 _MAX_DIRECTORIES = 1 << 20
-# One read that holds an ordinary directory and what it points to right behind it.
+# The bytes of one read: an ordinary directory and the values that follow it.
 _READ_AHEAD = 1024
 
-# Names of the compressions of the tag, for messages and the documentation.
 _OLD_JPEG, _JPEG, _YCBCR = 6, 7, 6
 _DEFLATE = frozenset({8, 32946})
+# (photometric interpretation, samples) of gray, RGB and YCbCr.
 _JPEG_COLOURS = frozenset({(1, 1), (2, 3), (6, 3)})
-# What the sides of a tile are multiples of, and those of the largest unit of JPEG.
+# TIFF tile sides are multiples of 16, as is the largest JPEG coding unit (MCU).
 MCU = 16
 _GRAY = frozenset({0, 1})
-# A photometric interpretation that means nothing: libvips takes samples as they are.
+# An unassigned photometric interpretation: libvips takes the samples as they are.
 _NO_PHOTOMETRIC = 34
-# Photometric interpretation and samples: gray with black as 0, and RGB.
+# (photometric interpretation, samples) of gray with black as 0, and of RGB.
 _PLAIN_COLOURS = frozenset({(1, 1), (2, 3)})
+# Names for messages and the documentation.
 COMPRESSIONS = {
     1: 'uncompressed', 2: 'CCITT RLE', 3: 'CCITT fax 3', 4: 'CCITT fax 4', 5: 'LZW',
     6: 'old-style JPEG', 7: 'JPEG', 8: 'deflate', 32773: 'PackBits', 32946: 'deflate',
-    33003: 'JPEG 2000 (YCbCr)',
-    33005: 'JPEG 2000 (RGB)', 34676: 'SGI LogLuv', 34677: 'SGI LogLuv', 34712: 'JPEG 2000',
-    34887: 'LERC', 34925: 'LZMA', 50000: 'ZSTD', 50001: 'WebP', 50002: 'JPEG XL',
+    33003: 'JPEG 2000 (YCbCr)', 33005: 'JPEG 2000 (RGB)', 34676: 'SGI LogLuv',
+    34677: 'SGI LogLuv', 34712: 'JPEG 2000', 34887: 'LERC', 34925: 'LZMA', 50000: 'ZSTD',
+    50001: 'WebP', 50002: 'JPEG XL',
 }
 
 
 class TiffFormatError(ValueError):
-    """The bytes are not a TIFF file that can be followed."""
+    """The file is not TIFF, or its directories are damaged."""
 
 
 class Entry(NamedTuple):
     """
     One entry of a directory.
 
-    :param kind: the type of its values.
-    :param values: how many there are.
-    :param offset: where they are in the file.
-    :param at: where the entry itself is.
+    :param kind: the TIFF type of its values.
+    :param values: their number.
+    :param offset: their offset in the file.
+    :param at: the offset of the entry itself.
     """
 
     kind: int
@@ -100,9 +98,9 @@ class Entry(NamedTuple):
 @dataclass(frozen=True)
 class Page:
     """
-    One directory of a TIFF file: what a picture is like, without its pixels.
+    One directory of a TIFF file: the properties of a picture.
 
-    Sizes are in pixels as they are stored, before the orientation is applied.
+    Sizes are in stored pixels, before the orientation is applied.
     """
 
     offset: int
@@ -124,18 +122,18 @@ class Page:
 
     @property
     def kind(self) -> tuple[object, ...]:
-        """What must agree for two pages to have the same dtype and bands."""
+        """Equal for pages of the same dtype and bands."""
         family = {0: 1, 6: 2}.get(self.photometric, self.photometric)
         return self.bits, self.sample_format, self.samples, family
 
     @property
     def compression_name(self) -> str:
-        """The compression in words."""
+        """The name of the compression, for messages."""
         return COMPRESSIONS.get(self.compression, f'compression {self.compression}')
 
     @cached_property
     def is_plain_deflate(self) -> bool:
-        """Whether it is deflated, 8 or 16 bit, gray or RGB without further samples."""
+        """Whether the page is deflated, 8 or 16 bit, gray or RGB without further samples."""
         return (
             self.compression in _DEFLATE and self.bits in {8, 16} and self.sample_format == 1 and
             self.planar == 1 and (self.photometric, self.samples) in _PLAIN_COLOURS and
@@ -143,7 +141,7 @@ class Page:
 
     @cached_property
     def is_plain_jpeg(self) -> bool:
-        """Whether it is in JPEG tiles of gray, RGB or YCbCr, and nothing else."""
+        """Whether the page has JPEG tiles of gray, RGB or YCbCr without further samples."""
         return (
             self.compression == _JPEG and self.bits == 8 and self.planar == 1 and
             self.sample_format == 1 and (self.photometric, self.samples) in _JPEG_COLOURS and
@@ -153,29 +151,29 @@ class Page:
     @property
     def is_separate_gray(self) -> bool:
         """
-        Whether it has several planes of gray, in strips.
+        Whether the page has several gray planes in strips.
 
-        Up to 8.18 at least, libvips decodes no more than the first row of each
-        strip of these; of planes of anything else it decodes all.
+        libvips (at least up to 8.18) decodes only the first row of each strip of such
+        pages; planes of other photometric interpretations are decoded correctly.
         """
         return (self.planar == 2 and self.samples > 1 and self.tile is None and
                 self.photometric in _GRAY and PHOTOMETRIC in self.entries)
 
     @cached_property
     def has_whole_strips(self) -> bool:
-        """Whether each strip holds some rows of all samples and is decoded on its own."""
+        """Whether each strip holds rows of all samples and can be decoded on its own."""
         lists = [self.entries.get(tag) for tag in (STRIP_OFFSETS, STRIP_COUNTS)]
         return (
             self.tile is None and HEIGHT in self.entries and self.rows_per_strip > 0 and
             (self.planar == 1 or self.samples == 1) and self.compression != _OLD_JPEG and
-            # Without JPEG, subsampled colours are for libtiff to make sense of.
+            # YCbCr without JPEG may be subsampled: left to libtiff.
             (self.photometric != _YCBCR or self.compression == _JPEG) and
             all(entry is not None and entry.values == -(-self.size.height // self.rows_per_strip)
                 for entry in lists))
 
     @property
     def tile_count(self) -> int:
-        """How many tiles (or strips) the page lists."""
+        """The number of tiles (or strips) that the page lists."""
         entry = self.entries.get(TILE_OFFSETS if self.tile else STRIP_OFFSETS)
         return entry.values if entry else 0
 
@@ -184,57 +182,54 @@ class TiffDirectories:
     """
     The directories of one open TIFF file.
 
-    :param descriptor: a descriptor of the file; only positioned reads are made
-        on it, so that several threads may use it.
-    :raises TiffFormatError: if the file does not start as a TIFF file does.
+    Threads may share it: all reads are positioned.
+
+    :param descriptor: of the file.
+    :raises TiffFormatError: if the file has no TIFF header.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._file_size = os.fstat(descriptor).st_size
         head = read_at(descriptor, 16, 0)
-        self._order = {b'II': '<', b'MM': '>'}.get(head[:2], '')
-        if len(head) < 8 or not self._order:
+        # '<' or '>', as in numpy and struct.
+        self.order = {b'II': '<', b'MM': '>'}.get(head[:2], '')
+        if len(head) < 8 or not self.order:
             msg = 'it does not start with a TIFF header'
             raise TiffFormatError(msg)
-        version = struct.unpack_from(self._order + 'H', head, 2)[0]
+        version = struct.unpack_from(self.order + 'H', head, 2)[0]
         if version not in {42, 43} or (version == 43 and len(head) < 16):
             msg = f'its TIFF version is {version}, not 42 or 43'
             raise TiffFormatError(msg)
         self.big = version == 43
-        self._count = struct.Struct(self._order + ('Q' if self.big else 'H'))
-        self._entry = struct.Struct(self._order + ('HHQ8s' if self.big else 'HHI4s'))
-        self._pointer = struct.Struct(self._order + ('Q' if self.big else 'I'))
-        self._integers = {kind: struct.Struct(self._order + _CODES[kind]) for kind in _INTEGERS}
+        self._count = struct.Struct(self.order + ('Q' if self.big else 'H'))
+        self._entry = struct.Struct(self.order + ('HHQ8s' if self.big else 'HHI4s'))
+        self._pointer = struct.Struct(self.order + ('Q' if self.big else 'I'))
+        self._integers = {kind: struct.Struct(self.order + _CODES[kind]) for kind in _INTEGERS}
         self.first_offset_at = 8 if self.big else 4
         self._first: int = self._pointer.unpack_from(head, self.first_offset_at)[0]
 
-    def pointer(self, offset: int) -> bytes:
-        """An offset as the bytes that this file would hold it in."""
-        return bytes(self._pointer.pack(offset))
-
-    def alone(self, page: Page, strips: tuple[int, int] | None = None) -> dict[int, bytes]:
+    def single_page_patches(self, page: Page,
+                            strips: tuple[int, int] | None = None) -> dict[int, bytes]:
         """
-        What to write over the file, and where, so that a page is its only one.
+        The bytes to replace in the file so that a page is its only one.
 
-        :param page: the page, also a sub-IFD.
-        :param strips: which of its strips make up the picture then, from the
-            first of these numbers to before the second; None for all.
-        :returns: bytes by their offset in the file.
+        :param page: the page, possibly a sub-IFD.
+        :param strips: the first strip of the picture and the one after the last; None
+            for all.
+        :returns: the new bytes by their offset in the file.
         """
         patches = {self.first_offset_at: self._pointer.pack(page.offset),
                    page.next_offset_at: self._pointer.pack(0)}
         if page.is_separate_gray:
             entry = page.entries[PHOTOMETRIC]
-            patches[entry.offset] = np.array(
-                _NO_PHOTOMETRIC, self._dtype(entry.kind)).tobytes()
+            patches[entry.offset] = np.array(_NO_PHOTOMETRIC, self._dtype(entry.kind)).tobytes()
         if strips is None:
             return patches
         first, end = strips
         rows = min(page.size.height, end * page.rows_per_strip) - first * page.rows_per_strip
         height = page.entries[HEIGHT]
-        patches[height.offset] = np.array(
-            rows, self._dtype(height.kind)).tobytes()
+        patches[height.offset] = np.array(rows, self._dtype(height.kind)).tobytes()
         for tag in (STRIP_OFFSETS, STRIP_COUNTS):
             entry = page.entries[tag]
             width = _TYPES[entry.kind][0]
@@ -247,10 +242,11 @@ class TiffDirectories:
 
     def pages(self) -> Iterator[Page]:
         """
-        The pages of the main chain, in order.
+        Iterate over the pages of the main chain, in order.
 
-        :raises TiffFormatError: if the first cannot be read, or the chain loops.
-            A later page that cannot be read ends the chain, as in libtiff.
+        A later page that cannot be read ends the chain, as in libtiff.
+
+        :raises TiffFormatError: if the first page cannot be read, or the chain loops.
         """
         offset, seen = self._first, set[int]()
         while offset:
@@ -268,14 +264,14 @@ class TiffDirectories:
 
     def page_at(self, offset: int) -> Page:
         """
-        The page whose directory is at an offset, such as a sub-IFD.
+        Read the page at an offset, such as a sub-IFD.
 
-        :raises TiffFormatError: if there is no directory of a picture.
+        :raises TiffFormatError: if there is no valid directory.
         """
         return self._page(offset)[0]
 
     def _page(self, offset: int) -> tuple[Page, int]:
-        """A page and the offset of the next one, 0 for none."""
+        """Read a page and the offset of the next one, 0 for none."""
         block, entries, next_offset_at, next_offset = self._entries(offset)
 
         def first(tag: int, default: int) -> int:
@@ -290,7 +286,7 @@ class TiffDirectories:
 
         size = Size(first(WIDTH, 0), first(HEIGHT, 0))
         if min(size) < 1:
-            msg = f'its directory at {offset} states no size'
+            msg = f'its directory at offset {offset} has no image size'
             raise TiffFormatError(msg)
         tile = Size(first(TILE_WIDTH, 0), first(TILE_HEIGHT, 0)) if TILE_WIDTH in entries else None
         page = Page(
@@ -305,15 +301,15 @@ class TiffDirectories:
         return page, next_offset
 
     def _entries(self, offset: int) -> tuple[bytes, dict[int, Entry], int, int]:
-        """A directory as bytes, its entries, where its next-pointer is, and what that says."""
+        """Read a directory: its bytes, entries, offset of the next-pointer, next-pointer."""
         block = self._read(offset, _READ_AHEAD)
         if len(block) < self._count.size:
-            msg = f'its directory at {offset} lies beyond the end'
+            msg = f'its directory at offset {offset} lies beyond the end of the file'
             raise TiffFormatError(msg)
         count = self._count.unpack_from(block)[0]
         end = self._count.size + count * self._entry.size
         if not 1 <= count <= 4096 or offset + end > self._file_size:
-            msg = f'its directory at {offset} is damaged'
+            msg = f'its directory at offset {offset} is damaged: it claims {count} entries'
             raise TiffFormatError(msg)
         if end + self._pointer.size > len(block):
             block = self._read(offset, end + self._pointer.size)
@@ -331,27 +327,22 @@ class TiffDirectories:
         following = self._pointer.unpack(tail)[0] if len(tail) == self._pointer.size else 0
         return block, entries, offset + end, following
 
-    @property
-    def order(self) -> str:
-        """The byte order of the file as numpy and struct write it, '<' or '>'."""
-        return self._order
-
     def _dtype(self, kind: int) -> np.dtype[Any]:
-        """The numpy dtype of a type of values, in the byte order of the file."""
-        return np.dtype(self._order + _TYPES[kind][1])
+        """The numpy dtype of a TIFF type, in the byte order of the file."""
+        return np.dtype(self.order + _TYPES[kind][1])
 
     def _read(self, offset: int, size: int) -> bytes:
-        """Bytes of the file; fewer than asked for at its end."""
+        """Read bytes of the file; fewer than ``size`` at its end."""
         if not 0 <= offset < self._file_size:
             return b''
         return read_at(self._descriptor, size, offset)
 
     def array(self, entry: Entry | None) -> npt.NDArray[np.generic] | None:
         """
-        All values of an entry as stored; rationals as pairs (count, 2).
+        Read all values of an entry.
 
-        :returns: the values, or None if there are none or they do not fit into
-            the file.
+        :returns: an array (count,), of rationals (count, 2); None if there are no
+            values, or they exceed the file or the memory bound.
         """
         if entry is None or not entry.values:
             return None
@@ -365,14 +356,14 @@ class TiffDirectories:
         return values.reshape(-1, 2) if entry.kind in _RATIONALS else values
 
     def integers(self, entry: Entry | None, limit: int = 1 << 16) -> list[int]:
-        """The values of an entry of integers; empty if it holds none, or more than a limit."""
+        """Read integers; empty if the entry holds other types, or more than ``limit``."""
         if entry is None or entry.kind not in _INTEGERS or entry.values > limit:
             return []
         values = self.array(entry)
         return [] if values is None else [int(value) for value in values.tolist()]
 
     def number(self, entry: Entry | None) -> float | None:
-        """The first value of an entry of numbers; None if there is none or its divisor is 0."""
+        """Read the first number; None if there is none or its denominator is 0."""
         values = None if entry is None else self.array(entry._replace(values=min(entry.values, 1)))
         if values is None or not values.size:
             return None
@@ -382,32 +373,31 @@ class TiffDirectories:
         return float(values[0])
 
     def text(self, entry: Entry | None) -> str:
-        """The text of an ASCII entry up to its first NUL; '' if there is none."""
+        """Read the text of an ASCII entry up to its first NUL; '' if there is none."""
         return self.data(entry).split(b'\0', 1)[0].decode('utf-8', 'replace')
 
     def data(self, entry: Entry | None) -> bytes:
-        """The bytes of an entry of bytes; b'' if there are none."""
+        """Read the bytes of an entry; b'' if it has other types."""
         values = None if entry is None or entry.kind not in {1, 2, 7} else self.array(entry)
         return b'' if values is None else values.tobytes()
 
     def empty_tiles(self, page: Page) -> npt.NDArray[np.bool_] | None:
         """
-        Which tiles (or strips) a page declares empty: offset 0 and byte count 0.
+        Find the tiles (or strips) that a page declares empty: offset 0, byte count 0.
 
-        :returns: a flag for each, in file order, or None if there are none.
+        :returns: one flag per tile in file order; None if no tile is empty.
         """
-        places = self.places(page)
-        if places is None:
+        extents = self.tile_extents(page)
+        if extents is None:
             return None
-        empty = (places[0] == 0) & (places[1] == 0)
+        empty = (extents[0] == 0) & (extents[1] == 0)
         return empty if empty.any() else None
 
-    def places(self, page: Page) -> tuple[npt.NDArray[Any], npt.NDArray[Any]] | None:
+    def tile_extents(self, page: Page) -> tuple[npt.NDArray[Any], npt.NDArray[Any]] | None:
         """
-        Where the tiles (or strips) of a page are.
+        The offsets and byte counts of the tiles (or strips) of a page, in file order.
 
-        :returns: their offsets and byte counts, in file order; None if the page
-            does not list both, alike.
+        :returns: two arrays of the same length; None if the page lacks such lists.
         """
         tags = (TILE_OFFSETS, TILE_COUNTS) if page.tile else (STRIP_OFFSETS, STRIP_COUNTS)
         offsets, counts = (self.array(page.entries.get(tag)) for tag in tags)

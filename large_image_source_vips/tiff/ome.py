@@ -1,9 +1,9 @@
 """
-What the texts that microscopes leave in a TIFF file say: OME-XML and ImageJ.
+Parse the OME-XML and ImageJ descriptions of TIFF files: axes, channels, pixel size.
 
-OME-XML is read as the OME schema 2016-06 and its older versions describe it;
-the order of ImageJ's hyperstacks is that of its TIFF writer (channel fastest,
-then slice, then frame).
+OME-XML follows the OME schema 2016-06 and its older versions.  The pages of an ImageJ
+hyperstack are in the order of ImageJ's TIFF writer: channel fastest, then slice, then
+frame.  Malformed texts give no or fewer results, never an error.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-# Lengths in mm.  OME's own names, and those that ImageJ writes.
+# Units of length in mm, by the names that OME and ImageJ use.
 MM_OF_UNIT = {
     'm': 1e3, 'dm': 1e2, 'cm': 10.0, 'mm': 1.0, 'µm': 1e-3, 'μm': 1e-3, 'um': 1e-3,
     'micron': 1e-3, 'microns': 1e-3, 'micrometer': 1e-3, 'nm': 1e-6, 'pm': 1e-9, 'Å': 1e-7,
@@ -25,19 +25,19 @@ MM_OF_UNIT = {
     'meter': 1e3, 'nanometer': 1e-6, 'km': 1e6,
 }
 _AXES = ('C', 'Z', 'T')
-# More planes than this are not what one file holds.
+# The bound for the planes of one image: sizes in a hostile text multiply.
 _MAX_PLANES = 1 << 20
 
 
 class Plane(NamedTuple):
-    """One plane of pixels: the page it is on, and where it belongs."""
+    """The page of one plane of pixels, and its position on each axis."""
 
     page: int
     axes: Mapping[str, int]
 
 
 class Channel(NamedTuple):
-    """A channel as OME-XML describes it; colour as '#rrggbb' where given."""
+    """The name and colour ('#rrggbb') of a channel, None where not given."""
 
     name: str | None
     color: str | None
@@ -46,9 +46,9 @@ class Channel(NamedTuple):
 @dataclass(frozen=True)
 class Series:
     """
-    Planes that belong together.
+    One OME image.
 
-    :param size: (width, height) in pixels, (0, 0) if not stated.
+    :param size: (width, height) in pixels, (0, 0) if unknown.
     :param planes: in frame order.
     :param channels: in order of the axis C.
     :param pixel_size: (x, y) in mm, None where unknown.
@@ -64,7 +64,7 @@ class Series:
 
 
 def _positive(text: Any) -> float | None:
-    """A finite positive number, or None."""
+    """Parse a finite positive number, else None."""
     try:
         value = float(text)
     except (TypeError, ValueError):
@@ -73,17 +73,17 @@ def _positive(text: Any) -> float | None:
 
 
 def _whole(text: str | None, default: int) -> int:
-    """A whole number of 0 or more, or a default."""
+    """Parse a non-negative integer, else return the default."""
     return int(text) if text is not None and re.fullmatch(r'\d{1,9}', text.strip()) else default
 
 
 def ome_root(text: str) -> ElementTree.Element | None:
     """
-    The root of an OME-XML document, without namespaces in its tags.
+    Parse an OME-XML document and strip the namespaces from its tags.
 
-    :param text: what a file has as its description.
-    :returns: None if it is not OME-XML, is damaged, or defines entities, which
-        OME-XML never does and attacks do.
+    :param text: the image description of a file.
+    :returns: the root element; None if the text is not OME-XML, is malformed, or
+        defines entities, which OME-XML never needs and attacks use.
     """
     head = text[:4096]
     if '<OME' not in head and ':OME' not in head:
@@ -102,13 +102,13 @@ def ome_root(text: str) -> ElementTree.Element | None:
 
 def ome_series(text: str, file_name: str, samples: int) -> list[Series]:
     """
-    The images of an OME-XML document, as far as their planes are in this file.
+    Read the images of an OME-XML document, with the planes that are in this file.
 
     :param text: the document.
     :param file_name: of this file, without its folder.
-    :param samples: samples of each pixel in the file, for documents that do
-        not describe their channels.
-    :returns: one entry for each image, empty if the text is not OME-XML.
+    :param samples: samples per pixel in the file, for documents that do not describe
+        their channels.
+    :returns: one entry per image; empty if the text is not OME-XML.
     """
     root = ome_root(text)
     if root is None:
@@ -137,14 +137,14 @@ def ome_series(text: str, file_name: str, samples: int) -> list[Series]:
 
 
 def _physical(pixels: ElementTree.Element, axis: str) -> float | None:
-    """The size of a pixel along an axis in mm; the schema's default unit is um."""
+    """The pixel size along an axis in mm; the schema's default unit is µm."""
     size = _positive(pixels.get(f'PhysicalSize{axis}'))
     factor = MM_OF_UNIT.get(pixels.get(f'PhysicalSize{axis}Unit', 'µm'))
     return size * factor if size and factor else None
 
 
 def _color(text: str | None) -> str | None:
-    """OME's colour, a signed 32-bit integer RGBA, as '#rrggbb'."""
+    """Convert OME's colour, RGBA in a signed 32-bit integer, to '#rrggbb'."""
     if text is None or not re.fullmatch(r'-?\d{1,10}', text.strip()):
         return None
     return f'#{(int(text) >> 8) & 0xffffff:06x}'
@@ -179,7 +179,7 @@ def _planes(root: ElementTree.Element, pixels: ElementTree.Element, file_name: s
 
 def _position(number: int, order: str, extent: Mapping[str, int],
               used: list[str]) -> Iterator[tuple[str, int]]:
-    """Where the plane of a number lies on each axis that has an extent."""
+    """The position of a plane on each axis longer than 1."""
     for axis in order:
         number, place = divmod(number, extent[axis])
         if axis in used:
@@ -188,9 +188,9 @@ def _position(number: int, order: str, extent: Mapping[str, int],
 
 def _channel_planes(pixels: ElementTree.Element, size_c: int, samples: int) -> int:
     """
-    How many planes there are along C.
+    The number of planes along C.
 
-    SizeC counts samples: an RGB image has SizeC 3, and one plane.
+    SizeC counts samples: an RGB image has SizeC 3 but one plane.
     """
     channels = pixels.findall('Channel')
     counts = [max(1, _whole(channel.get('SamplesPerPixel'), 1)) for channel in channels]
@@ -200,7 +200,7 @@ def _channel_planes(pixels: ElementTree.Element, size_c: int, samples: int) -> i
 
 
 def _is_here(root: ElementTree.Element, entry: ElementTree.Element, file_name: str) -> bool:
-    """Whether a TiffData element is about this file and not one beside it."""
+    """Whether a TiffData element refers to this file, not another of the data set."""
     uuid = entry.find('UUID')
     if uuid is None:
         return True
@@ -210,13 +210,13 @@ def _is_here(root: ElementTree.Element, entry: ElementTree.Element, file_name: s
     own = root.get('UUID')
     if own and uuid.text and own.strip() == uuid.text.strip():
         return True
-    # A file that was renamed and never had company.
+    # A single-file data set that was renamed.
     names = {other.get('FileName') for other in root.iter('UUID')}
     return len(names) <= 1 and not own
 
 
 def imagej_fields(text: str) -> dict[str, str]:
-    """The lines of an ImageJ description; empty if the text is not one."""
+    """Parse the fields of an ImageJ description; empty if the text is none."""
     if not text.startswith('ImageJ='):
         return {}
     pairs = (line.partition('=') for line in text.splitlines())
@@ -225,12 +225,11 @@ def imagej_fields(text: str) -> dict[str, str]:
 
 def imagej_axes(fields: Mapping[str, str], frames: int) -> list[dict[str, int]]:
     """
-    Where each page of a hyperstack belongs.
+    The position of each page of a hyperstack on its axes.
 
     :param fields: from ``imagej_fields``.
-    :param frames: how many pages there are.
-    :returns: one dictionary a page; empty if the text does not account for
-        every page.
+    :param frames: the number of pages.
+    :returns: one dictionary per page; empty if the fields give another number of pages.
     """
     extents = [max(1, _whole(fields.get(name), 1)) for name in ('channels', 'slices', 'frames')]
     if math.prod(extents) != frames:
@@ -243,7 +242,7 @@ def imagej_axes(fields: Mapping[str, str], frames: int) -> list[dict[str, int]]:
 
 
 def imagej_unit(fields: Mapping[str, str]) -> float | None:
-    """The length in mm of the unit that an ImageJ file counts its resolution in."""
+    """The unit of an ImageJ resolution in mm; None if unknown."""
     unit = fields.get('unit', '').encode().decode('unicode_escape', 'replace') if (
         '\\u' in fields.get('unit', '')) else fields.get('unit', '')
     return MM_OF_UNIT.get(unit)

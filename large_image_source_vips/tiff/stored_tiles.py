@@ -1,5 +1,7 @@
 """
-The tiles or strips of a TIFF page as they are in the file.
+Read the compressed bytes of the tiles or strips of a TIFF page.
+
+A tile that is empty, or lies partly beyond the file's end, raises ``Damaged``.
 """
 
 from __future__ import annotations
@@ -15,17 +17,17 @@ from ..base.threads import scratch
 from .directories import Page, TiffDirectories, TiffFormatError
 
 
-class Damaged(Exception):  # noqa: N818  (it goes no further than to those who ask libvips then)
-    """Something that is not as it should be."""
+class Damaged(Exception):  # noqa: N818  (always caught; libvips reads the tile then)
+    """A tile, or the list of tiles, is damaged or unusual."""
 
 
 class PackedPage:
     """
-    A page, open for one thread.
+    The tiles or strips of a page, for use by one thread.
 
-    :param descriptor: of the file; closed when this object goes.
-    :param page: which.
-    :raises Damaged: if it does not say where its tiles or strips are.
+    :param descriptor: of the file; closed with this object.
+    :param page: the page.
+    :raises Damaged: if the page does not list its tiles or strips.
     """
 
     def __init__(self, descriptor: int, page: Page) -> None:
@@ -36,22 +38,22 @@ class PackedPage:
             self._tiff = TiffDirectories(descriptor)
         except TiffFormatError as exc:
             raise Damaged from exc
-        places = self._tiff.places(page)
-        if places is None:
+        extents = self._tiff.tile_extents(page)
+        if extents is None:
             raise Damaged
-        self._offsets, self._counts = places
+        self._offsets, self._counts = extents
         self._end = os.fstat(descriptor).st_size
-        # What it takes in memory.
+        # The memory that this object takes.
         self.bytes = self._offsets.nbytes + self._counts.nbytes
 
     def packed(self, number: int) -> bytes:
         """
-        A tile or strip.
+        Read a tile or strip.
 
         :param number: in file order.
-        :raises Damaged: if it is empty, or not all of it is in the file.
+        :raises Damaged: if it is empty or truncated.
         """
-        offset, count = self._place(number)
+        offset, count = self._extent(number)
         try:
             data = read_at(self._descriptor, count, offset)
         except OSError as exc:
@@ -62,12 +64,13 @@ class PackedPage:
 
     def packed_for_now(self, number: int) -> bytes | npt.NDArray[np.uint8]:
         """
-        The same, good until the calling thread asks for the next of any page.
+        Read a tile or strip into an array that the thread's next call reuses.
 
-        A large strip in memory that is used again and again takes half the time to
-        read.
+        Reading large strips into reused memory took half the time.
+
+        :raises Damaged: if it is empty or truncated.
         """
-        offset, count = self._place(number)
+        offset, count = self._extent(number)
         data = scratch('packed', (count,), np.dtype(np.uint8))
         try:
             read = read_into(self._descriptor, data, offset)
@@ -77,12 +80,8 @@ class PackedPage:
             raise Damaged
         return data
 
-    def _place(self, number: int) -> tuple[int, int]:
-        """
-        Where a tile or strip is in the file, and how long.
-
-        :raises Damaged: if it is empty, or not all of it is in the file.
-        """
+    def _extent(self, number: int) -> tuple[int, int]:
+        """The offset and byte count of a tile or strip."""
         if not 0 <= number < self._offsets.size:
             raise Damaged
         offset, count = int(self._offsets[number]), int(self._counts[number])

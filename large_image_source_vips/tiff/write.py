@@ -1,10 +1,8 @@
 """
-Directories of TIFF files: made from scratch, and edited in files that libvips
-wrote.
+Write TIFF directories, and correct those of files that libvips wrote.
 
-libvips writes a resolution into every TIFF file, 10 pixels per cm where none
-is known, and takes the fourth of many bands for an alpha; the edits say what is
-so.  Tag numbers and types are those of TIFF 6.0 (Adobe, 1992).
+libvips writes a resolution into every TIFF file, 10 pixels per cm if it is unknown,
+and labels the fourth of many bands as alpha.  Tags and types: TIFF 6.0 (Adobe, 1992).
 """
 
 from __future__ import annotations
@@ -27,9 +25,8 @@ _WIDTHS = {ASCII: 1, SHORT: 2, LONG: 4, RATIONAL: 8, UNDEFINED: 1, LONG8: 8}
 _CODES = {ASCII: 'B', SHORT: 'H', LONG: 'I', RATIONAL: 'I', LONG8: 'Q'}
 
 
-
 class _Layout(NamedTuple):
-    """How the parts of a directory are packed."""
+    """The struct formats of a directory."""
 
     head: str
     entry: str
@@ -37,7 +34,7 @@ class _Layout(NamedTuple):
     inline: int
 
     def length(self, entries: int) -> int:
-        """The bytes of a directory without the values behind it."""
+        """The bytes of a directory without the values that follow it."""
         return (struct.calcsize(self.head) + self.inline +
                 entries * (struct.calcsize(self.entry) + self.inline))
 
@@ -65,7 +62,7 @@ class Field(NamedTuple):
 
     @property
     def length(self) -> int:
-        """How many values the entry states."""
+        """The number of values."""
         return len(self.data) // _WIDTHS[self.kind]
 
 
@@ -79,14 +76,14 @@ def header(first_directory: int, big: bool) -> bytes:
 def directory(fields: Sequence[Field], offset: int, big: bool, following: int = 0,
               kept: Mapping[int, bytes] | None = None) -> bytes:
     """
-    A little-endian directory and the values behind it.
+    Make a little-endian directory, followed by its values.
 
     :param fields: in any order.
-    :param offset: where in the file it will stand.
+    :param offset: the offset of the directory in the file.
     :param big: whether the file is a BigTIFF.
     :param following: the offset of the next directory, 0 if it is the last.
-    :param kept: by their tag, entries of another directory of the same file
-        whose values stay where they are.
+    :param kept: packed entries by tag, from another directory of the same file, whose
+        values stay where they are.
     """
     layout = _BIG if big else _CLASSIC
     entries = dict(kept or {})
@@ -106,28 +103,27 @@ def directory(fields: Sequence[Field], offset: int, big: bool, following: int = 
 
 def resolution(mm: float) -> tuple[int, int]:
     """
-    Pixels per cm as a TIFF rational.
+    Convert a pixel size to pixels per cm as a TIFF rational.
 
     :param mm: the size of a pixel in mm.
-    :raises TileSourceError: if no rational of 32-bit integers comes within
-        1e-6 of it.
+    :raises TileSourceError: if no rational of 32-bit integers is within a relative
+        error of 1e-6.
     """
     exact = Fraction(10) / Fraction(mm)
-    # The larger of the two terms has to stay below 2 ** 32.
+    # Both terms must stay below 2 ** 32.
     limit = _LARGEST if exact <= 1 else max(1, int(_LARGEST / exact))
     near = exact.limit_denominator(limit)
     if not 0 < near.numerator <= _LARGEST or abs(near / exact - 1) > Fraction(1, 10 ** 6):
-        msg = f'A pixel size of {mm} mm cannot be stored in a TIFF file.'
+        msg = f'A pixel size of {mm} mm cannot be stored in a TIFF file: it is too small or large.'
         raise TileSourceError(msg)
     return near.numerator, near.denominator
 
 
 def resolution_fields(pixel_size: tuple[float | None, float | None]) -> list[Field]:
     """
-    The fields that state a pixel size; none where it is unknown.
+    Make the fields of a pixel size; none if it is unknown.
 
-    :param pixel_size: width and height in mm; if one is unknown, it is taken to
-        be the other.
+    :param pixel_size: width and height in mm; if one is None, the other counts for both.
     """
     mm_x, mm_y = pixel_size[0] or pixel_size[1], pixel_size[1] or pixel_size[0]
     if mm_x is None or mm_y is None:
@@ -141,19 +137,19 @@ def edit_directories(path: str, remove: frozenset[int], fields: Sequence[Field])
     """
     Change the directory of every page of a little-endian TIFF file.
 
-    Directories are written anew at the end of the file; the values that stay
-    are not moved.
+    New directories are appended to the file; kept values are not moved.
 
     :param path: the file.
-    :param remove: tags to take out.
-    :param fields: fields to put in, in place of those of the same tag.
+    :param remove: tags to remove.
+    :param fields: fields to add, or to replace those of the same tag.
+    :raises TileSourceError: if the file is not little-endian TIFF.
     """
     with open(path, 'r+b', buffering=0) as file:
         descriptor = file.fileno()
         head = read_at(descriptor, 16, 0)
         big = head[:4] == header(0, big=True)[:4]
         if not big and head[:4] != header(0, big=False)[:4]:
-            msg = f'{path} is not the little-endian TIFF file that libvips was to write.'
+            msg = f'{path} is not a little-endian TIFF file, as libvips should have written.'
             raise TileSourceError(msg)
         layout = _BIG if big else _CLASSIC
         end = os.fstat(descriptor).st_size
@@ -175,7 +171,7 @@ def edit_directories(path: str, remove: frozenset[int], fields: Sequence[Field])
 
 
 def _read_entries(descriptor: int, offset: int, layout: _Layout) -> tuple[dict[int, bytes], int]:
-    """The packed entries of a directory by their tag, and the offset of the next one."""
+    """Read the packed entries of a directory by tag, and the offset of the next one."""
     start = struct.calcsize(layout.head)
     size = struct.calcsize(layout.entry) + layout.inline
     count = struct.unpack(layout.head, read_at(descriptor, start, offset))[0]

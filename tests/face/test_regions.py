@@ -16,8 +16,8 @@ from large_image.exceptions import TileSourceError
 import large_image_source_vips
 from helpers.around import in_a_forked_child, in_threads
 from helpers.pixels import block_means, random_pixels
-from large_image_source_vips import regions as walk
-from large_image_source_vips.regions import MAX_AHEAD, Key, Walk
+from large_image_source_vips import regions
+from large_image_source_vips.regions import MAX_AHEAD, Key, ReadAhead
 
 PIXELS = random_pixels((1300, 2100, 3))
 
@@ -153,15 +153,15 @@ class Recorder:
         self.keys = [Key(number, 0, 0) for number in range(count)]
         self.ahead = []
         self.direct = []
-        self.walk = Walk(self, 0, self.read, lambda: iter(self.keys))
+        self.reader = ReadAhead(self, 0, self.read, lambda: iter(self.keys))
 
     def read(self, _frame, key):
         self.ahead.append(key.x)
         return np.full((1, 1, 1), key.x)
 
     def getTile(self, x, y, z):
-        walks, pixels = walk.handed_over(self, 0, Key(x, y, z))
-        assert walks
+        in_order, pixels = regions.read_ahead(self, 0, Key(x, y, z))
+        assert in_order
         if pixels is None:
             self.direct.append(x)
             return x
@@ -169,7 +169,7 @@ class Recorder:
 
     def take(self, *numbers):
         for number in numbers:
-            assert self.walk.getTile(number, 0, 0) == number
+            assert self.reader.getTile(number, 0, 0) == number
 
 
 def test_a_single_tile_is_nothing_to_go_over():

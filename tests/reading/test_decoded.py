@@ -40,7 +40,7 @@ def counted(monkeypatch):
         monkeypatch.setattr(decoding, name, counting)
 
     count('_rows')
-    count('_deflated')
+    count('_deflated_strips')
     monkeypatch.setattr(decoding, '_BAND_BYTES', 20_000)
     monkeypatch.setattr(decoding, '_CHUNK_BYTES', 20_000)
     monkeypatch.setattr(decoding, '_PIECE_BYTES', 3_000)

@@ -36,7 +36,7 @@ def small_bounds(monkeypatch):
     monkeypatch.setattr(levels, '_MIN_STOPPED', 1 << 20)
     monkeypatch.setattr(decoding, '_BAND_BYTES', 1 << 16)
     monkeypatch.setattr(planes, 'MAX_PLANE_MEMORY', 1 << 20)
-    monkeypatch.setattr(planes, '_WRITTEN', 1000)
+    monkeypatch.setattr(planes, '_WRITE_BYTES', 1000)
     monkeypatch.setattr(levels, 'MAX_PLANE_MEMORY', 1 << 20)
 
 
@@ -78,7 +78,7 @@ def test_a_small_tile_has_all_the_rest_kept(tmp_path, monkeypatch):
     assert kept(source)
     # From here on nothing is decoded.
     monkeypatch.setattr(decoding.Decoder, 'rows', None)
-    monkeypatch.setattr(decoding.Decoder, 'pour', None)
+    monkeypatch.setattr(decoding.Decoder, 'write_all', None)
     for reduction in (2, 1, 0, 3, 4, 5):
         np.testing.assert_array_equal(
             level_by_tiles(source._store, reduction), expected[reduction])
@@ -151,7 +151,7 @@ def test_a_picture_that_is_wanted_whole_is_written_by_libvips(tmp_path, monkeypa
     # One that was begun is gone on with.
     reader = FileReader(tmp_path / 'a.jpg')
     np.testing.assert_array_equal(reader.read(0, 0, Rect(0, 0, COLS, 100)), whole[:100])
-    monkeypatch.setattr(decoding.Decoder, 'pour', None)
+    monkeypatch.setattr(decoding.Decoder, 'write_all', None)
     np.testing.assert_array_equal(level(reader), whole)
 
 

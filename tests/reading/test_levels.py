@@ -142,13 +142,13 @@ def test_a_level_is_made_once_for_all_threads_and_sources(tmp_path, monkeypatch)
     tifffile.imwrite(tmp_path / 'a.tif', random_pixels((1300, 1701, 3)), photometric='rgb',
                      tile=(64, 64))
     passes = []
-    original = levels_module.Levels._pass_over
+    original = levels_module.Levels._reduce_level
 
     def counting(self, picture, nearest, *args):
         passes.append(nearest)
         return original(self, picture, nearest, *args)
 
-    monkeypatch.setattr(levels_module.Levels, '_pass_over', counting)
+    monkeypatch.setattr(levels_module.Levels, '_reduce_level', counting)
     readers = [FileReader(tmp_path / 'a.tif') for _ in range(4)]
     start = threading.Barrier(len(readers))
     found = []
