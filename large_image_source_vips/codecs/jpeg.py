@@ -18,7 +18,7 @@ import itertools
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +27,11 @@ import PIL.Image
 
 from ..base.geometry import Rect, Size
 from ..base.reduce import reduce_pixels
-from ..reading.layout import Stored
 from ..tiff.directories import JPEG_TABLES, MCU, Page
 from ..tiff.stored_tiles import Damaged, PackedPage
+
+if TYPE_CHECKING:
+    from ..reading.layout import Stored
 
 Tile = npt.NDArray[np.uint8]
 

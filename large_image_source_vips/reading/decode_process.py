@@ -30,8 +30,8 @@ _CALLING_THREAD_ONLY = frozenset({
     'pngload', 'ppmload', 'radload', 'svgload', 'tiffload', 'vipsload',
 })
 # The program of the other process, and its exit status for a TileSourceError.
-_PROGRAM = 'from large_image_source_vips.reading.decode_process import main; main()'
-_FAILED = 3
+_PROGRAM = 'from large_image_source_vips.reading.decode_program import main; main()'
+FAILED = 3
 
 
 class _State:
@@ -89,22 +89,6 @@ def decode_in_process(request: Any, row_shape: tuple[int, int], dtype: np.dtype[
             yield top, np.frombuffer(data, dtype).reshape(rows, *row_shape)
         message = process.stderr.read().decode('utf-8', 'replace').strip()
     if process.returncode:
-        msg = message if process.returncode == _FAILED else (
+        msg = message if process.returncode == FAILED else (
             f'the process that decodes it failed: {message[-500:] or process.returncode}')
         raise TileSourceError(msg)
-
-
-def main() -> None:
-    """Run in the other process: read a request, decode, write the pixels."""
-    # ``rows`` imports this module.
-    from .rows import decode_file
-
-    request = pickle.load(sys.stdin.buffer)
-    try:
-        for _, rows in decode_file(*request):
-            sys.stdout.buffer.write(np.ascontiguousarray(rows).data)
-    except TileSourceError as exc:
-        sys.stderr.write(str(exc))
-        sys.stderr.flush()
-        sys.exit(_FAILED)
-    sys.stdout.flush()
