@@ -1,10 +1,9 @@
 """
-Reading, writing and temporary files on every system.
+Read and write files at a position, and make temporary files, on every system.
 
-Windows has no positioned reads and writes, no ``posix_fallocate``, and does not let go
-of the name of a file that is open; macOS lacks some of these.  What the package
-does with descriptors goes through here, so that no other module has to know.
-Every name that a system may lack is looked for once, at import.
+Windows has no positioned reads and writes and no ``posix_fallocate``, and cannot remove the
+name of an open file; macOS lacks some of these too.  All other modules use descriptors only
+through this one.  Functions that a system may lack are looked up once, at import.
 """
 
 from __future__ import annotations
@@ -20,35 +19,35 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-# Without these a positioned read is two steps, and a lock keeps them together.
+# Without these a positioned read or write is a seek and a read or write under a lock.
 HAS_PREAD = hasattr(os, 'pread')
 _HAS_PREADV = hasattr(os, 'preadv')
 _HAS_PWRITE = hasattr(os, 'pwrite')
 _HAS_FALLOCATE = hasattr(os, 'posix_fallocate')
 
-# Whether libvips takes the descriptors of Python for its own.  On Windows the two may
-# be built for different C libraries, each of which counts descriptors on its own.
+# Whether libvips can use Python's descriptors.  On Windows the two may be built for different
+# C libraries, each with its own numbers of descriptors.
 SHARES_DESCRIPTORS = HAS_PREAD
 
-# Opens a file as bytes, and a pipe without waiting for who writes to it.
+# Opens a file in binary mode, and a pipe without waiting for its writer.
 READ_FLAGS = os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_BINARY', 0)
 
-# macOS and Windows refuse to move more than 2 GiB at once.
-_MOST_AT_ONCE = 1 << 30
-# How much is read at once into memory that is copied from.
-_COPIED = 1 << 20
+# macOS and Windows refuse requests of more than 2 GiB.
+_MAX_REQUEST = 1 << 30
+# The most bytes read at once where they have to be copied into the buffer.
+_COPY_SIZE = 1 << 20
 
 _locks: dict[int, threading.Lock] = {}
 
 
 def process_id() -> int:
-    """Tells a forked child from its parent; 0 where there are no processes."""
+    """The number of this process; 0 on systems without processes."""
     getpid: Callable[[], int] | None = getattr(os, 'getpid', None)
     return 0 if getpid is None else getpid()
 
 
 def after_fork_in_child(action: Callable[[], None]) -> None:
-    """Have something called in each forked child, where the system forks at all."""
+    """Register a function to call in each forked child, if the system can fork."""
     register = getattr(os, 'register_at_fork', None)
     if register is not None:
         register(after_in_child=action)
@@ -56,29 +55,27 @@ def after_fork_in_child(action: Callable[[], None]) -> None:
 
 def _lock_of(descriptor: int) -> threading.Lock:
     """
-    What keeps a seek and the read or write after it together.
+    The lock for a seek and the following read or write.
 
-    It belongs to the number of a descriptor, which serves because all that moves
-    the position of these files goes through this module, no descriptor is a duplicate of
-    another, and a system that needs the lock does not fork.  A lock whose number is
-    given to another file is as good as new.
+    One lock for each descriptor number is enough because only this module moves the
+    position of these files, no descriptor is a duplicate of another, and systems that need
+    the lock do not fork.  When the number is reused for another file, so is the lock.
     """
     return _locks.get(descriptor) or _locks.setdefault(descriptor, threading.Lock())
 
 
 def read_at(descriptor: int, size: int, offset: int) -> bytes:
     """
-    Read from a position.
+    Read bytes at a position.
 
-    On Windows the file must be open as ``O_BINARY``.
-
-    :param descriptor: of the file; any number of threads may read from it.
-    :param size: how many bytes.
-    :param offset: where they start.
-    :returns: the bytes; fewer than asked for only at the end of the file.
-    :raises OSError: if the system cannot.
+    :param descriptor: of the file, which on Windows must be open with ``O_BINARY``; several
+        threads can read from it at once.
+    :param size: the number of bytes.
+    :param offset: the position of the first byte.
+    :returns: the bytes; fewer than ``size`` only at the end of the file.
+    :raises OSError: if reading fails.
     """
-    if size > _MOST_AT_ONCE:
+    if size > _MAX_REQUEST:
         whole = bytearray(size)
         return bytes(whole[:read_into(descriptor, whole, offset)])
     data = _read_once(descriptor, size, offset)
@@ -94,13 +91,13 @@ def read_at(descriptor: int, size: int, offset: int) -> bytes:
 
 
 def _read_once(descriptor: int, size: int, offset: int) -> bytes:
-    """What one request to the system gives, which may be less than was asked for."""
+    """The bytes of one request, which can be fewer than asked for."""
     return os.pread(descriptor, size, offset) if HAS_PREAD else (
         _seek_and_read(descriptor, size, offset))
 
 
 def _seek_and_read(descriptor: int, size: int, offset: int) -> bytes:
-    """A positioned read where the system has none."""
+    """A positioned read for systems without ``pread``."""
     with _lock_of(descriptor):
         os.lseek(descriptor, offset, os.SEEK_SET)
         return os.read(descriptor, size)
@@ -108,9 +105,9 @@ def _seek_and_read(descriptor: int, size: int, offset: int) -> bytes:
 
 class PositionedReader:
     """
-    A position of its own in an open file, for libraries that read by callbacks.
+    An open file with its own position, for libraries that read through callbacks.
 
-    :param descriptor: of the file; the caller keeps it open.
+    :param descriptor: of the file; it must stay open.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -118,13 +115,13 @@ class PositionedReader:
         self._position = 0
 
     def read(self, length: int) -> bytes:
-        """As ``io.RawIOBase.read``."""
+        """See ``io.RawIOBase.read``."""
         data = read_at(self._descriptor, length, self._position)
         self._position += len(data)
         return data
 
     def seek(self, offset: int, whence: int) -> int:
-        """As ``io.RawIOBase.seek``."""
+        """See ``io.RawIOBase.seek``."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position}.get(whence)
         if base is None:
             base = os.fstat(self._descriptor).st_size
@@ -133,7 +130,7 @@ class PositionedReader:
 
 
 def _as_bytes(buffer: Any) -> memoryview:
-    """C-contiguous memory as bytes."""
+    """A view of C-contiguous memory as bytes."""
     view = memoryview(buffer)
     if view.format == 'B' and view.ndim == 1:
         return view
@@ -142,47 +139,45 @@ def _as_bytes(buffer: Any) -> memoryview:
 
 def read_into(descriptor: int, buffer: Any, offset: int) -> int:
     """
-    Read from a position into memory.
+    Read bytes at a position into a buffer.
 
-    :param descriptor: of the file; any number of threads may read from it.
-    :param buffer: C-contiguous memory that can be written to, such as an array or a
-        ``bytearray``.
-    :param offset: where in the file the bytes start.
-    :returns: how many bytes were read; fewer than the buffer holds only at the end
-        of the file.
-    :raises OSError: if the system cannot.
+    :param descriptor: of the file; several threads can read from it at once.
+    :param buffer: writable C-contiguous memory, such as an array or a ``bytearray``.
+    :param offset: the position of the first byte in the file.
+    :returns: the number of bytes read, less than the size of the buffer only at the end of
+        the file.
+    :raises OSError: if reading fails.
     """
     view = _as_bytes(buffer)
     size = len(view)
-    read = done = _fill(descriptor, view[:_MOST_AT_ONCE], offset)
+    read = done = _fill(descriptor, view[:_MAX_REQUEST], offset)
     while read and done < size:
-        read = _fill(descriptor, view[done:done + _MOST_AT_ONCE], offset + done)
+        read = _fill(descriptor, view[done:done + _MAX_REQUEST], offset + done)
         done += read
     return done
 
 
 def _fill(descriptor: int, view: memoryview, offset: int) -> int:
-    """Fill some of the memory; gives the number of bytes, 0 at the end of the file."""
+    """Fill a part of the memory; returns the number of bytes, 0 at the end of the file."""
     if _HAS_PREADV:
         return os.preadv(descriptor, [view], offset)
-    data = _read_once(descriptor, min(len(view), _COPIED), offset)
+    data = _read_once(descriptor, min(len(view), _COPY_SIZE), offset)
     view[:len(data)] = data
     return len(data)
 
 
 def write_at(descriptor: int, data: Any, offset: int) -> None:
     """
-    Write at a position.
+    Write bytes at a position.
 
     :param descriptor: of the file.
-    :param data: C-contiguous memory, such as ``bytes`` or an array; all of it is
-        written.
-    :param offset: where in the file it goes.
-    :raises OSError: if the system cannot; some of it may be written then.
+    :param data: C-contiguous memory, such as ``bytes`` or an array; all of it is written.
+    :param offset: the position of the first byte in the file.
+    :raises OSError: if writing fails; a part may have been written then.
     """
     view = _as_bytes(data)
     while view:
-        piece = view[:_MOST_AT_ONCE]
+        piece = view[:_MAX_REQUEST]
         written = os.pwrite(descriptor, piece, offset) if _HAS_PWRITE else (
             _seek_and_write(descriptor, piece, offset))
         if not written:
@@ -191,7 +186,7 @@ def write_at(descriptor: int, data: Any, offset: int) -> None:
 
 
 def _seek_and_write(descriptor: int, data: memoryview, offset: int) -> int:
-    """A positioned write where the system has none."""
+    """A positioned write for systems without ``pwrite``."""
     with _lock_of(descriptor):
         os.lseek(descriptor, offset, os.SEEK_SET)
         return os.write(descriptor, data)
@@ -199,15 +194,15 @@ def _seek_and_write(descriptor: int, data: memoryview, offset: int) -> int:
 
 def reserve(descriptor: int, start: int, size: int) -> None:
     """
-    Make a file reach up to a position, with space on the disk where that can be had.
+    Extend a file and reserve disk space for it.
 
-    Where the system or the file system cannot promise space, the file is made as long as it
-    has to be, and a full disk shows when it is written.
+    If the system or the file system cannot reserve space, the file is only extended, and a
+    full disk raises when it is written.
 
-    :param descriptor: of the file; what is in it stays.
-    :param start: where the space begins.
-    :param size: how many bytes are needed from there.
-    :raises OSError: if there is no room.
+    :param descriptor: of the file; its contents do not change.
+    :param start: the position of the first byte to reserve.
+    :param size: the number of bytes to reserve.
+    :raises OSError: if there is not enough space.
     """
     if size <= 0:
         return
@@ -215,7 +210,7 @@ def reserve(descriptor: int, start: int, size: int) -> None:
         try:
             os.posix_fallocate(descriptor, start, size)
         except OSError as exc:
-            # What file systems say that cannot allocate in advance.
+            # The errors of file systems that cannot reserve space.
             if exc.errno not in {errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS}:
                 raise
         else:
@@ -226,16 +221,15 @@ def reserve(descriptor: int, start: int, size: int) -> None:
 
 class ScratchFile:
     """
-    A temporary file that others can open again.
+    A temporary file that other libraries of this process can open.
 
-    It goes when it is closed or collected, and at the end of the process.  Where a
-    file can be opened again without its name, as on Linux, the name goes at once, so
-    that not even a killed process leaves anything behind.
+    It is removed when it is closed or collected, and at the end of the process.  On systems
+    that can open a file without a name, as Linux can, the name is removed at once, so that
+    even a killed process leaves no file.
 
-    :param descriptor: an open descriptor of the file, to read and write.
-    :param name: the path with which it was made.
-    :param path: a path at which another library of this process can open it, for as
-        long as it is not closed.
+    :param descriptor: a descriptor of the file, open for reading and writing.
+    :param name: the path with which it was created.
+    :param path: a path at which it can be opened until it is closed.
     """
 
     def __init__(self, descriptor: int, name: str, path: str) -> None:
@@ -247,23 +241,23 @@ class ScratchFile:
 
     def close(self) -> None:
         """
-        Give the space back to the disk and remove the file; a second time does nothing.
+        Free the disk space and remove the file; calling it again does nothing.
 
-        In a forked child this only closes the child's copy of the descriptor: the file
-        is its parent's.  On Windows the name stays while something else has the file
-        open; it is removed when the next scratch file is closed after that, or when
-        the process ends.
+        In a forked child it only closes the child's copy of the descriptor, because the
+        file belongs to the parent.  On Windows the name remains while the file is open
+        somewhere else; it is removed when a later scratch file is closed or the process
+        ends.
         """
         self._finalizer()
 
 
 def scratch_file(prefix: str, suffix: str) -> ScratchFile:
     """
-    A new temporary file, where ``tempfile`` puts them (``TMPDIR``).
+    Create a temporary file in the folder of ``tempfile`` (``TMPDIR``).
 
-    :param prefix: how its name starts.
-    :param suffix: how its name ends.
-    :raises OSError: if it cannot be made.
+    :param prefix: the beginning of its name.
+    :param suffix: the end of its name.
+    :raises OSError: if it cannot be created.
     """
     descriptor, name = tempfile.mkstemp(suffix, prefix)
     path = name
@@ -278,19 +272,19 @@ def scratch_file(prefix: str, suffix: str) -> ScratchFile:
 
 
 def _path_of(descriptor: int) -> str:
-    """Where Linux shows an open file, whether it has a name or not."""
+    """The path of an open file in Linux' /proc, with or without a name."""
     return f'/proc/self/fd/{descriptor}'
 
 
 def _user() -> int:
-    """As whom this process acts; one that has changed that may not look into /proc."""
+    """The effective user; a process that has changed it may not be able to read /proc."""
     geteuid: Callable[[], int] | None = getattr(os, 'geteuid', None)
     return 0 if geteuid is None else geteuid()
 
 
 @functools.cache
 def _opens_without_name(folder: str, user: int) -> bool:
-    """Whether an open file of a folder can be opened again by a user once its name is gone."""
+    """Whether a user can open a file of a folder again after its name is removed."""
     del user
     if not os.path.isdir('/proc/self/fd'):
         return False
@@ -310,21 +304,20 @@ def _opens_without_name(folder: str, user: int) -> bool:
             os.unlink(name)
 
 
-# Names that could not be removed yet, and the process that made them.  Finalizers
-# may run at any moment, so this does without a lock.
+# Names still to be removed, with the process that created them.  There is no lock, because
+# finalizers can run at any moment.
 _left_names: deque[tuple[int, str]] = deque()
 
 
 def _dispose(descriptor: int, name: str | None, owner: int) -> None:
     """Close a scratch file and remove its name, if it still has one."""
     if process_id() != owner:
-        # A forked process has a copy of the descriptor, but not the file.
+        # A forked process owns a copy of the descriptor, but not the file.
         os.close(descriptor)
         return
     try:
-        # Whatever else has the file open keeps the file, not the space.  Windows
-        # refuses this while another has it mapped to memory; the space then goes
-        # with the name.
+        # Frees the space even if the file is open somewhere else.  Windows refuses this
+        # while the file is mapped to memory; the space is then freed with the name.
         with suppress(OSError):
             os.ftruncate(descriptor, 0)
     finally:
@@ -335,7 +328,7 @@ def _dispose(descriptor: int, name: str | None, owner: int) -> None:
 
 
 def _remove_left_names() -> None:
-    """Remove the names of closed scratch files that nothing has open any more."""
+    """Remove the names of closed scratch files that are not open anywhere."""
     mine = process_id()
     for _ in range(len(_left_names)):
         try:
@@ -349,9 +342,9 @@ def _remove_left_names() -> None:
         except FileNotFoundError:
             pass
         except OSError:
-            # Windows: something has it open still.
+            # Windows: it is still open somewhere.
             _left_names.append((owner, name))
 
 
-# Finalizers run in the reverse order at exit: this one after those of all scratch files.
+# At exit, finalizers run in reverse order: this one after those of all scratch files.
 weakref.finalize(_remove_left_names, _remove_left_names)

@@ -1,5 +1,7 @@
 """
-Paths of files, and whether a file is still the one that was opened.
+Open regular files and detect whether they have changed since.
+
+Directories, pipes, sockets, devices and empty files are refused before they are opened.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from .files import READ_FLAGS
 
 
 class Identity(NamedTuple):
-    """What the file system says of the contents of a file."""
+    """The size, modification time and inode of a file; they differ if the file has changed."""
 
     size: int
     mtime_ns: int
@@ -22,16 +24,12 @@ class Identity(NamedTuple):
     inode: int
 
 
-def _identity_of(status: os.stat_result) -> Identity:
-    return Identity(status.st_size, status.st_mtime_ns, status.st_dev, status.st_ino)
-
-
 def file_identity(path: Any) -> Identity | None:
     """
-    What the file system says of a file; changes when the file does.
+    The identity of the file at a path.
 
-    :param path: anything at all.
-    :returns: None if it is not the path of something that exists.
+    :param path: any value.
+    :returns: None if it is not the path of an existing file.
     """
     try:
         return _identity_of(os.stat(os.fspath(path)))
@@ -39,12 +37,17 @@ def file_identity(path: Any) -> Identity | None:
         return None
 
 
+def identity_of_descriptor(descriptor: int) -> Identity:
+    """The identity of an open file."""
+    return _identity_of(os.fstat(descriptor))
+
+
 def absolute_path(path: Any) -> str:
     """
-    The absolute path that a caller's path stands for now.
+    A path made absolute with the current working directory.
 
     :param path: a str, bytes or path object.
-    :raises TileSourceError: if it is none of these or cannot be a path.
+    :raises TileSourceError: if it is none of these or contains NUL.
     """
     try:
         text = os.fsdecode(path)
@@ -58,15 +61,15 @@ def absolute_path(path: Any) -> str:
 
 def open_regular(path: str) -> int:
     """
-    A new descriptor of a regular file.
+    Open a regular file for reading.
 
     :param path: an absolute path.
     :returns: a descriptor, for the caller to close.
-    :raises TileSourceFileNotFoundError: if there is none.
-    :raises TileSourceError: if it cannot be opened or is not a regular file.
+    :raises TileSourceFileNotFoundError: if there is no such file.
+    :raises TileSourceError: if it cannot be opened, is empty or is not a regular file.
     """
     try:
-        # Opening a pipe or a device can block or have effects; look first.
+        # Opening a pipe or a device can block or have side effects, so check first.
         _check_regular(path, os.stat(path))
         descriptor = os.open(path, READ_FLAGS)
     except OSError as exc:
@@ -83,8 +86,12 @@ def open_regular(path: str) -> int:
     return descriptor
 
 
+def _identity_of(status: os.stat_result) -> Identity:
+    return Identity(status.st_size, status.st_mtime_ns, status.st_dev, status.st_ino)
+
+
 def _check_regular(path: str, status: os.stat_result) -> None:
-    """Refuse what is not a file with bytes in it."""
+    """Raise ``TileSourceError`` unless it is a regular file that is not empty."""
     kinds = ((stat.S_ISDIR, 'a directory'), (stat.S_ISFIFO, 'a pipe'), (stat.S_ISSOCK, 'a socket'),
              (stat.S_ISCHR, 'a device'), (stat.S_ISBLK, 'a device'))
     for is_kind, kind in kinds:
@@ -94,8 +101,3 @@ def _check_regular(path: str, status: os.stat_result) -> None:
     if not status.st_size:
         msg = f'Cannot read {path!r}: it is empty'
         raise TileSourceError(msg)
-
-
-def identity_of_descriptor(descriptor: int) -> Identity:
-    """What the file system says of an open file."""
-    return _identity_of(os.fstat(descriptor))

@@ -1,37 +1,86 @@
 """
-Which files are left to other tile sources, by their names.
+Read and check the settings of this source.
 
-large_image asks one source after another for a file.  Files that others read
-better are refused here by their names, as the setting
-``source_vips_ignored_names`` says.
+No other module reads settings.  They are not cached, so a change takes effect with the next
+file that is opened.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from typing import Any
 
 from large_image import config
 from large_image.exceptions import TileSourceError
 
+LOADERS = 'source_vips_loaders'
+DPI = 'source_vips_dpi'
 SETTING = 'source_vips_ignored_names'
-# As large_image names the environment variable of a setting.
+# large_image's name for the environment variable of the setting.
 VARIABLE = f'LARGE_IMAGE_{SETTING.upper()}'
 
+config.ConfigValues.setdefault(LOADERS, 'default')
+config.ConfigValues.setdefault(DPI, 300)
 config.ConfigValues.setdefault(SETTING, r'(^[^.]*|\.(yml|yaml|json|png|svs|mrxs))$')
 
 
+def allowed_loaders(default: str | Collection[str]) -> frozenset[str]:
+    """
+    The names of the loaders that may be used, from ``source_vips_loaders``:
+
+    :'default': every loader; in Girder, where users upload the files, the trusted ones
+        and OpenSlide.
+    :'all': every loader of this libvips.
+    :'trusted': those that libvips does not mark as unfit for untrusted input.
+    :a list of names: such as ``['tiffload', 'jpegload']``; it may include 'trusted'.
+
+    :param default: the value that 'default' stands for.
+    :returns: names without the suffixes ``_source`` and ``_buffer``; 'all' and 'trusted'
+        can be among them.
+    :raises TileSourceError: if the setting is none of these.
+    """
+    setting = config.getConfig(LOADERS, 'default')
+    if setting == 'default':
+        setting = default
+    names = setting.split(',') if isinstance(setting, str) else setting
+    if not isinstance(names, (list, tuple, set, frozenset)) or not all(
+            isinstance(name, str) for name in names):
+        msg = f"The setting {LOADERS} must be 'all', 'trusted' or a list of names, not {setting!r}."
+        raise TileSourceError(msg)
+    return frozenset(
+        name.strip().removesuffix('_source').removesuffix('_buffer') for name in names)
+
+
+def dpi_setting() -> Any:
+    """The value of ``source_vips_dpi``, unchecked."""
+    return config.getConfig(DPI, 300)
+
+
+def dpi() -> float:
+    """
+    The resolution at which PDF pages are rendered, in pixels per inch.
+
+    :raises TileSourceError: if ``source_vips_dpi`` is not a number of 1 to 10,000.
+    """
+    value = dpi_setting()
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 <= value <= 10_000:
+        msg = f'The setting {DPI} must be a number of 1 to 10,000, not {value!r}.'
+        raise TileSourceError(msg)
+    return float(value)
+
+
 def ignored_names() -> Any:
-    """The setting, as it is now: a regular expression, or something false for none."""
+    """The value of ``source_vips_ignored_names``: a regular expression, or false for none."""
     return config.getConfig(SETTING)
 
 
 def is_ignored(path: str) -> bool:
     """
-    Whether a file is left to other sources.
+    Whether a file is left to other sources because of its name.
 
-    :param path: its path, or its name alone.
+    :param path: its path or name.
     :raises TileSourceError: if the setting is not a regular expression.
     """
     pattern = ignored_names()
@@ -47,14 +96,14 @@ def is_ignored(path: str) -> bool:
 
 def refuse_ignored(path: str) -> None:
     """
-    Leave an existing file to other sources if its name tells so.
+    Refuse an existing file that is left to other sources.
 
     :param path: an absolute path.
     :raises TileSourceError: if its name matches the setting.
     """
     if os.path.isfile(path) and is_ignored(path):
         msg = (f'{path!r} is left to other tile sources, because its name matches the setting '
-               f'{SETTING}.  large_image_source_vips.open(path) opens it on purpose.  To have all '
-               f"such files read, call large_image.config.setConfig('{SETTING}', '') or start "
+               f'{SETTING}.  To open this file, call large_image_source_vips.open(path).  To read '
+               f"all such files, call large_image.config.setConfig('{SETTING}', '') or start "
                f'Python with an empty {VARIABLE} in the environment.')
         raise TileSourceError(msg)

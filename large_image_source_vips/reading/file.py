@@ -1,5 +1,8 @@
 """
-One file that is being read, shared by all sources on it in this process.
+Open images of one file, shared by all sources on that file in this process.
+
+Every open checks that the file has not changed, and raises ``TileSourceError`` if it has.
+Open images and descriptors are kept in ``handles.pool``, which bounds them.
 """
 
 from __future__ import annotations
@@ -13,10 +16,10 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pyvips
-from large_image import config
 
 from ..base.errors import TileSourceError
 from ..base.identity import Identity, identity_of_descriptor, open_regular
+from ..base.settings import dpi_setting
 from ..codecs.jpeg import JpegPage
 from ..codecs.lossless import DeflatedPage
 from ..tiff.stored_tiles import Damaged
@@ -27,19 +30,19 @@ from .one_page import single_directory
 from .planes import planes
 
 if TYPE_CHECKING:
-    from .metadata import Description
+    from .pixel_size import Description
 
 _serials = itertools.count()
 
 
 class SourceFile:
     """
-    A file as it was at one moment, its loader, and what is open of it.
+    One version of a file, with its loader and its open images.
 
-    :param path: absolute.
-    :param identity: what the file system said of it then.
+    :param path: an absolute path.
+    :param identity: the identity of that version.
     :param chosen: the loader.
-    :param source: the file as it was then, to load it once.
+    :param source: an open source on that version, from which one image can be loaded.
     """
 
     def __init__(self, path: str, identity: Identity, chosen: loader.Loader,
@@ -52,7 +55,7 @@ class SourceFile:
         self.description: Description | None = None
         self.icc_profiles: list[bytes | None] | None = None
         self.survey_lock = threading.Lock()
-        # The owner of handles and planes; unlike id() it is never used again.
+        # The owner of handles and planes; unlike id() it is never reused.
         self.serial = next(_serials)
         weakref.finalize(self, _forget, self.serial).atexit = False
 
@@ -61,7 +64,7 @@ class SourceFile:
         """
         A descriptor of the file for positioned reads.
 
-        :raises TileSourceError: if the file changed.
+        :raises TileSourceError: if the file has changed.
         """
         descriptor = open_regular(self.path)
         try:
@@ -74,64 +77,64 @@ class SourceFile:
 
     def open(self, opening: Opening, *, sequential: bool = False) -> pyvips.Image:
         """
-        A fresh image.
+        Open a new image.
 
         :param opening: what to open.
-        :param sequential: whether pixels are wanted once, from top to bottom.
-        :raises TileSourceError: if the file changed or libvips refuses.
+        :param sequential: whether the pixels are read once, from top to bottom.
+        :raises TileSourceError: if the file has changed or libvips cannot open it.
         """
         if opening.directory is None:
             source = self._take_source()
-            # That is the file as it was; a path has to be looked at.
+            # An open source cannot have been replaced; a path can.
             identity = None if source else self.identity
         else:
             source, identity = single_directory(self.path, opening), self.identity
         image = loader.load(self.loader, self.path, identity, dict(opening.options),
                             sequential=sequential, source=source)
         if opening.directory is not None:
-            # libvips calls back into this object for as long as the image
-            # lives; this is where pyvips itself keeps such things.
+            # libvips calls this object back as long as the image lives; pyvips keeps
+            # such objects in the same list.
             image._references.append(source)
         return image.get(opening.attached) if opening.attached else image
 
     def _take_source(self) -> pyvips.Source | None:
-        """What the loader was found with, for the first who asks: one can load from it once."""
+        """The source with which the loader was found, the first time; one image can use it."""
         with suppress(IndexError):
             return self._sources.pop()
         return None
 
     def forget_source(self) -> None:
-        """Close what the loader was found with; only a survey loads from it."""
+        """Close the source with which the loader was found; only a survey uses it."""
         self._sources.clear()
 
     def handle(self, stored: Stored) -> Handle:
-        """The calling thread's open image of a picture that can be read at random."""
+        """The calling thread's open image of a picture with random access."""
         return pool.get(self.serial, stored.opening,
                         lambda: Handle(self.open(stored.opening), stored.kept_rows))
 
     def deflated(self, stored: Stored) -> DeflatedPage:
         """
-        The calling thread's way to a page whose tiles are deflated.
+        The calling thread's decoder of a page compressed with deflate.
 
-        :raises Damaged: if libvips had better look at it.
+        :raises Damaged: if the page has to be read by libvips.
         """
         return pool.get(self.serial, ('deflate', stored.opening),
                         lambda: self.open_deflated(stored))
 
     def open_deflated(self, stored: Stored) -> DeflatedPage:
         """
-        A page whose tiles or strips are deflated, opened anew.
+        A new decoder of a page compressed with deflate.
 
-        :raises Damaged: if libvips had better look at it.
+        :raises Damaged: if the page has to be read by libvips.
         """
         assert stored.page is not None  # only a page has tiles or strips
         return DeflatedPage(self._descriptor_of_page(), stored.page)
 
     def jpeg_tiles(self, stored: Stored) -> JpegPage:
         """
-        The calling thread's way to a page of JPEG tiles.
+        The calling thread's decoder of a page of JPEG tiles.
 
-        :raises Damaged: if libvips had better look at it.
+        :raises Damaged: if the page has to be read by libvips.
         """
         page = stored.page
         assert page is not None  # only a page has tiles
@@ -140,9 +143,9 @@ class SourceFile:
 
     def _descriptor_of_page(self) -> int:
         """
-        A descriptor to keep.
+        A new descriptor, for the caller to close.
 
-        :raises Damaged: if the file changed.
+        :raises Damaged: if the file has changed.
         """
         descriptor = open_regular(self.path)
         if identity_of_descriptor(descriptor) != self.identity:
@@ -155,7 +158,7 @@ class SourceFile:
         pool.discard(self.serial, stored.opening)
 
     def forget(self) -> None:
-        """Close everything that is open of this file."""
+        """Close everything that is open of this file and free its decoded images."""
         _forget(self.serial)
 
 
@@ -169,12 +172,12 @@ _files_lock = threading.Lock()
 
 
 def _renew_locks() -> None:
-    """Another thread of the parent may have held a lock at the fork."""
+    """Replace locks that another thread of the parent may have held at the fork."""
     global _files_lock  # noqa: PLW0603  (a lock cannot be reset)
     _files_lock = threading.Lock()
     for file in list(_files.values()):
         file.survey_lock = threading.Lock()
-        # It shares its position in the file with the parent.
+        # The source shares its file position with the parent.
         file.forget_source()
 
 
@@ -184,12 +187,12 @@ if hasattr(os, 'register_at_fork'):
 
 def source_file(path: str, loaders: str | Collection[str] = 'all') -> SourceFile:
     """
-    The file at a path, as it is now and as the settings allow it.
+    The current version of the file at a path.
 
-    :param path: absolute.
-    :param loaders: the loaders that may be used where the setting says nothing.
-    :raises TileSourceFileNotFoundError: if there is none.
-    :raises TileSourceError: if it is no image, or may not be read.
+    :param path: an absolute path.
+    :param loaders: the loaders that the setting 'default' stands for.
+    :raises TileSourceFileNotFoundError: if there is no such file.
+    :raises TileSourceError: if it is not an image or the settings do not allow its loader.
     """
     descriptor = open_regular(path)
     try:
@@ -197,7 +200,7 @@ def source_file(path: str, loaders: str | Collection[str] = 'all') -> SourceFile
         identity = identity_of_descriptor(descriptor)
     finally:
         os.close(descriptor)
-    key = path, identity, found.loader, repr(config.getConfig('source_vips_dpi'))
+    key = path, identity, found.loader, repr(dpi_setting())
     with _files_lock:
         file = _files.get(key)
         if file is None:

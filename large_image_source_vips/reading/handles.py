@@ -1,10 +1,10 @@
 """
-Open libvips images, one for each thread and picture, a bounded number of them.
+Cache open libvips images for each thread and picture.
 
-A libvips region may be used by one thread only, and most codecs decode under a
-lock of the image; so every thread has an image and a region of its own.  All of
-them together are a least-recently-used cache for the whole process, bounded in
-bytes, because an open tiled TIFF keeps about two rows of its tiles decoded.
+A libvips region can be used by one thread only, and most codecs decode under a lock of the
+image, so every thread has its own image and region.  They share one least-recently-used
+cache of the process, bounded by ``MAX_HANDLES`` and ``MAX_BYTES``: an open tiled TIFF keeps
+about two rows of decoded tiles.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from ..base.geometry import Rect
 from ..base.threads import CleanupLock
 from .unpack import Unpacker, unpacker
 
-# The bound for what libvips keeps decoded behind all handles together.  The
-# most recent handle is kept whatever it takes.
+# The bound for the pixels that libvips keeps decoded for all handles together.  The most
+# recent handle is kept whatever its size.
 MAX_BYTES = 256 << 20
-# Each handle has a descriptor; the usual limit of a process is 1,024.
+# Each handle has a descriptor; a process can usually open 1,024.
 MAX_HANDLES = 128
-# What a handle takes besides its tiles.
+# The estimated memory of a handle without its decoded pixels.
 _BASE_BYTES = 1 << 16
 
 
 class Open(Protocol):
     """Something that is open for one thread."""
 
-    # What it takes in memory.
+    # Its memory.
     bytes: int
 
 
@@ -46,7 +46,7 @@ _marks = threading.local()
 
 
 def _this_thread() -> object:
-    """What stands for the calling thread; unlike its identifier it is never used again."""
+    """An object for the calling thread; unlike thread identifiers it is never reused."""
     mark = getattr(_marks, 'mark', None)
     if mark is None:
         mark = _marks.mark = object()
@@ -55,10 +55,10 @@ def _this_thread() -> object:
 
 class Handle:
     """
-    An open image and a region on it, for one thread.
+    An open image with a region, for one thread.
 
-    :param image: fresh from its loader.
-    :param rows: how many rows of pixels libvips keeps decoded behind it.
+    :param image: a new image of a loader.
+    :param rows: the number of rows of pixels that libvips keeps decoded for it.
     """
 
     def __init__(self, image: pyvips.Image, rows: int = 0) -> None:
@@ -70,7 +70,7 @@ class Handle:
 
     def fetch(self, rect: Rect) -> npt.NDArray[Any]:
         """
-        Pixels, decoded in the calling thread.
+        Decode pixels in the calling thread.
 
         :param rect: in pixels of the open image, inside it.
         :returns: an array (rect.height, rect.width, bands), unpacked.
@@ -78,22 +78,21 @@ class Handle:
         """
         return self.unpacker(self._region.fetch(*rect), rect.width, rect.height)
 
-
     def here(self) -> Handle:
-        """This image for the calling thread: a region may be used by one thread only."""
+        """This handle, or in another thread a new one on the same image."""
         return self if self._thread is _this_thread() else Handle(self.image)
 
 
 class _Thread:
-    """A mark for one thread; it goes when the thread ends."""
+    """A marker that is freed when its thread ends."""
 
 
 class HandlePool:
     """
-    The handles of this process.
+    A bounded cache of handles; safe for use by several threads.
 
     :param max_bytes: the bound for the sum of ``Handle.bytes``.
-    :param max_handles: the bound for their number.
+    :param max_handles: the bound for the number of handles.
     """
 
     def __init__(self, max_bytes: int = MAX_BYTES, max_handles: int = MAX_HANDLES) -> None:
@@ -101,29 +100,28 @@ class HandlePool:
         self.max_handles = max_handles
         self._local = threading.local()
         self._inherited: list[Open] = []
-        self._forget_everything()
+        self._reset()
 
-    def _forget_everything(self) -> None:
-        # Its requests are owners and threads that have gone: where in a key, and what.
+    def _reset(self) -> None:
+        # Requests are (index in a key, value): the owners and threads that are gone.
         self._lock: CleanupLock[tuple[int, Hashable]] = CleanupLock(self._collect)
-        # By owner (a file), what is open of it, and thread.
+        # By owner (a file), opening and thread.
         self._handles: OrderedDict[tuple[Hashable, Hashable, int], Open] = OrderedDict()
         self._bytes = 0
 
     def after_fork(self) -> None:
         """
-        Open everything anew in a child process.
+        Start with an empty cache in a forked child.
 
-        What the parent opened shares its position in the file with the parent.
-        It is kept, unused: freeing it would run code that expects threads
-        which do not exist here.
+        Inherited handles share their file position with the parent, so they are not used.
+        They are not freed either: that would run code that needs threads of the parent.
         """
         self._inherited.extend(self._handles.values())
-        self._forget_everything()
+        self._reset()
 
     @property
     def bytes(self) -> int:
-        """The sum of the bytes behind all handles."""
+        """The memory of all handles."""
         return self._bytes
 
     def __len__(self) -> int:
@@ -131,11 +129,11 @@ class HandlePool:
 
     def get(self, owner: Hashable, what: Hashable, make: Callable[[], H]) -> H:
         """
-        The calling thread's handle.
+        The calling thread's handle, opened if it is not in the cache.
 
-        :param owner: the file.
-        :param what: what is open of it.
-        :param make: opens it.
+        :param owner: identifies the file.
+        :param what: identifies the picture and how it is opened.
+        :param make: opens a handle.
         """
         key = owner, what, self._thread()
         with self._lock:
@@ -153,18 +151,18 @@ class HandlePool:
         return handle
 
     def discard(self, owner: Hashable, what: Hashable) -> None:
-        """Close the calling thread's handle, which may have kept something broken."""
+        """Close the calling thread's handle, for example after an error."""
         key = owner, what, self._thread()
         with self._lock:
             dropped = self._remove(key) if key in self._handles else None
         del dropped
 
     def forget(self, owner: Hashable) -> None:
-        """Close all handles of a file; may be called from a finalizer."""
+        """Close all handles of a file; can be called by a finalizer."""
         self._lock.request((0, owner))
 
     def _thread(self) -> int:
-        """The number of the calling thread, which no other thread ever has."""
+        """The number of the calling thread, never reused by another."""
         mark = getattr(self._local, 'mark', None)
         if mark is None:
             mark = self._local.mark = _Thread()
@@ -177,7 +175,11 @@ class HandlePool:
         self._lock.request((2, number))
 
     def _collect(self) -> list[Open]:
-        """What has to go now; to be called with the lock, and dropped without it."""
+        """
+        Remove the handles that are not needed or exceed the bounds.
+
+        Call it with the lock held, and free its result without the lock.
+        """
         dropped: list[Open] = []
         while self._lock.requests:
             position, value = self._lock.requests.popleft()
@@ -195,7 +197,7 @@ class HandlePool:
 
 
 class _Numbers:
-    """Numbers that never repeat, also with several threads asking."""
+    """A counter that is safe for use by several threads."""
 
     def __init__(self) -> None:
         self._last = 0

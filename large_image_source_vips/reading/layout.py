@@ -1,12 +1,11 @@
 """
-What a file holds: frames, the levels stored of each, associated images, axes.
+Describe what a file holds: frames with their stored levels, associated images and axes.
 
-Pure data and pure functions; nothing here opens a file.  The surveys
-(``survey``, ``survey_tiff``) make a ``Layout``, ``levels`` reads by it.
+All is immutable data and pure functions; nothing here opens a file.  ``survey`` and
+``survey_tiff`` make a ``Layout``, and ``levels`` reads pixels according to it.
 
-Two words on sizes: a ``Stored`` picture is described as it is stored; the
-``size`` of a ``Picture`` and of the ``Layout`` are as the viewer sees them, with
-the orientation applied.
+Sizes of a ``Stored`` picture are in pixels as stored; the ``size`` of a ``Picture`` and of
+a ``Layout`` is that of the displayed image, with the orientation applied.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ import numpy as np
 from ..base.geometry import Size
 from ..tiff.directories import Page
 
-# By how much a stored level may miss the exact power of two and still count as
-# one: writers round up, down or to a whole tile of a lower level.
+# How far the size of a stored level may differ from that of the exact reduction, in pixels
+# or as a share of it: writers round up, down or to whole tiles of a lower level.
 _LEVEL_PIXELS = 2
 _LEVEL_SHARE = 0.002
 
@@ -35,13 +34,12 @@ class Opening:
     """
     How to open an image with its loader.
 
-    :param options: of the loader, as pairs.
-    :param directory: the offset of a TIFF directory that is to be read as if
-        it were the first and only one; None for the file as it is.
-    :param strips: with a directory, the only strips of it that make up the
-        picture: the first, and the one behind the last; None for all.
-    :param attached: the header field that holds the image; '' for the opened
-        image itself.
+    :param options: pairs of a loader option and its value.
+    :param directory: the offset of a TIFF directory to read as if it were the only one;
+        None for the file as it is.
+    :param strips: with a directory, the range (start, stop) of its strips to read; None
+        for all.
+    :param attached: the header field that holds the image; '' for the opened image itself.
     """
 
     options: tuple[tuple[str, Any], ...] = ()
@@ -53,15 +51,15 @@ class Opening:
 @dataclass(frozen=True)
 class Stored:
     """
-    One picture as it lies in the file.
+    One picture as stored in the file.
 
     :param size: in stored pixels.
-    :param opening: opens an image that holds it.
-    :param opened: the size of that image if it is another; a stack is taller.
-    :param top: the row of that image where this picture starts.
-    :param random: whether rectangles can be read without decoding all of it.
-    :param kept_rows: how many rows libvips keeps decoded behind an open image.
-    :param page: the TIFF directory, where there is one.
+    :param opening: how to open an image that contains it.
+    :param opened: the size of that image if it differs; a stack of pages is taller.
+    :param top: the row of that image at which this picture starts.
+    :param random: whether rectangles can be read without decoding the whole picture.
+    :param kept_rows: the number of rows that libvips keeps decoded for an open image.
+    :param page: the TIFF directory, if there is one.
     """
 
     size: Size
@@ -83,12 +81,12 @@ class Picture:
     """
     One frame or associated image.
 
-    :param levels: what is stored of it, by reduction; 0 is always there.
-    :param orientation: the TIFF/EXIF orientation, 1 to 8, that is to be applied.
-    :param is_palette: whether samples were indices into a palette: then levels
-        that are lacking are picked, not averaged, whatever their dtype is.
-    :param alpha: the band that says how opaque a pixel is, counted from the end
-        (-1 is the last), and not multiplied into the others; None if there is none.
+    :param levels: the stored levels by reduction; 0 is always present.
+    :param orientation: the TIFF/EXIF orientation to apply, 1 to 8.
+    :param is_palette: whether samples were indices into a palette: missing levels are then
+        picked, not averaged, whatever the dtype.
+    :param alpha: the unassociated alpha band, counted from the end (-1 is the last); None
+        if there is none.
     """
 
     levels: Mapping[int, Stored]
@@ -98,24 +96,24 @@ class Picture:
 
     @cached_property
     def size(self) -> Size:
-        """In full-resolution pixels, oriented."""
+        """The size in full-resolution pixels, with the orientation applied."""
         return oriented(self.levels[0].size, self.orientation)
 
 
 @dataclass(frozen=True)
 class Layout:
     """
-    What a file holds.
+    The frames and associated images of a file.
 
-    :param frames: equal in size, dtype and bands; at least one.
-    :param dtype: of the samples, unpacked.
-    :param bands: of each pixel, unpacked.
-    :param interpretation: libvips' name for what the bands mean.
-    :param axes: for each frame its position on each axis, such as
-        ``{'IndexC': 1}``; empty dictionaries where no axes are known.
-    :param channels: names along the axis C.
-    :param associated: further images by their keys.
-    :param pages: how many pages the file has, 0 where libvips' header says it.
+    :param frames: at least one; all have the same size, dtype and bands.
+    :param dtype: that of the unpacked samples.
+    :param bands: the number of unpacked bands.
+    :param interpretation: libvips' name for the meaning of the bands.
+    :param axes: the position of each frame on each axis, such as ``{'IndexC': 1}``; empty
+        if no axes are known.
+    :param channels: the names of the channels.
+    :param associated: associated images by key.
+    :param pages: the number of pages of the file; 0 if libvips' header states it.
     """
 
     frames: tuple[Picture, ...]
@@ -134,22 +132,22 @@ class Layout:
 
     @property
     def shape(self) -> tuple[Any, ...]:
-        """What a file must still be like for its sources to go on reading it."""
+        """What must stay the same if the file changes while it is open."""
         return self.size, len(self.frames), self.dtype, self.bands, tuple(self.associated)
 
 
 def oriented(size: Size, orientation: int) -> Size:
-    """A size after the orientation is applied."""
+    """A size with the orientation applied."""
     return Size(size.height, size.width) if orientation in TRANSPOSED else size
 
 
 def reduction_between(full: Size, other: Size) -> int | None:
     """
-    How many times one picture is a halving of another.
+    The reduction r at which one size is 2 ** r times smaller than another.
 
-    :param full: the size of the larger.
-    :param other: the size of the smaller.
-    :returns: the reduction, 0 for the same size, None if it is none.
+    :param full: the larger size.
+    :param other: the smaller size.
+    :returns: 0 for equal sizes; None if the sizes do not fit.
     """
     if other == full:
         return 0
@@ -164,7 +162,7 @@ def reduction_between(full: Size, other: Size) -> int | None:
 
 
 def unique_keys(names: Sequence[str]) -> list[str]:
-    """Names made different from each other by numbers behind repeated ones."""
+    """Names made unique by appending numbers to repeated ones."""
     keys: list[str] = []
     for name in names:
         key, number = name, 2

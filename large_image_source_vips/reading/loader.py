@@ -1,21 +1,13 @@
 """
-From a path to open libvips images.
+Find libvips' loader for a file and open images with it.
 
-libvips names the loader for the bytes of a file; that loader is then called by
-name through a libvips *source*.  So a path is never parsed for ``[options]``,
-an image is never taken from libvips' cache of operations, and dropping an image
-closes its descriptor at once.  Loaders that have no such variant are given the
-path as a plain argument.
+libvips names the loader from the bytes of a file.  The loader is then called by name on a
+libvips *source*, so that a path is never parsed for ``[options]``, an image never comes
+from libvips' cache of operations, and its descriptor is closed when it is freed.  Loaders
+without a variant for sources get the path as a plain argument.
 
-Which loaders may be used is the setting ``source_vips_loaders``:
-
-:'default': every loader; in Girder, where files are what users upload, the
-    trusted ones and OpenSlide.
-:'all': every loader of this libvips.
-:'trusted': those that libvips does not mark as unfit for untrusted input.
-:a list of names: such as ``['tiffload', 'jpegload']``; 'trusted' may be one.
-
-It is looked at for each file, before libvips decodes anything of it.
+The setting ``source_vips_loaders`` (``base.settings``) is checked for each file, before
+libvips decodes anything of it.
 """
 
 from __future__ import annotations
@@ -26,34 +18,32 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import pyvips
-from large_image import config
 from pyvips import ffi, vips_lib
 
 from ..base.errors import TileSourceError, vips_errors, vips_reason
 from ..base.files import SHARES_DESCRIPTORS, PositionedReader, read_at
 from ..base.identity import Identity, identity_of_descriptor, open_regular
+from ..base.settings import LOADERS, allowed_loaders
 from .known_formats import (
-    _FOR_MAGICK,
-    _MISSING,
-    _SUFFIXES,
+    FORMATS,
     GET_A_FULLER_LIBVIPS,
+    MAGICK_SIGNATURES,
+    SIGNATURES,
     has_loader,
     has_operation,
 )
 
-config.ConfigValues.setdefault('source_vips_loaders', 'default')
-
-# Tables of numbers and headerless bytes are not taken for images.
+# Loaders of tables of numbers and of bytes without a header, which are not images.
 _NOT_IMAGES = frozenset({'csvload', 'matrixload', 'rawload'})
-# Loaders whose source variant wants to know the name of the file, and how the files
-# begin that they may be for.
+# Loaders that read from a source only if it has a file name, with the bytes that their
+# files begin with.
 _NAMED_SOURCES = {
-    # Compressed ones, too, which CFITSIO reads.
+    # CFITSIO also reads gzipped files.
     'fitsload': (b'SIMPLE', b'\x1f\x8b'), 'openslideload': (b'',),
     'vipsload': (b'\x08\xf2\xa6\xb6', b'\xb6\xa6\xf2\x08')}
-# How much must be amiss for a loader to fail instead of handing out what it
-# has.  With TIFF nothing less shows a bad tile; elsewhere libraries also warn
-# of files that they decode perfectly well.
+# The least serious problem at which a loader fails instead of returning what it could
+# decode.  In TIFF a damaged tile is only a warning; other libraries also warn about files
+# that they decode correctly.
 _FAIL_ON = {'tiffload': 'warning'}
 _DEFAULT_FAIL_ON = 'error'
 # VIPS_OPERATION_UNTRUSTED of libvips' VipsOperationFlags, since libvips 8.13.
@@ -62,10 +52,11 @@ _UNTRUSTED = 16
 
 class Loader(NamedTuple):
     """
-    One of libvips' loaders, and how to call it.
+    A loader of libvips and how to call it.
 
     :param name: without the variant, such as 'tiffload'.
-    :param through: 'descriptor' or 'file', the two kinds of source, or 'path'.
+    :param through: what it reads from: 'descriptor' or 'file', the two kinds of source,
+        or 'path'.
     """
 
     name: str
@@ -73,52 +64,16 @@ class Loader(NamedTuple):
 
     @property
     def fail_on(self) -> str:
-        """How much must be amiss for this loader to fail."""
+        """The value of libvips' option ``fail_on``."""
         return _FAIL_ON.get(self.name, _DEFAULT_FAIL_ON)
-
-
-def _is_trusted(name: str) -> bool:
-    """Whether libvips holds a loader to be fit for untrusted input."""
-    if not pyvips.at_least_libvips(8, 13):
-        msg = ("The setting source_vips_loaders = 'trusted' needs libvips 8.13 or newer; give a "
-               'list of loaders instead.')
-        raise TileSourceError(msg)
-    if not has_loader(name):
-        return False
-    variant = name if has_operation(name) else f'{name}_source'
-    return not pyvips.Introspect.get(variant).flags & _UNTRUSTED
-
-
-def _policy(default: str | Collection[str]) -> Callable[[str], bool] | None:
-    """
-    The rule that says which loaders may be used, None for all of them.
-
-    :param default: what the setting 'default' stands for.
-    :raises TileSourceError: if the setting is not understood.
-    """
-    setting = config.getConfig('source_vips_loaders', 'default')
-    if setting == 'default':
-        setting = default
-    names = setting.split(',') if isinstance(setting, str) else setting
-    if not isinstance(names, (list, tuple, set, frozenset)) or not all(
-            isinstance(name, str) for name in names):
-        msg = ("The setting source_vips_loaders must be 'all', 'trusted' or a list of names, not "
-               f'{setting!r}.')
-        raise TileSourceError(msg)
-    allowed = {name.strip().removesuffix('_source').removesuffix('_buffer') for name in names}
-    if 'all' in allowed:
-        return None
-    if 'trusted' in allowed:
-        return lambda name: name in allowed or _is_trusted(name)
-    return allowed.__contains__
 
 
 class Found(NamedTuple):
     """
-    A loader that was found.
+    The loader for a file.
 
-    :param loader: which.
-    :param source: what libvips looked at, if it can be loaded from as well.
+    :param loader: the loader.
+    :param source: the source with which it was found, if an image can be loaded from it.
     """
 
     loader: Loader
@@ -127,17 +82,17 @@ class Found(NamedTuple):
 
 def find_loader(path: str, descriptor: int, default: str | Collection[str] = 'all') -> Found:
     """
-    The loader for a file, if the settings allow it.
+    Find the loader for a file.
 
     :param path: an absolute path.
     :param descriptor: an open descriptor of that file.
-    :param default: what the setting 'default' stands for.
-    :raises TileSourceError: if no loader knows the file, or it may not be used.
+    :param default: the loaders that the setting 'default' stands for.
+    :raises TileSourceError: if no loader knows the file or the settings do not allow it.
     """
-    allowed = _policy(default)
+    allowed = _loader_filter(default)
     head = read_at(descriptor, 512, 0)
-    # A source with a name lets loaders look at the file that libvips does not
-    # trust (OpenSlide); the descriptor alone does not.
+    # A named source lets untrusted loaders (OpenSlide) inspect the file; a descriptor
+    # does not.
     named = any(head.startswith(starts) and (allowed is None or allowed(name)) and
                 has_loader(name) for name, starts in _NAMED_SOURCES.items())
     with vips_errors(f'Cannot read {path!r}'):
@@ -146,24 +101,24 @@ def find_loader(path: str, descriptor: int, default: str | Collection[str] = 'al
         found = vips_lib.vips_foreign_find_load_source(source.pointer)
     through = 'descriptor'
     if found == ffi.NULL and (allowed is None or any(map(allowed, _loaders_by_path()))):
-        # Behind '[]', which libvips takes for no options at all, nothing in the
-        # path itself is taken for options.
+        # libvips parses only the last '[...]' as options; an empty one keeps it from
+        # parsing a part of the path.
         found = vips_lib.vips_foreign_find_load(os.fsencode(path) + b'[]')
         through = 'path'
     vips_lib.vips_error_clear()
     name = '' if found == ffi.NULL else _operation_of_class(ffi.string(found).decode())
     base = name.removesuffix('_source')
     if not name or (base == 'magickload' and not any(
-            head.startswith(magic, start) for start, magic in _FOR_MAGICK)):
+            signature.matches(head) for signature in MAGICK_SIGNATURES)):
         hint = '' if allowed is None else (
-            '; loaders that the setting source_vips_loaders does not allow were not asked')
-        raise TileSourceError(_unknown(path, head) + hint)
+            f'; loaders that the setting {LOADERS} does not allow were not tried')
+        raise TileSourceError(_no_loader_message(path, head) + hint)
     if base in _NOT_IMAGES:
         msg = f'Cannot read {path!r}: it is a table of numbers or text, not an image'
         raise TileSourceError(msg)
     if allowed is not None and not allowed(base):
-        msg = (f'Refused to read {path!r}: its loader {base} is not among those that the setting '
-               'source_vips_loaders allows')
+        msg = (f'Refused to read {path!r}: its loader {base} is not allowed by the setting '
+               f'{LOADERS}')
         raise TileSourceError(msg)
     if through == 'path':
         return Found(Loader(base, through), None)
@@ -172,72 +127,18 @@ def find_loader(path: str, descriptor: int, default: str | Collection[str] = 'al
     return Found(Loader(base, through), None if named else source)
 
 
-def _unnamed_source(descriptor: int) -> pyvips.Source:
-    """A source on an open file that does not know its path."""
-    if SHARES_DESCRIPTORS:
-        return pyvips.Source.new_from_descriptor(descriptor)
-    reader = PositionedReader(descriptor)
-    source = pyvips.SourceCustom()
-    source.on_read(reader.read)
-    source.on_seek(reader.seek)
-    return source
-
-
-@functools.cache
-def _operation_of_class(class_name: str) -> str:
-    """The name of the operation that a class such as VipsForeignLoadTiffSource implements."""
-    return str(pyvips.nickname_find(pyvips.type_from_name(class_name)))
-
-
-def _loaders_by_path() -> list[str]:
-    """The loaders that this libvips has only in the variant for paths."""
-    return [name for name in _SUFFIXES
-            if has_operation(name) and not has_operation(f'{name}_source')]
-
-
-def _unknown(path: str, head: bytes) -> str:
-    """Why no loader was found for a file that starts so, and what would help."""
-    version = '.'.join(str(pyvips.version(part)) for part in range(3))
-    for kind in _MISSING:
-        found = head[kind.starts_at:].startswith(kind.magic)
-        if found and not has_loader(kind.loader):
-            return (f'Cannot read {path!r}: it looks like {kind.name}, and this libvips '
-                    f'({version}) has no {kind.loader}, which needs {kind.library}; '
-                    f'{GET_A_FULLER_LIBVIPS}')
-    return f'Cannot read {path!r}: it is in no image format that this libvips ({version}) knows'
-
-
-def lacks_codec(error: pyvips.Error) -> bool:
-    """Whether libvips says that it has no decoder for a compression."""
-    return any(words in vips_reason(error) for words in ('not configured', 'not implemented'))
-
-
-def why_not_decoded(compression: str, error: pyvips.Error) -> str:
-    """
-    Why pixels could not be decoded, and what would help.
-
-    :param compression: its name, '' if there is only one in the format.
-    :param error: what libvips said.
-    """
-    parts = [f'its {compression} data cannot be decoded'] if compression else []
-    parts.append(vips_reason(error))
-    if lacks_codec(error):
-        parts.append(f'this libvips lacks that codec; {GET_A_FULLER_LIBVIPS}')
-    return '; '.join(parts)
-
-
 def load(loader: Loader, path: str, identity: Identity | None, options: Mapping[str, Any], *,
          sequential: bool = False, source: pyvips.Source | None = None) -> pyvips.Image:
     """
-    A fresh libvips image on a file.
+    Open a new libvips image on a file.
 
     :param loader: from ``find_loader``.
     :param path: an absolute path.
-    :param identity: what the file must still be; None not to check.
-    :param options: of the loader.
-    :param sequential: whether the pixels are wanted once, from top to bottom.
-    :param source: to read from instead of the file itself.
-    :raises TileSourceError: if the file is not what it was, or libvips refuses.
+    :param identity: the expected identity of the file; None not to check.
+    :param options: options of the loader.
+    :param sequential: whether the pixels are read once, from top to bottom.
+    :param source: a source to read from instead of the file.
+    :raises TileSourceError: if the file has changed or libvips cannot open it.
     """
     arguments = dict(options, fail_on=loader.fail_on)
     if sequential:
@@ -261,17 +162,92 @@ def load(loader: Loader, path: str, identity: Identity | None, options: Mapping[
         os.close(descriptor)
 
 
+def lacks_codec(error: pyvips.Error) -> bool:
+    """Whether an error of libvips means that it has no decoder for a compression."""
+    return any(words in vips_reason(error) for words in ('not configured', 'not implemented'))
+
+
+def why_not_decoded(compression: str, error: pyvips.Error) -> str:
+    """
+    The reason why pixels could not be decoded, with the remedy if there is one.
+
+    :param compression: its name, '' if the format has only one.
+    :param error: the error of libvips.
+    """
+    parts = [f'its {compression} data cannot be decoded'] if compression else []
+    parts.append(vips_reason(error))
+    if lacks_codec(error):
+        parts.append(f'this libvips lacks that codec; {GET_A_FULLER_LIBVIPS}')
+    return '; '.join(parts)
+
+
+def _is_trusted(name: str) -> bool:
+    """Whether libvips considers a loader fit for untrusted input."""
+    if not pyvips.at_least_libvips(8, 13):
+        msg = (f"The setting {LOADERS} = 'trusted' needs libvips 8.13 or newer; give a list of "
+               'loaders instead.')
+        raise TileSourceError(msg)
+    if not has_loader(name):
+        return False
+    variant = name if has_operation(name) else f'{name}_source'
+    return not pyvips.Introspect.get(variant).flags & _UNTRUSTED
+
+
+def _loader_filter(default: str | Collection[str]) -> Callable[[str], bool] | None:
+    """The test whether a loader is allowed; None if all are."""
+    allowed = allowed_loaders(default)
+    if 'all' in allowed:
+        return None
+    if 'trusted' in allowed:
+        return lambda name: name in allowed or _is_trusted(name)
+    return allowed.__contains__
+
+
+def _unnamed_source(descriptor: int) -> pyvips.Source:
+    """A source on an open file, without its name."""
+    if SHARES_DESCRIPTORS:
+        return pyvips.Source.new_from_descriptor(descriptor)
+    reader = PositionedReader(descriptor)
+    source = pyvips.SourceCustom()
+    source.on_read(reader.read)
+    source.on_seek(reader.seek)
+    return source
+
+
+@functools.cache
+def _operation_of_class(class_name: str) -> str:
+    """The operation of a class such as VipsForeignLoadTiffSource."""
+    return str(pyvips.nickname_find(pyvips.type_from_name(class_name)))
+
+
+def _loaders_by_path() -> list[str]:
+    """The loaders of this libvips without a variant for sources."""
+    return [name for name in FORMATS
+            if has_operation(name) and not has_operation(f'{name}_source')]
+
+
+def _no_loader_message(path: str, head: bytes) -> str:
+    """The error text for a file that begins with these bytes."""
+    version = '.'.join(str(pyvips.version(part)) for part in range(3))
+    for signature in SIGNATURES:
+        if signature.matches(head) and not has_loader(signature.loader):
+            return (f'Cannot read {path!r}: it looks like {signature.name}, and this libvips '
+                    f'({version}) has no {signature.loader}, which needs '
+                    f'{FORMATS[signature.loader].library}; {GET_A_FULLER_LIBVIPS}')
+    return f'Cannot read {path!r}: it is in no image format that this libvips ({version}) knows'
+
+
 def _load_source(name: str, path: str, source: pyvips.Source,
                  arguments: dict[str, Any]) -> pyvips.Image:
-    """An image from a source; the path is that of the file, for errors."""
+    """Load from a source; the path is for errors only."""
     with vips_errors(f'Cannot read {path!r}'):
         return getattr(pyvips.Image, f'{name}_source')(source, **arguments)
 
 
 def _load_path(name: str, path: bytes, arguments: dict[str, Any]) -> pyvips.Image:
-    """An image from a loader that only takes paths."""
+    """Load with a loader that takes only paths."""
     image = getattr(pyvips.Image, name)(path, **arguments)
-    # What libvips gave may be in its cache since before the file changed; an
-    # image that is marked so is not given out again.
+    # The image may come from libvips' cache, from before the file changed; libvips does
+    # not return an invalidated image again.
     image.invalidate()
     return getattr(pyvips.Image, name)(path, **arguments)

@@ -1,5 +1,9 @@
 """
-A file that is read: the questions of ``pixels.PixelStore``, answered.
+Read pixels and metadata of one image file: the ``PixelStore`` of a file.
+
+Every error is a ``TileSourceError`` that names the file, and the frame, level and tile
+where there is one.  A file that changed is read anew or refused; its old and new pixels
+are never mixed.
 """
 
 from __future__ import annotations
@@ -12,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 import pyvips
-from large_image.tilesource.utilities import _imageToPIL
 
 from ..base.errors import SAVERS_CAN_FAIL, TileSourceError, TileSourceFileNotFoundError, vips_errors
 from ..base.formats import format_of, meaning_of
@@ -23,39 +26,61 @@ from . import metadata
 from .file import SourceFile, source_file
 from .layout import Layout
 from .levels import Levels
+from .pixel_size import Description, describe
 from .survey import survey
 from .unpack import unpacker
 
-# An associated image larger than this is given at a lower resolution.
+# The longest side of an associated image in pixels; larger ones are reduced.
 _MAX_ASSOCIATED = 8192
 
-# How many rows of a picture are looked at together.
+# The height of the areas that a picture lists as filled.
 _FILLED_ROWS = 256
 
 
 class _Opened(NamedTuple):
-    """A file as it was at one moment; replaced as a whole when it changed."""
+    """One version of the file; replaced as a whole when the file has changed."""
 
     file: SourceFile
     layout: Layout
     levels: Levels
 
 
+def to_pil(pixels: npt.NDArray[Any]) -> PIL.Image.Image:
+    """
+    An 8-bit PIL image: L, LA, RGB or RGBA.
+
+    Unsigned integers keep their upper 8 bits, signed ones are shifted to begin at 0 first,
+    floats are clipped to 0..255 and NaN becomes 0: the rules of large_image for tiles.
+
+    :param pixels: an array (rows, cols, bands) of integers of at most 32 bits or floats; of
+        more than 4 bands the first 3 are used.
+    """
+    if pixels.shape[2] > 4:
+        pixels = pixels[:, :, :3]
+    if pixels.dtype.kind == 'f':
+        pixels = np.clip(np.nan_to_num(pixels, nan=0), 0, 255).astype(np.uint8)
+    else:
+        bits = 8 * pixels.dtype.itemsize
+        if pixels.dtype.kind == 'i':
+            # Flipping the sign bit adds half the range.
+            pixels = pixels.astype(f'u{pixels.dtype.itemsize}') ^ (1 << bits - 1)
+        pixels = (pixels >> bits - 8).astype(np.uint8)
+    return PIL.Image.fromarray(pixels if pixels.shape[2] > 1 else pixels[:, :, 0])
+
+
 class FileReader:
     """
-    The pixels and the description of one file.
+    The pixels and metadata of one file.
 
-    The path is made absolute now, so a later change of the working directory
-    does not matter.  A file that changes is noticed at the next read: if it
-    still holds an image of the same kind, that is read from then on, else the
-    read fails.
+    The path is made absolute at once, so a later change of the working directory does not
+    matter.  If the file has changed at the next read, the new image is read if its size,
+    frames, bands and dtype are the same; else the read fails.
 
     :param path: a str, bytes or path object.
-    :param loaders: the loaders that may be used where the setting
-        source_vips_loaders says nothing.
+    :param loaders: the loaders that the value 'default' of the setting
+        ``source_vips_loaders`` stands for.
     :raises TileSourceFileNotFoundError: if there is no such file.
-    :raises TileSourceError: if it cannot be read as an image, or the settings
-        do not allow to.
+    :raises TileSourceError: if it is not an image or the settings do not allow its loader.
     """
 
     # See ``PixelStore``.
@@ -80,7 +105,7 @@ class FileReader:
     def _layout(self) -> Layout:
         return self._opened.layout
 
-    # What the image is like
+    # Properties of the image
 
     @property
     def size(self) -> Size:
@@ -89,59 +114,59 @@ class FileReader:
 
     @property
     def frame_count(self) -> int:
-        """How many frames there are, at least 1."""
+        """The number of frames, at least 1."""
         return len(self._layout.frames)
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The type of the samples."""
+        """The dtype of the samples."""
         return self._layout.dtype
 
     @property
     def bands(self) -> int:
-        """How many bands each pixel has, alpha included."""
+        """The number of bands, including alpha."""
         return self._layout.bands
 
     @property
     def interpretation(self) -> str:
-        """What the bands mean in libvips' words, such as 'srgb'."""
+        """The interpretation of the bands in libvips' terms, such as 'srgb'."""
         return self._layout.interpretation
 
     @property
     def pixel_size(self) -> tuple[float | None, float | None]:
-        """The width and height of a full-resolution pixel in mm, where known."""
+        """The width and height of a full-resolution pixel in mm; None where unknown."""
         return self._describe().pixel_size
 
     @property
     def magnification(self) -> float | None:
-        """The magnification of the objective that the file states, if any."""
+        """The magnification of the objective, None if unknown."""
         return self._describe().magnification
 
     def frame_axes(self) -> list[dict[str, Any]]:
         """
-        One dictionary for each frame with its position on every axis.
+        The position of each frame on every axis.
 
-        :returns: entries such as ``{'IndexC': 0, 'IndexZ': 3}``; empty ones
-            where the file tells of no axes.
+        :returns: dictionaries such as ``{'IndexC': 0, 'IndexZ': 3}``, empty if the file
+            describes no axes.
         """
         axes = self._layout.axes or ({},) * self.frame_count
         return [dict(axis) for axis in axes]
 
     def channel_names(self) -> list[str] | None:
-        """The names along the axis C, where known."""
+        """The names of the channels, None if unknown."""
         return list(self._layout.channels) or None
 
     def internal_metadata(self) -> dict[str, Any]:
-        """What is known of the file, field by field; survives ``json.dumps``."""
+        """The header fields of the file, fit for ``json.dumps``."""
         description = self._describe()
         with vips_errors(f'Cannot read {self._path!r}'):
             return metadata.internal_metadata(
                 self._file, self._layout, self._first_image(), description)
 
     def icc_profiles(self) -> list[bytes | None]:
-        """The ICC profile of each frame; empty if there is none at all."""
+        """The ICC profile of each frame; an empty list if no frame has one."""
         try:
-            # They are asked for long after the file was opened, perhaps.
+            # The file may have changed since it was opened.
             file = self._current().file
             if file.icc_profiles is None:
                 file.icc_profiles = metadata.icc_profiles(file, self._layout, self._first_image())
@@ -150,16 +175,16 @@ class FileReader:
             raise self._failed(what, exc) from exc
         return list(file.icc_profiles)
 
-    def _describe(self) -> metadata.Description:
+    def _describe(self) -> Description:
         file = self._file
         if file.description is None:
-            # Two threads may both do this; they find the same.
+            # Two threads may do this at once, with the same result.
             with vips_errors(f'Cannot read {self._path!r}'):
-                file.description = metadata.describe(file, self._layout, self._first_image())
+                file.description = describe(file, self._layout, self._first_image())
         return file.description
 
     def _first_image(self) -> pyvips.Image:
-        """The first frame, open, for its header."""
+        """An open image of the first frame, for its header."""
         first = self._layout.frames[0].levels[0]
         return self._file.handle(first).image if first.random else self._file.open(first.opening)
 
@@ -173,16 +198,16 @@ class FileReader:
         """
         The pixels of a rectangle at a reduction.
 
-        :param frame: the 0-based frame.
+        :param frame: the frame, counted from 0.
         :param reduction: 0 for full resolution, r for 2 ** r times smaller.
         :param rect: in level pixels of that reduction, inside
             ``size.reduced(reduction)``.
-        :param keep: whether more of the image, also at other reductions, is
-            likely to be wanted soon.
-        :returns: an array (rect.height, rect.width, bands) of ``dtype``.  It
-            may be read-only and must not be changed.
-        :raises TileSourceError: if the pixels cannot be had; the message names
-            the file, the frame and the place.
+        :param keep: whether more of the image, at this or other reductions, is likely to
+            be read soon.
+        :returns: an array (rect.height, rect.width, bands) of ``dtype``.  It may be
+            read-only and must not be changed.
+        :raises TileSourceError: if the pixels cannot be read; the message names the file,
+            the frame, the level and the tile.
         """
         try:
             opened = self._current()
@@ -197,14 +222,14 @@ class FileReader:
             raise self._failed(what, exc) from exc
 
     def _place(self, reduction: int, rect: Rect) -> str:
-        """A rectangle in the words of large_image: its level and tile."""
+        """The level and tile of large_image at a rectangle, for errors."""
         levels = 1 + max(0, (max(self.size) - 1) // TILE_SIZE).bit_length()
         return (f'level {levels - 1 - reduction}, tile {rect.left // TILE_SIZE}, '
                 f'{rect.top // TILE_SIZE} ({rect.width} x {rect.height} pixels at '
                 f'{rect.left}, {rect.top})')
 
     def _failed(self, what: str, exc: Exception) -> TileSourceError:
-        """An error that names the file and what was to be read."""
+        """An error that names the file and what could not be read."""
         msg = f'Cannot read {what} of {self._path!r}: {exc}'
         if isinstance(exc, TileSourceFileNotFoundError):
             return TileSourceFileNotFoundError(msg)
@@ -212,9 +237,10 @@ class FileReader:
 
     def _current(self) -> _Opened:
         """
-        What is open, after a look at whether the file is still that.
+        The current version of the file, opened again if the file has changed.
 
-        :raises TileSourceError: if it is gone, no image any more, or another.
+        :raises TileSourceError: if the file is gone, cannot be read or holds a different
+            image.
         """
         opened = self._opened
         if file_identity(self._path) == opened.file.identity:
@@ -226,16 +252,18 @@ class FileReader:
         self._opened = changed
         return changed
 
-    # Further images
+    # Associated images and pictures to write
 
     def associated_names(self) -> list[str]:
-        """The keys of the images that come with this one (label, macro, ...)."""
+        """The keys of the associated images (label, macro, ...), sorted."""
         return sorted(self._layout.associated)
 
     def associated_image(self, key: str) -> PIL.Image.Image | None:
         """
-        An image that comes with this one, or None if there is none of that key.
+        An associated image with at most 8192 pixels on a side.
 
+        :param key: one of ``associated_names``.
+        :returns: an 8-bit image; None if there is none of that key.
         :raises TileSourceError: if it cannot be decoded.
         """
         if key not in self._layout.associated:
@@ -246,27 +274,26 @@ class FileReader:
         except (TileSourceError, pyvips.Error) as exc:
             what = f'the image {key!r}'
             raise self._failed(what, exc) from exc
-        image: PIL.Image.Image = _imageToPIL(pixels)
-        return image
+        return to_pil(pixels)
 
     @contextmanager
     def picture(self, frame: int | None = None) -> Iterator[Picture]:
         """
-        A frame, to be written elsewhere.
+        A frame as a picture that can be written to another file.
 
-        :param frame: the 0-based frame; None where there is only one.
+        :param frame: the frame, counted from 0; None if there is only one.
         :raises TileSourceError: if there is no such frame.
         """
         if frame is None and self.frame_count > 1:
-            msg = (f'{self._path!r} has {self.frame_count} frames; say which to write with '
-                   f'frame=, from 0.')
+            msg = (f'{self._path!r} has {self.frame_count} frames; choose one with frame=, '
+                   'counted from 0.')
             raise TileSourceError(msg)
         chosen = frame or 0
         if not 0 <= chosen < self.frame_count:
             msg = f'There is no frame {chosen} in {self._path!r}; it has {self.frame_count}.'
             raise TileSourceError(msg)
         meaning = meaning_of(self.interpretation, self.bands)
-        # libvips writes 64-bit float TIFF files, but cannot read them.
+        # libvips writes TIFF files of 64-bit floats but cannot read them.
         dtype = np.dtype(np.float32) if self.dtype == np.float64 else self.dtype
         profiles = self.icc_profiles()
         profile = profiles[chosen] if profiles else None
@@ -290,14 +317,13 @@ class FileReader:
 
     def image(self, frame: int = 0) -> pyvips.Image:
         """
-        A frame at full resolution as a libvips image, for writing it elsewhere.
+        A frame at full resolution as a libvips image.
 
-        Where libvips' own pixels are those that ``read`` gives, it reads them
-        from the file; else they are unpacked to memory or a temporary file
-        first, and the image is on those.
+        The image reads from the file if libvips' pixels equal those of ``read``.  Else the
+        frame is decoded to memory or a temporary file first.
 
-        :param frame: the 0-based frame.
-        :raises TileSourceError: if it cannot be had.
+        :param frame: the frame, counted from 0.
+        :raises TileSourceError: if it cannot be read.
         """
         try:
             opened = self._current()
@@ -320,7 +346,7 @@ class FileReader:
         return image
 
     def close(self) -> None:
-        """Give back memory, files and disk; the reader is not used again."""
+        """Free the memory, files and disk space of the file; the reader cannot be used again."""
         self._file.forget()
 
 

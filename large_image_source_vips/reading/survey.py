@@ -1,5 +1,8 @@
 """
-What a file holds, asked of libvips: every format but TIFF.
+Find the frames, levels and associated images of a file of any format except TIFF.
+
+Images are opened for their headers only.  A file has at most ``_MAX_PAGES`` pages, and
+each is opened at most once.
 """
 
 from __future__ import annotations
@@ -10,42 +13,40 @@ from dataclasses import replace
 from typing import Any
 
 import pyvips
-from large_image import config
 
 from ..base.errors import TileSourceError, vips_errors
 from ..base.formats import alpha_band
 from ..base.geometry import Size
+from ..base.settings import dpi
 from .file import SourceFile
 from .layout import Layout, Opening, Picture, Stored, reduction_between, unique_keys
 from .planes import LARGE_PICTURE, MAX_PLANE_MEMORY
 from .survey_tiff import survey_tiff
 from .unpack import unpacker
 
-config.ConfigValues.setdefault('source_vips_dpi', 300)
-
-# libvips' own rendering resolution of vector files.
-_VECTOR_DPI = 72
-# The longer side, in pixels, to which a drawing without a resolution is
-# rendered at least.
+# Drawings without a resolution are rendered with at least so many pixels on the longer side.
 _VECTOR_PIXELS = 4096
-# The reduction that libjpeg decodes at the least cost, as jpegload's shrink; and one
-# that takes a fourth more time, half of that of the whole picture.
+# Reductions by jpegload's option "shrink".  Reduction 3 is the cheapest to decode;
+# reduction 2 takes a quarter more time, half of that of the whole image.
 _JPEG_REDUCTION = 3
 _JPEG_LARGE_REDUCTION = 2
+# The longer side from which on a reduced level is used.
 _JPEG_WORTH = 4096
 # Loaders that apply the orientation themselves.
 _ORIENT_THEMSELVES = frozenset({'heifload', 'jxlload', 'openslideload'})
-# Loaders that leave colours multiplied by alpha, as OpenEXR stores them.
+# Loaders that return premultiplied colours, as OpenEXR stores them.
 _MULTIPLIED = frozenset({'openexrload'})
-# More pages of a document than these are not looked at one by one.
+# Formats that libvips maps into memory.
+_RANDOM = frozenset({'vipsload'})
+# The most pages that are opened one by one.
 _MAX_PAGES = 100_000
 
 
 def survey(file: SourceFile) -> Layout:
     """
-    What a file holds; found out once for all sources on it.
+    The layout of a file, determined once for all sources on it.
 
-    :raises TileSourceError: if it cannot be read.
+    :raises TileSourceError: if the file cannot be read.
     """
     with file.survey_lock:
         if file.layout is None:
@@ -56,12 +57,12 @@ def survey(file: SourceFile) -> Layout:
 
 
 def field(image: pyvips.Image, name: str, default: Any = None) -> Any:
-    """A header field of an image."""
+    """A header field of an image, or a default."""
     return image.get(name) if image.get_typeof(name) else default
 
 
 def orientation_of(file: SourceFile, image: pyvips.Image) -> int:
-    """The orientation that is still to be applied, 1 to 8."""
+    """The TIFF/EXIF orientation, 1 to 8, that the loader has not applied."""
     if file.loader.name in _ORIENT_THEMSELVES:
         return 1
     value = field(image, 'orientation', 1)
@@ -74,23 +75,23 @@ def _is_palette(image: pyvips.Image) -> bool:
 
 
 def _layout(image: pyvips.Image, frames: list[Picture], **kwargs: Any) -> Layout:
-    """The layout of frames that are like an open image."""
+    """A layout of frames with the dtype, bands and alpha of an open image."""
     unpack = unpacker(image)
     return Layout(tuple(_like(image, frame) for frame in frames), unpack.dtype, unpack.bands,
                   unpack.interpretation, **kwargs)
 
 
 def _like(image: pyvips.Image, picture: Picture) -> Picture:
-    """A picture with what its bands are: the same as of an open image."""
+    """A picture with the palette and alpha of an open image."""
     return replace(picture, is_palette=_is_palette(image), alpha=_alpha_of(image))
 
 
 def _alpha_of(image: pyvips.Image) -> int | None:
     """
-    The alpha band of what becomes of an image, counted from the end.
+    The alpha band of an unpacked image, counted from the end.
 
-    :returns: None, too, if alpha is multiplied into the colours: then their plain
-        means are right.
+    :returns: None if there is none, or if colours are premultiplied: then plain means
+        are right.
     """
     if field(image, 'vips-loader') in _MULTIPLIED:
         return None
@@ -105,7 +106,7 @@ def _takes(file: SourceFile, option: str) -> bool:
 
 
 def _survey_pages(file: SourceFile) -> Layout:
-    """Any format: the image, or its pages, or the pages stacked in it."""
+    """Any format: the image, or the pages stacked in it."""
     opening = Opening((('n', -1),) if _takes(file, 'n') else ())
     image = file.open(opening)
     opened = Size(image.width, image.height)
@@ -118,12 +119,8 @@ def _survey_pages(file: SourceFile) -> Layout:
     return _layout(image, frames)
 
 
-# Formats that libvips maps into memory.
-_RANDOM = frozenset({'vipsload'})
-
-
 def _page_rows(image: pyvips.Image) -> int:
-    """How many rows each picture in a stack has."""
+    """The number of rows of each page in a stack."""
     rows = field(image, 'page-height', image.height)
     slices = field(image, 'dsr-image_dimension.dim[3]')  # Analyze 7.5
     if isinstance(slices, int) and slices > 1 and image.height % slices == 0:
@@ -134,9 +131,10 @@ def _page_rows(image: pyvips.Image) -> int:
 
 def _survey_separate_pages(file: SourceFile) -> Layout:
     """
-    HEIF: every image of the file can be decoded by itself.
+    HEIF, whose images can be decoded separately.
 
-    Those of the size of the first are frames, the others associated images.
+    Images of the same size, dtype and bands as the primary image are frames, the others
+    associated images.
     """
     first = file.open(Opening())
     count = min(int(field(first, 'n-pages', 1)), _MAX_PAGES)
@@ -158,19 +156,19 @@ def _survey_separate_pages(file: SourceFile) -> Layout:
 
 
 def _survey_jpeg(file: SourceFile) -> Layout:
-    """JPEG: the picture, and a quarter or eighth of it that libjpeg decodes at less cost."""
+    """JPEG: the image and a level reduced by 4 or 8, which libjpeg decodes faster."""
     image = file.open(Opening())
     size = Size(image.width, image.height)
     orientation = orientation_of(file, image)
     levels = {0: Stored(size, Opening())}
-    # The less the picture itself is needed the better, if it takes long to decode; but
-    # what is decoded instead should be held in memory.
+    # Of a large image, the larger reduced level serves more tiles without decoding the
+    # whole; but it should fit in memory.
     decoded = size.area * image.bands
     large = (decoded >= LARGE_PICTURE and
              decoded <= MAX_PLANE_MEMORY << 2 * _JPEG_LARGE_REDUCTION)
     reduction = _JPEG_LARGE_REDUCTION if large else _JPEG_REDUCTION
     shrink = 1 << reduction
-    # libvips leaves out a last, partial block; turned, it would be the first.
+    # libvips drops the last, partial block; after a rotation it would be the first.
     aligned = orientation == 1 or not (size.width % shrink or size.height % shrink)
     if max(size) >= _JPEG_WORTH and aligned:
         smaller = Size(size.width // shrink, size.height // shrink)
@@ -179,25 +177,16 @@ def _survey_jpeg(file: SourceFile) -> Layout:
     return _layout(image, [Picture(levels, orientation)])
 
 
-def _dpi() -> float:
-    """The resolution at which documents are rendered, from the settings."""
-    value = config.getConfig('source_vips_dpi', 300)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 <= value <= 10_000:
-        msg = f'The setting source_vips_dpi must be a number of 1 to 10,000, not {value!r}.'
-        raise TileSourceError(msg)
-    return float(value)
-
-
 def _survey_pdf(file: SourceFile) -> Layout:
-    """PDF: all pages at one resolution; those of the size of the first are frames."""
-    base = (('dpi', _dpi()),)
+    """PDF: pages of the size of the first are frames, the others associated images."""
+    base = (('dpi', dpi()),)
     first = file.open(Opening(base))
     full = Size(first.width, first.height)
     count = int(field(first, 'n-pages', 1))
     if count > _MAX_PAGES:
-        msg = f'Cannot read {file.path!r}: it has {count} pages'
+        msg = f'Cannot read {file.path!r}: it has {count} pages, more than {_MAX_PAGES}'
         raise TileSourceError(msg)
-    # All at once, narrower pages would be widened to the widest.
+    # Opened together, libvips would widen narrow pages to the widest.
     others_open = (file.open(Opening((*base, ('page', number)))) for number in range(1, count))
     sizes = [full, *(Size(image.width, image.height) for image in others_open)]
     frames, others = [], {}
@@ -212,7 +201,7 @@ def _survey_pdf(file: SourceFile) -> Layout:
 
 def _scaled(file: SourceFile, size: Size, options: tuple[tuple[str, Any], ...],
             scale: float = 1.0) -> Picture:
-    """A picture of a vector format, whose lower levels are renderings of their own."""
+    """A picture of a vector format; each lower level is rendered separately."""
     levels: dict[int, Stored] = {}
     reduction = 0
     while True:
@@ -225,7 +214,7 @@ def _scaled(file: SourceFile, size: Size, options: tuple[tuple[str, Any], ...],
 
 
 def _survey_svg(file: SourceFile) -> Layout:
-    """SVG: rendered so that its longer side is long enough to look into."""
+    """SVG, scaled by a power of two to ``_VECTOR_PIXELS`` or more on the longer side."""
     natural = file.open(Opening())
     scale = 1.0
     while max(natural.width, natural.height) * scale < _VECTOR_PIXELS:
@@ -236,10 +225,10 @@ def _survey_svg(file: SourceFile) -> Layout:
 
 def _survey_jpeg2000(file: SourceFile) -> Layout:
     """
-    JPEG 2000: every resolution is a page of libvips.
+    JPEG 2000, whose resolutions libvips opens as pages.
 
-    Its wavelets know nothing of alpha: colours under transparent pixels would tint
-    the lower resolutions, so these are not used then.
+    They are not used for images with alpha, because the wavelets mix the colours of
+    transparent pixels into them.
     """
     image = file.open(Opening())
     full = Size(image.width, image.height)
@@ -256,8 +245,8 @@ def _survey_jpeg2000(file: SourceFile) -> Layout:
 
 
 def _survey_openslide(file: SourceFile) -> Layout:
-    """A slide that OpenSlide reads: its levels and associated images."""
-    # Without alpha: where the scanner saw nothing is its background colour.
+    """A slide read by OpenSlide: its levels and associated images."""
+    # Without alpha: areas that were not scanned get the background colour of the slide.
     base = (('rgb', True),) if _takes(file, 'rgb') else ()
     image = file.open(Opening(base))
     full = Size(image.width, image.height)
@@ -274,8 +263,8 @@ def _survey_openslide(file: SourceFile) -> Layout:
     associated = {}
     for key, name in zip(unique_keys(names), names, strict=True):
         header = file.open(Opening((('associated', name),)))
-        # Its pixels come attached to the slide: libvips 8.14 crashes when an
-        # image opened by the option 'associated' is decoded.
+        # libvips 8.14 crashes when it decodes an image opened with the option
+        # 'associated', so the pixels are read from an image attached to the slide.
         opening = Opening((('attach_associated', True),), attached=f'openslide.associated.{name}')
         associated[key] = _like(
             header, Picture({0: Stored(Size(header.width, header.height), opening)}))

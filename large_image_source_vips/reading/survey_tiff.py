@@ -1,8 +1,8 @@
 """
-What a TIFF file holds: its pages, sub-IFDs and texts, arranged.
+Find the frames, levels and associated images of a TIFF file.
 
-The directories are read here, not by libvips, which would have to open every
-page for it.  ``arrange`` is a pure function of what they say.
+The directories are parsed here instead of opening each page with libvips; libvips opens
+only the first frame.  ``arrange`` is a pure function of the directories.
 """
 
 from __future__ import annotations
@@ -24,31 +24,28 @@ from .rows import empty_tiles
 from .unpack import Unpacker, unpacker
 
 _PALETTE = 3
-# How many samples are colours, by photometric interpretation.
+# The number of colour samples by photometric interpretation.
 _COLOURS = {0: 1, 1: 1, 2: 3, 5: 4, 6: 3}
-# Of the tag ExtraSamples: associated and unassociated alpha.
+# In the tag ExtraSamples: associated and unassociated alpha.
 _ALPHA = frozenset({1, 2})
 _MASK_SUBFILE = 4
-# What the sub-IFDs of a file list together, at most; a level has some 20 entries.
+# The most entries that all sub-IFDs of a file may have; a level has about 20.
 _MAX_ENTRIES = 1 << 18
-# With more pages than this, walking the chain of directories at each open, as
-# libvips and libtiff do, is what costs; pages are shown to them one by one then.
+# libtiff follows the chain of directories at each open.  In files with more pages than this
+# each page is opened as if it were the only one.
 _MANY_PAGES = 64
 _NAMES = re.compile(r'\b(label|macro|thumbnail|overview)\b', re.IGNORECASE)
-
-
 # Compressions that every libtiff decodes: none, LZW, JPEG, deflate, PackBits.
 _ALWAYS_THERE = frozenset({1, 5, 7, 8, 32773, 32946})
-# How many bytes one byte becomes at most: a PackBits run has 128 bytes in 2,
+# The most bytes that one compressed byte can expand to: a PackBits run has 128 bytes in 2,
 # an LZW code of 12 bits at most 4096 bytes, deflate 1032 to 1 (zlib's manual).
-_MOST_OF_A_BYTE = {1: 1, 5: 2731, 8: 1033, 32773: 64, 32946: 1033}
-# What may be claimed beyond that: a file that was cut is to open, and to fail
-# where it was cut.
-_CLAIMED_BYTES = 1 << 30
-# Forms that libvips does not read, at least up to 8.18.
-_NOT_READ: dict[str, Callable[[Page], bool]] = {
+_MAX_EXPANSION = {1: 1, 5: 2731, 8: 1033, 32773: 64, 32946: 1033}
+# Tolerated beyond that, so that a truncated file opens and fails only at its missing tiles.
+_EXTRA_BYTES = 1 << 30
+# Kinds of TIFF files that libvips up to 8.18 does not read.
+_UNSUPPORTED: dict[str, Callable[[Page], bool]] = {
     'samples of more than 32 bits, such as 64-bit floats': lambda page: page.bits > 32,
-    'tiles with each band in tiles of its own':
+    'tiles that hold one band each':
         lambda page: page.tile is not None and page.planar == 2 and page.samples > 1,
     'complex samples': lambda page: page.sample_format in {5, 6},
     'a number of bits that is not 1, 2, 4, 8, 16 or 32':
@@ -59,12 +56,15 @@ _NOT_READ: dict[str, Callable[[Page], bool]] = {
 @dataclass
 class Arrangement:
     """
-    Which page is what.
+    The role of each page.
 
-    :param frames: the pages of the frames, in frame order.
-    :param levels: for each frame its further levels: by reduction a page, and
-        the number among the sub-IFDs or None for a page of the main chain.
-    :param associated: pages that are images of their own, by key.
+    :param frames: the page numbers of the frames, in frame order.
+    :param axes: the position of each frame on each axis; empty if no axes are known.
+    :param channels: the names of the channels.
+    :param levels: the reduced levels of each frame by reduction: the directory, the number
+        of its page in the main chain, and its index among the sub-IFDs of that page, None
+        for the page itself.
+    :param associated: the page numbers of associated images, by key.
     """
 
     frames: list[int]
@@ -76,10 +76,10 @@ class Arrangement:
 
 def survey_tiff(file: SourceFile) -> Layout:
     """
-    What a TIFF file holds.
+    The layout of a TIFF file.
 
-    :raises TileSourceError: if its directories cannot be followed or libvips
-        does not read its first frame.
+    :raises TileSourceError: if its directories are invalid or libvips cannot read its
+        first frame.
     """
     with file.descriptor() as descriptor:
         try:
@@ -114,12 +114,12 @@ def alpha_band(tiff: TiffDirectories, page: Page) -> int | None:
     """
     The alpha band of a page, counted from the end.
 
-    The tag ExtraSamples (TIFF 6.0, section 18) says what the samples beyond the
-    colours are; 0 is data of any kind.  A page without it has alpha if it has one
-    sample more.  libvips divides colours by associated alpha (1) when it reads them,
-    so that it is no other than unassociated alpha (2) then.
+    The tag ExtraSamples (TIFF 6.0, section 18) gives the meaning of the samples after the
+    colours; 0 is unspecified data.  Without the tag, a single extra sample is alpha.
+    libvips unpremultiplies colours with associated alpha (1) when it reads them, so that it
+    equals unassociated alpha (2).
 
-    :returns: None if there is none, or more than one: libvips writes that for data.
+    :returns: None if there is none, or more than one, which libvips writes for data.
     """
     colours = _COLOURS.get(page.photometric)
     if colours is None or page.samples <= colours:
@@ -128,105 +128,19 @@ def alpha_band(tiff: TiffDirectories, page: Page) -> int | None:
     if EXTRA_SAMPLES not in page.entries:
         return -1 if extra == 1 else None
     kinds = tiff.integers(page.entries[EXTRA_SAMPLES])
-    places = [place for place, kind in enumerate(kinds[:extra]) if kind in _ALPHA]
-    return places[0] - extra if len(places) == 1 else None
-
-
-def _open_first(file: SourceFile, stored: Stored) -> Unpacker:
-    """
-    Open the first frame.
-
-    :returns: what becomes of its samples.
-    :raises TileSourceError: if libvips does not read it, also if that only
-        shows when it decodes: then another source may be asked.
-    """
-    page = stored.page
-    assert page is not None  # it is a TIFF file
-    forms = [form for form, is_it in _NOT_READ.items() if is_it(page)]
-    try:
-        unpack = (file.handle(stored).unpacker if stored.random
-                  else unpacker(file.open(stored.opening)))
-    except (TileSourceError, pyvips.Error) as exc:
-        if not forms:
-            raise
-        msg = f'{exc} (libvips does not read TIFF files of {forms[0]})'
-        raise TileSourceError(msg) from exc
-    if page.compression in _ALWAYS_THERE and not forms:
-        return unpack
-    try:
-        pyvips.Region.new(file.open(stored.opening, sequential=True)).fetch(0, 0, 1, 1)
-    except pyvips.Error as exc:
-        # Damage is reported when it is read; it may be elsewhere, too.
-        if forms or lacks_codec(exc):
-            reason = why_not_decoded(page.compression_name, exc)
-            msg = f'Cannot read {file.path!r}: {reason}'
-            raise TileSourceError(msg) from exc
-    return unpack
-
-
-def _sub_pages(tiff: TiffDirectories, pages: Sequence[Page]) -> dict[int, list[Page | None]]:
-    """
-    The readable sub-IFDs of each page that has any, in order.
-
-    :raises TiffFormatError: if they are more than any file needs.
-    """
-    found: dict[int, list[Page | None]] = {}
-    # Many pages may point to the same.
-    known: dict[int, Page | None] = {}
-    entries = 0
-    for number, page in enumerate(pages):
-        for offset in page.sub_offsets:
-            if offset not in known:
-                try:
-                    known[offset] = sub_page = tiff.page_at(offset)
-                    entries += len(sub_page.entries)
-                except TiffFormatError:
-                    # libtiff would not read it either; the level is reduced instead.
-                    known[offset] = None
-            if entries > _MAX_ENTRIES:
-                msg = f'its sub-IFDs have more than {_MAX_ENTRIES} entries'
-                raise TiffFormatError(msg)
-            found.setdefault(number, []).append(known[offset])
-    return found
-
-
-def _check_tables(file: SourceFile, stored: Stored) -> None:
-    """
-    Refuse a page that cannot be what it says: it would fail slowly, tile by tile.
-
-    :raises TileSourceError: if it lists fewer tiles than it has, or one of them
-        is more than all the bytes of the file can become.
-    """
-    page = stored.page
-    assert page is not None  # it is a TIFF file
-    piece = page.tile or page.size._replace(height=min(page.rows_per_strip, page.size.height))
-    if min(piece) < 1:
-        msg = f'Cannot read {file.path!r}: its tiles or strips have no size'
-        raise TileSourceError(msg)
-    planes = page.samples if page.planar == 2 else 1
-    expected = -(-page.size.width // piece.width) * -(-page.size.height // piece.height) * planes
-    if page.tile is not None and page.tile_count < expected:
-        msg = f'Cannot read {file.path!r}: it lists {page.tile_count} of its {expected} tiles'
-        raise TileSourceError(msg)
-    most = _MOST_OF_A_BYTE.get(page.compression)
-    needed = piece.width * piece.height * page.samples // planes * page.bits // 8
-    if most is not None and needed > most * file.identity.size + _CLAIMED_BYTES:
-        empty = empty_tiles(file, stored)
-        if empty is None or not empty.all():
-            msg = (f'Cannot read {file.path!r}: a tile or strip of it is said to have {needed} '
-                   f'bytes, more than a file of {file.identity.size} bytes can hold')
-            raise TileSourceError(msg)
+    found = [index for index, kind in enumerate(kinds[:extra]) if kind in _ALPHA]
+    return found[0] - extra if len(found) == 1 else None
 
 
 def arrange(pages: Sequence[Page], sub_pages: Mapping[int, Sequence[Page | None]],
             texts: Mapping[int, str], file_name: str) -> Arrangement:
     """
-    Which pages are frames, levels and associated images.
+    Decide which pages are frames, levels and associated images.
 
-    :param pages: the main chain.
+    :param pages: the pages of the main chain.
     :param sub_pages: the sub-IFDs of each page; None for unreadable ones.
-    :param texts: the descriptions of the first pages.
-    :param file_name: without its folder, for OME-XML that speaks of other files.
+    :param texts: the ImageDescription of the first pages, by page number.
+    :param file_name: without its folder, because OME-XML may also describe other files.
     """
     base = _base_page(pages)
     full, kind = pages[base].size, pages[base].kind
@@ -264,12 +178,99 @@ def arrange(pages: Sequence[Page], sub_pages: Mapping[int, Sequence[Page | None]
     return plan
 
 
+def _open_first(file: SourceFile, stored: Stored) -> Unpacker:
+    """
+    Open the first frame, and decode a pixel if its codec may be missing.
+
+    Failing here lets large_image try another source.
+
+    :returns: how its samples are unpacked.
+    :raises TileSourceError: if libvips cannot open or decode it.
+    """
+    page = stored.page
+    assert page is not None  # it is a TIFF file
+    unsupported = [kind for kind, matches in _UNSUPPORTED.items() if matches(page)]
+    try:
+        unpack = (file.handle(stored).unpacker if stored.random
+                  else unpacker(file.open(stored.opening)))
+    except (TileSourceError, pyvips.Error) as exc:
+        if not unsupported:
+            raise
+        msg = f'{exc} (libvips does not read TIFF files of {unsupported[0]})'
+        raise TileSourceError(msg) from exc
+    if page.compression in _ALWAYS_THERE and not unsupported:
+        return unpack
+    try:
+        pyvips.Region.new(file.open(stored.opening, sequential=True)).fetch(0, 0, 1, 1)
+    except pyvips.Error as exc:
+        # A damaged tile raises when it is read; the rest of the file can still be read.
+        if unsupported or lacks_codec(exc):
+            reason = why_not_decoded(page.compression_name, exc)
+            msg = f'Cannot read {file.path!r}: {reason}'
+            raise TileSourceError(msg) from exc
+    return unpack
+
+
+def _sub_pages(tiff: TiffDirectories, pages: Sequence[Page]) -> dict[int, list[Page | None]]:
+    """
+    The sub-IFDs of each page that has any, in order; None for unreadable ones.
+
+    :raises TiffFormatError: if they have too many entries.
+    """
+    found: dict[int, list[Page | None]] = {}
+    # Pages may share sub-IFDs.
+    known: dict[int, Page | None] = {}
+    entries = 0
+    for number, page in enumerate(pages):
+        for offset in page.sub_offsets:
+            if offset not in known:
+                try:
+                    known[offset] = sub_page = tiff.page_at(offset)
+                    entries += len(sub_page.entries)
+                except TiffFormatError:
+                    # libtiff cannot read it either; the level is computed instead.
+                    known[offset] = None
+            if entries > _MAX_ENTRIES:
+                msg = f'its sub-IFDs have more than {_MAX_ENTRIES} entries'
+                raise TiffFormatError(msg)
+            found.setdefault(number, []).append(known[offset])
+    return found
+
+
+def _check_tables(file: SourceFile, stored: Stored) -> None:
+    """
+    Refuse a page whose tile table cannot be right, instead of failing slowly at each tile.
+
+    :raises TileSourceError: if it lists fewer tiles than its size needs, or if a tile is
+        larger than the whole file could expand to.
+    """
+    page = stored.page
+    assert page is not None  # it is a TIFF file
+    piece = page.tile or page.size._replace(height=min(page.rows_per_strip, page.size.height))
+    if min(piece) < 1:
+        msg = f'Cannot read {file.path!r}: its tiles or strips have no pixels'
+        raise TileSourceError(msg)
+    planes = page.samples if page.planar == 2 else 1
+    expected = -(-page.size.width // piece.width) * -(-page.size.height // piece.height) * planes
+    if page.tile is not None and page.tile_count < expected:
+        msg = f'Cannot read {file.path!r}: it lists {page.tile_count} of its {expected} tiles'
+        raise TileSourceError(msg)
+    most = _MAX_EXPANSION.get(page.compression)
+    needed = piece.width * piece.height * page.samples // planes * page.bits // 8
+    if most is not None and needed > most * file.identity.size + _EXTRA_BYTES:
+        empty = empty_tiles(file, stored)
+        if empty is None or not empty.all():
+            msg = (f'Cannot read {file.path!r}: a tile or strip claims to have {needed} bytes, '
+                   f'more than a file of {file.identity.size} bytes can hold')
+            raise TileSourceError(msg)
+
+
 def _base_page(pages: Sequence[Page]) -> int:
     """
-    The page that decides the size of the frames.
+    The number of the page that gives the size of the frames.
 
-    The first, unless a later one has more than four times its area: then the
-    first was a thumbnail.
+    It is the first page, or the largest if that has more than four times the area of the
+    first, which is a thumbnail then.
     """
     areas = [page.size.width * page.size.height for page in pages]
     largest = areas.index(max(areas))
@@ -277,13 +278,13 @@ def _base_page(pages: Sequence[Page]) -> int:
 
 
 def _ome_frames(series: Sequence[ome.Series], alike: Sequence[int]) -> Arrangement | None:
-    """The frames in the order and with the axes of OME-XML, if it speaks of these pages."""
+    """The frames in the order and with the axes of OME-XML, if it describes these pages."""
     allowed = set(alike)
     present = [(image, [plane for plane in image.planes if plane.page in allowed])
                for image in series]
     present = [(image, planes) for image, planes in present if planes]
     if allowed - {plane.page for _, planes in present for plane in planes}:
-        # It does not account for every page, so it is not about this file.
+        # It does not describe every page, so it belongs to another file.
         return None
     plan = Arrangement([])
     seen = set[int]()
@@ -306,7 +307,7 @@ def _ome_frames(series: Sequence[ome.Series], alike: Sequence[int]) -> Arrangeme
 
 
 def _even_out(plan: Arrangement) -> None:
-    """Give every frame the same axes, at 0 where an image has no extent along one."""
+    """Give every frame the same axes, with position 0 on those it lacks."""
     keys = sorted({key for axes in plan.axes for key in axes})
     plan.axes = [{key: axes.get(key, 0) for key in keys} for axes in plan.axes]
 
@@ -319,7 +320,7 @@ def _imagej_frames(text: str, alike: Sequence[int]) -> Arrangement | None:
 
 def _name_others(plan: Arrangement, pages: Sequence[Page], texts: Mapping[int, str],
                  series: Sequence[ome.Series], taken: set[int], base: int) -> None:
-    """Name the pages that are neither frame nor level, from what they say of themselves."""
+    """Name the other pages as associated images, from their descriptions."""
     ome_names = {plane.page: image.name for image in series for plane in image.planes}
     numbers = [number for number in range(len(pages)) if number not in taken]
     names = []
@@ -350,11 +351,12 @@ def _picture(pages: Sequence[Page], number: int,
 
 def _stored(page: Page, number: int, sub_page: int | None, alone: bool) -> Stored:
     """
-    How to open a page, or a sub-IFD of it.
+    A page or a sub-IFD of it as a stored picture.
 
-    :param number: of the page in the main chain.
-    :param sub_page: the number of the sub-IFD, None for the page itself.
-    :param alone: whether libvips is to see its directory only.
+    :param page: its directory.
+    :param number: the number of the page in the main chain.
+    :param sub_page: the index of the sub-IFD, None for the page itself.
+    :param alone: whether libvips gets its directory only.
     """
     options = {'page': number} if sub_page is None else {'page': number, 'subifd': sub_page}
     opening = (Opening(directory=page.offset) if alone or page.is_separate_gray

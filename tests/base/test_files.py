@@ -69,8 +69,8 @@ def test_writes_at_a_position_leave_the_rest(ways, opened, what):
 
 
 def test_what_is_read_and_written_in_pieces_is_whole(ways, opened, monkeypatch):
-    monkeypatch.setattr(files, '_MOST_AT_ONCE', 7)
-    monkeypatch.setattr(files, '_COPIED', 3)
+    monkeypatch.setattr(files, '_MAX_REQUEST', 7)
+    monkeypatch.setattr(files, '_COPY_SIZE', 3)
     data = np.random.default_rng(0).integers(0, 256, 400, dtype=np.uint8)
     files.write_at(opened, data, 50)
     assert files.read_at(opened, 400, 50) == data.tobytes()

@@ -183,7 +183,7 @@ def test_no_loadable_suffix_of_libvips_is_missing():
 @pytest.mark.parametrize('missing', ['%PDF-1.4\n', 'SIMPLE  =                    T', 'v/1\x01'])
 def test_a_loader_that_libvips_lacks_is_named(tmp_path, missing, monkeypatch):
     monkeypatch.setattr(loader, 'has_loader', lambda name: False)
-    reason = loader._unknown(str(tmp_path / 'a'), missing.encode())
+    reason = loader._no_loader_message(str(tmp_path / 'a'), missing.encode())
     assert 'looks like' in reason
     assert 'install' in reason
 

@@ -15,7 +15,7 @@ import large_image_source_vips
 from helpers.around import needs, real_file
 from helpers.pixels import random_pixels, smooth_pixels
 from helpers.reading import level
-from large_image_source_vips.reading import metadata
+from large_image_source_vips.reading import metadata, pixel_size
 from large_image_source_vips.reading.reader import FileReader
 
 PIXELS = random_pixels((30, 41, 3))
@@ -276,16 +276,16 @@ def test_strange_resolutions_are_finite_or_unknown(tmp_path, strange):
     ('TIFF', 10.0, math.nan, 10, None), ('TIFF', 10.0, 10, None, None),
 ])
 def test_what_a_resolution_says(kind, unit, across, down, expected):
-    found = metadata.pixel_size(kind, unit, across, down)
+    found = pixel_size.size_from_resolution(kind, unit, across, down)
     assert found == (None, None) if expected is None else found == pytest.approx(expected, rel=1e-4)
 
 
 def test_every_rule_has_its_reason():
-    for rule in metadata.MADE_UP:
+    for rule in pixel_size.MADE_UP:
         assert rule.reason
         unit = rule.unit
-        assert metadata.pixel_size(rule.kind or 'TIFF', unit, rule.pixels, rule.pixels) == (
-            None, None)
+        assert pixel_size.size_from_resolution(
+            rule.kind or 'TIFF', unit, rule.pixels, rule.pixels) == (None, None)
 
 
 SAVERS = {

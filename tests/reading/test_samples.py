@@ -5,11 +5,12 @@ import PIL.Image
 import pytest
 import pyvips
 import tifffile
+from large_image.tilesource.utilities import _imageToPIL
 
 from helpers.pixels import random_pixels
 from helpers.reading import level, level_by_tiles, read
 from large_image_source_vips.base.formats import DTYPE_OF_FORMAT
-from large_image_source_vips.reading.reader import FileReader
+from large_image_source_vips.reading.reader import FileReader, to_pil
 
 DTYPES = ['uint8', 'int8', 'uint16', 'int16', 'uint32', 'int32', 'float32']
 
@@ -227,3 +228,20 @@ def test_orientation_is_applied(tmp_path, kind, orientation):
     np.testing.assert_allclose(level(reader), turned, atol=1 if kind == 'jpeg' else 0)
     np.testing.assert_allclose(
         level_by_tiles(reader, side=29), turned, atol=1 if kind == 'jpeg' else 0)
+
+
+@pytest.mark.parametrize('bands', [1, 2, 3, 4, 5])
+@pytest.mark.parametrize('dtype', DTYPES)
+def test_associated_images_become_8_bits_as_in_large_image(dtype, bands):
+    pixels = random_pixels((37, 41, bands), dtype)
+    if dtype.startswith('float'):
+        pixels[:4, :4, 0] = [np.nan, np.inf, -np.inf, -3]
+        pixels[4:8, :4, 0] = [0.999, 254.999, 256, 1e30]
+    else:
+        pixels[:2, :2, 0] = np.iinfo(dtype).min, np.iinfo(dtype).max
+    before = pixels.copy()
+    for view in (pixels, pixels[::-2, ::3]):
+        found, expected = to_pil(view), _imageToPIL(view)
+        assert found.mode == expected.mode
+        np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
+    np.testing.assert_array_equal(pixels, before)
