@@ -75,6 +75,16 @@ class Rect(NamedTuple):
         right, bottom = min(self.right, other.right), min(self.bottom, other.bottom)
         return Rect(left, top, max(0, right - left), max(0, bottom - top))
 
+    def united(self, other: Rect) -> Rect:
+        """The smallest rectangle that contains both; one of them if possible."""
+        if other.contains(self):
+            return other
+        if self.contains(other):
+            return self
+        left, top = min(self.left, other.left), min(self.top, other.top)
+        return Rect(left, top, max(self.right, other.right) - left,
+                    max(self.bottom, other.bottom) - top)
+
     def contains(self, other: Rect) -> bool:
         """Whether another rectangle lies entirely inside this one."""
         return (self.left <= other.left and self.top <= other.top and
