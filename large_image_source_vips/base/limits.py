@@ -29,8 +29,7 @@ class Limits:
 
     # base
     base_threads: int = _limit(
-        4, 'threads', 'Decoding and copying hardly get faster beyond four; never more than '
-        'there are processors.')
+        4, 'threads', 'Threads that one call starts; never more than there are processors.')
     base_scratch: int = _limit(
         16 * _MIB, 'bytes', 'Working memory that a thread keeps for each step of reducing; '
         'larger arrays are freed at once.')
