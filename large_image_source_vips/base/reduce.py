@@ -22,7 +22,8 @@ rounded once instead of twice: integers of equally opaque pixels differ by at mo
 They may differ by more where alpha has few gray values, because of its rounding, and
 in the last row and column, where two steps weight parts of different sizes equally.
 
-Working memory: about ``_CHUNK_BYTES`` of pixels at a time, and their sums.
+Working memory of a thread: a few times ``_CHUNK_BYTES``, or one row of blocks if that
+is larger.
 """
 
 from __future__ import annotations
@@ -51,6 +52,9 @@ _ORIENT = {
     4: (False, True, False), 5: (True, False, False), 6: (True, False, True),
     7: (True, True, True), 8: (True, True, False),
 }
+
+# The slices of an area, those of its means, and the rows and columns of a block.
+_Area = tuple[tuple[slice, slice], tuple[slice, slice], tuple[int, int]]
 
 
 def orient(pixels: Array, orientation: int) -> Array:
@@ -99,7 +103,7 @@ def reduce_pixels(pixels: Array, factor: int, averaged: bool, alpha: int | None 
     if not averaged:
         return pixels[::factor, ::factor]
     _check_averaged(pixels.dtype)
-    return _assembled(pixels, factor, None if alpha is None else alpha % pixels.shape[2])
+    return _block_means(pixels, factor, None if alpha is None else alpha % pixels.shape[2])
 
 
 def reduce_with_alpha(color: Array, alpha: Array | None, factor: int,
@@ -118,7 +122,7 @@ def reduce_with_alpha(color: Array, alpha: Array | None, factor: int,
         return color[::factor, ::factor], None if alpha is None else alpha[::factor, ::factor]
     _check_averaged(color.dtype)
     if alpha is None:
-        return _assembled(color, factor, None), None
+        return _block_means(color, factor, None), None
     rows, cols, bands = color.shape
     size = -(-rows // factor), -(-cols // factor)
     reduced = np.empty((*size, bands), color.dtype)
@@ -128,8 +132,38 @@ def reduce_with_alpha(color: Array, alpha: Array | None, factor: int,
         reduced_alpha[out], uneven = _means(weights[..., np.newaxis], *factors, 0)
         reduced[out], _ = _means(color[area], *factors)
         if uneven:
-            _weight(reduced[out], color[area], weights, factors, range(bands))
+            _apply_weights(reduced[out], color[area], weights, factors, range(bands))
     return reduced, reduced_alpha[..., 0]
+
+
+def with_alpha(color: Array, alpha: Array | None) -> Array:
+    """
+    Combine colour and alpha in a new array.
+
+    :param color: (rows, cols, color bands).
+    :param alpha: (rows, cols), or None if all pixels are opaque.
+    :returns: (rows, cols, color bands + 1).
+    """
+    rows, cols, bands = color.shape
+    result = np.empty((rows, cols, bands + 1), color.dtype)
+    # Per band: numpy is slow at inner loops over three samples.
+    for band in range(bands):
+        result[:, :, band] = color[:, :, band]
+    result[:, :, bands] = opaque_alpha(color.dtype) if alpha is None else alpha
+    return result
+
+
+def halve(color: Array, alpha: Array | None, averaged: bool) -> tuple[Array, Array | None]:
+    """
+    Halve an area, as ``reduce_with_alpha`` with a factor of 2.
+
+    :param color: (rows, cols, color bands).
+    :param alpha: (rows, cols), or None if all pixels are opaque.
+    :param averaged: True for means weighted with alpha, False for the first pixel
+        of each block.
+    :returns: colour and alpha of the same dtypes, sizes rounded up.
+    """
+    return reduce_with_alpha(color, alpha, 2, averaged)
 
 
 def _check_averaged(dtype: np.dtype[Any]) -> None:
@@ -139,7 +173,7 @@ def _check_averaged(dtype: np.dtype[Any]) -> None:
         raise ValueError(msg)
 
 
-def _assembled(pixels: Array, factor: int, alpha: int | None) -> Array:
+def _block_means(pixels: Array, factor: int, alpha: int | None) -> Array:
     """The means of all blocks, weighted with the alpha band if there is one."""
     areas = list(_areas(pixels, factor))
     if len(areas) == 1:
@@ -156,12 +190,8 @@ def _area_means(pixels: Array, factors: tuple[int, int], alpha: int | None) -> A
     reduced, uneven = _means(pixels, *factors, alpha)
     if uneven and alpha is not None:
         colours = [band for band in range(pixels.shape[2]) if band != alpha]
-        _weight(reduced, pixels, pixels[..., alpha], factors, colours)
+        _apply_weights(reduced, pixels, pixels[..., alpha], factors, colours)
     return reduced
-
-
-# Rows and columns of the pixels, those of their means, and rows and columns of a block.
-_Area = tuple[tuple[slice, slice], tuple[slice, slice], tuple[int, int]]
 
 
 def _areas(pixels: Array, factor: int) -> Iterator[_Area]:
@@ -208,8 +238,8 @@ def _is_uneven(pixels: Array, totals: Array, count: int, alpha: int) -> bool:
     return bool(np.bitwise_or.reduce(lines, axis=0)[alpha::bands].any())
 
 
-def _weight(reduced: Array, pixels: Array, weights: Array, factors: tuple[int, int],
-            bands: Sequence[int]) -> None:
+def _apply_weights(reduced: Array, pixels: Array, weights: Array, factors: tuple[int, int],
+                   bands: Sequence[int]) -> None:
     """
     Replace plain means of blocks by weighted means where they differ.
 
@@ -234,7 +264,7 @@ def _weight(reduced: Array, pixels: Array, weights: Array, factors: tuple[int, i
     where = total > 0
     if is_float:
         # Equal weights keep the plain mean, which is rounded differently.
-        where &= _mixed(weights, factors)
+        where &= _unequal(weights, factors)
     divisor = np.where(where, total, 1)
     for band in bands:
         with np.errstate(over='ignore', invalid='ignore'):
@@ -248,7 +278,7 @@ def _weight(reduced: Array, pixels: Array, weights: Array, factors: tuple[int, i
                       where=where, casting='unsafe')
 
 
-def _mixed(weights: Array, factors: tuple[int, int]) -> npt.NDArray[np.bool_]:
+def _unequal(weights: Array, factors: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """Which blocks have unequal weights."""
     rows, cols = factors
     first = weights[::rows, ::cols]
@@ -350,33 +380,3 @@ def _divided(total: Array, count: int, dtype: np.dtype[Any]) -> Array:
     total >>= shift
     result = total.astype(dtype)
     return result
-
-
-def with_alpha(color: Array, alpha: Array | None) -> Array:
-    """
-    Combine colour and alpha in a new array.
-
-    :param color: (rows, cols, color bands).
-    :param alpha: (rows, cols), or None if all pixels are opaque.
-    :returns: (rows, cols, color bands + 1).
-    """
-    rows, cols, bands = color.shape
-    result = np.empty((rows, cols, bands + 1), color.dtype)
-    # Per band: numpy is slow at inner loops over three samples.
-    for band in range(bands):
-        result[:, :, band] = color[:, :, band]
-    result[:, :, bands] = opaque_alpha(color.dtype) if alpha is None else alpha
-    return result
-
-
-def halve(color: Array, alpha: Array | None, averaged: bool) -> tuple[Array, Array | None]:
-    """
-    Halve an area, as ``reduce_with_alpha`` with a factor of 2.
-
-    :param color: (rows, cols, color bands).
-    :param alpha: (rows, cols), or None if all pixels are opaque.
-    :param averaged: True for means weighted with alpha, False for the first pixel
-        of each block.
-    :returns: colour and alpha of the same dtypes, sizes rounded up.
-    """
-    return reduce_with_alpha(color, alpha, 2, averaged)

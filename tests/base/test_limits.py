@@ -8,7 +8,7 @@ import pytest
 
 from large_image_source_vips.base.limits import LIMITS
 
-DOCS = pathlib.Path(__file__).resolve().parents[1] / 'docs'
+DOCS = pathlib.Path(__file__).resolve().parents[2] / 'docs'
 FIELDS = dataclasses.fields(LIMITS)
 
 
