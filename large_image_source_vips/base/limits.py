@@ -39,9 +39,9 @@ class Limits:
     # tiff
     tiff_directories: int = _limit(
         1 << 20, 'directories', 'More than any instrument writes; ends broken or circular chains.')
-    tiff_sub_directories: int = _limit(
+    tiff_sub_ifds: int = _limit(
         256, 'sub-IFDs', 'Of one page; more than any pyramid has levels.')
-    tiff_sub_entries: int = _limit(
+    tiff_sub_ifd_entries: int = _limit(
         1 << 18, 'entries', 'In all sub-IFDs of a file; a level has about 20.')
     tiff_value: int = _limit(
         256 * _MIB, 'bytes', 'One tag; the OME-XML of a large screen has about 50 MB, the tile '
