@@ -1,6 +1,5 @@
 """
-From the pixels of a tile to what the caller of ``getTile`` asked for, and whose
-arrays these are: what a caller gets is the caller's own, to change in place.
+The arrays that callers get: cropped or filled at the edges, and safe to change in place.
 """
 
 from __future__ import annotations
@@ -16,15 +15,15 @@ import PIL.ImageColor
 def fit_edge(tile: npt.NDArray[Any], rows: int, cols: int, edge: bool | str,
              mode: str) -> npt.NDArray[Any]:
     """
-    Treat the part of a tile that lies beyond the image as ``edge=`` says.
+    Crop or fill the part of a tile beyond the image, as ``edge=`` says.
 
     :param tile: a whole tile (rows, cols, bands), blank beyond the image.
-    :param rows: how many rows of it show the image, counted from the top.
-    :param cols: how many columns of it show the image, counted from the left.
-    :param edge: False to leave the tile as it is, True or 'crop' to cut it, or
-        a colour that PIL knows to fill with.
-    :param mode: the PIL mode that the bands of the tile make up.
-    :returns: the tile, a part of it or a filled copy.
+    :param rows: the number of rows inside the image, from the top.
+    :param cols: the number of columns inside the image, from the left.
+    :param edge: False to leave the tile as it is, True or 'crop' to crop it, or
+        a PIL colour to fill with.
+    :param mode: the PIL mode of the tile's bands.
+    :returns: the tile, a view of a part of it, or a filled copy.
     """
     if not edge or (rows >= tile.shape[0] and cols >= tile.shape[1]):
         return tile
@@ -39,15 +38,14 @@ def fit_edge(tile: npt.NDArray[Any], rows: int, cols: int, edge: bool | str,
 
 def owned(value: Any) -> Any:
     """
-    A copy of what large_image's cache holds, for a caller to change in place.
+    Copy a value of large_image's cache, so that the caller may change it in place.
 
-    :param value: an array, a PIL image, or dictionaries, lists and tuples that
-        hold some.  Everything else, encoded images above all, cannot be changed
-        and is returned as it is.
+    :param value: an array, a PIL image, or dictionaries, lists and tuples of
+        these.  Anything else, such as encoded images, is immutable and returned
+        as it is.
     """
     if isinstance(value, np.ndarray):
-        # Subclasses of arrays stay what they are; the order of axes in memory
-        # becomes that of the index.
+        # Keeps subclasses; makes the memory C-contiguous.
         return np.array(value, order='C', subok=True)
     if isinstance(value, PIL.Image.Image):
         return value.copy()
@@ -60,12 +58,10 @@ def owned(value: Any) -> Any:
 
 def writable(value: Any) -> Any:
     """
-    What nobody else holds, in a form that can be changed in place.
+    Copy read-only arrays, such as NumPy makes from a PIL image.
 
-    Arrays that NumPy makes of a PIL image are read-only.
-
-    :param value: anything; only read-only arrays are copied.  Of a tuple, as
-        ``getRegion`` returns it, the parts.
+    :param value: an array or a tuple of values, as ``getRegion`` returns it;
+        anything else is returned as it is.
     """
     if isinstance(value, np.ndarray):
         return value if value.flags.writeable else value.copy()

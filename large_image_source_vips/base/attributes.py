@@ -1,8 +1,8 @@
 """
-The attributes of a source: those that can be set, and those that only look so.
+Refuses to set misspelt, unsupported and read-only attributes of a source.
 
-Python makes a new attribute of any name that is set.  ``sink.minwidth = 500``
-would then change nothing, without a word.
+Without it, ``sink.minwidth = 500`` would silently create an attribute that
+nothing reads.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Any
 
 from .errors import TileSourceError
 
-# What other sinks of large_image let set and this one does not know.
+# Attributes that other sinks of large_image support.
 _NOT_SUPPORTED = frozenset((
     'additionalMetadata', 'channelColors', 'channelNames', 'frameAxes', 'frameUnits',
     'frameValues', 'gcps', 'imageDescription', 'magnification', 'projection'))
-# The attributes of every source that large_image documents, as parameters.
+# Parameters of a source that large_image documents and keeps as attributes.
 _PARAMETERS = frozenset((
     'edge', 'encoding', 'jpegQuality', 'jpegSubsampling', 'style', 'tiffCompression'))
-# How alike two names must be, as difflib counts, to be taken for the same one: one letter
-# of four too many or too few is enough.  `width` is not taken for minWidth.
-_CLOSE = 0.83
+# difflib's similarity from which a name counts as misspelt: one letter in four may be
+# missing or extra.  `width` is not taken for minWidth.
+_SIMILARITY = 0.83
 
 
 class SourceAttributeError(TileSourceError, AttributeError):
@@ -32,10 +32,10 @@ class SourceAttributeError(TileSourceError, AttributeError):
 
 class CheckedAttributes:
     """
-    Refuse to set what nobody would read.
+    Refuses attributes that nothing would read.
 
-    Once a source is made, a new public attribute whose name is close to that of
-    one that can be set is an error; so is a property that can only be read.
+    After a source is made, setting a new public attribute whose name is similar
+    to a settable or unsupported one is an error; so is setting a read-only property.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -45,8 +45,8 @@ class CheckedAttributes:
         :raises SourceAttributeError: if its name looks misspelt, or it can only
             be read.
         """
-        # large_image sets _initValues when it has made a source; until then the
-        # classes set up what is theirs.
+        # large_image sets _initValues last when it makes a source; until then
+        # classes set their own attributes.
         if name[:1] != '_' and name not in vars(self) and '_initValues' in vars(self):
             _check(type(self), name)
         super().__setattr__(name, value)
@@ -54,9 +54,9 @@ class CheckedAttributes:
 
 def _check(cls: type, name: str) -> None:
     """
-    Whether instances may be given an attribute that they do not have yet.
+    Check the name of a new attribute.
 
-    :raises SourceAttributeError: if not.
+    :raises SourceAttributeError: if it is misspelt, unsupported or read-only.
     """
     owner = next((base for base in cls.__mro__ if name in vars(base)), None)
     if owner is not None:
@@ -64,7 +64,7 @@ def _check(cls: type, name: str) -> None:
         if not isinstance(found, property) or found.fset is not None:
             return
         if name not in _NOT_SUPPORTED:
-            msg = f'{name!r} is read-only: it follows from the image and cannot be set.'
+            msg = f'{name!r} is read-only: it is derived from the image.'
             raise SourceAttributeError(msg)
     settable = _settable(cls)
     close = _closest(name, settable | _NOT_SUPPORTED)
@@ -75,13 +75,13 @@ def _check(cls: type, name: str) -> None:
     else:
         meant = '.' if close == name else (
             f'; did you mean {close!r}, which is not supported either?')
-        msg = (f'{name!r} is not supported by this source{meant}  What can be set: '
+        msg = (f'{name!r} is not supported by this source{meant}  Attributes that can be set: '
                f'{", ".join(sorted(settable))}.')
     raise SourceAttributeError(msg)
 
 
 def _settable(cls: type) -> frozenset[str]:
-    """The names that setting has an effect of."""
+    """The public attributes that have an effect when set."""
     return _PARAMETERS.union(
         name for base in cls.__mro__ for name, found in vars(base).items()
         if isinstance(found, property) and found.fset is not None and name[:1] != '_')
@@ -90,13 +90,13 @@ def _settable(cls: type) -> frozenset[str]:
 @lru_cache(maxsize=1024)
 def _closest(name: str, names: frozenset[str]) -> str | None:
     """
-    The one of some names that a name was perhaps meant to be.
+    The most similar of some names, if it is similar enough.
 
-    Case and underscores do not count; letters in another order do not either.
+    Ignores case and underscores; also finds names with letters in another order.
     """
     plain = {_plain(other): other for other in sorted(names)}
     wanted = _plain(name)
-    for found in difflib.get_close_matches(wanted, plain, n=1, cutoff=_CLOSE):
+    for found in difflib.get_close_matches(wanted, plain, n=1, cutoff=_SIMILARITY):
         return plain[found]
     if len(wanted) > 3:
         for found in plain:
@@ -110,9 +110,9 @@ def _plain(name: str) -> str:
 
 
 def _is_declared(cls: type, name: str) -> bool:
-    """Whether a class says that its instances have an attribute: ``name: int``."""
+    """Whether a class annotates an attribute, as ``name: int``."""
     for base in cls.__mro__:
-        # Newer Pythons look up only now what the annotations name.
+        # Python 3.14 evaluates annotations here; a name may be missing.
         with suppress(NameError):
             if name in getattr(base, '__annotations__', {}):
                 return True

@@ -1,5 +1,5 @@
 """
-One family of errors: everything that goes wrong is a ``TileSourceError``.
+The errors of the package: every failure is a ``TileSourceError``.
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ from contextlib import contextmanager
 import pyvips
 from large_image.exceptions import TileSourceError, TileSourceFileNotFoundError
 
-# The rest of the package knows large_image's errors from here.
+# Other modules import large_image's errors from here.
 __all__ = [
     'TileSourceError', 'TileSourceFileNotFoundError', 'vips_errors', 'vips_reason']
+
+# libvips 8.14 crashes when the saver of a TIFF pyramid fails midway, so its
+# input must not raise and it must not be cancelled.
+SAVERS_CAN_FAIL = pyvips.at_least_libvips(8, 15)
 
 
 def vips_reason(exc: pyvips.Error) -> str:
     """
-    What libvips said, on one line.
+    The message of a libvips error on one line.
 
-    libvips keeps the text of its errors in one buffer for the whole process,
-    so words of another thread can be in it; callers put their own context in
-    front.
+    libvips collects messages in one buffer of the process, so it may contain
+    messages of other threads; callers put their own context in front.
 
     :param exc: the error.
     """
@@ -32,10 +35,9 @@ def vips_reason(exc: pyvips.Error) -> str:
 @contextmanager
 def vips_errors(context: str, kind: type[TileSourceError] = TileSourceError) -> Iterator[None]:
     """
-    Turn any ``pyvips.Error`` raised inside into a ``TileSourceError``.
+    Turn a ``pyvips.Error`` raised inside into a ``TileSourceError``.
 
-    :param context: what was being done, to what and where; the reason that
-        libvips gives is added behind it.
+    :param context: what failed, on what and where; libvips' reason is appended.
     :param kind: the class to raise.
     """
     try:
@@ -43,7 +45,3 @@ def vips_errors(context: str, kind: type[TileSourceError] = TileSourceError) -> 
     except pyvips.Error as exc:
         msg = f'{context}: {vips_reason(exc)}'
         raise kind(msg) from exc
-
-# libvips 8.14 crashes when the saver of a TIFF pyramid fails midway: pixels for
-# it must not fail, and it must not be stopped.
-SAVERS_CAN_FAIL = pyvips.at_least_libvips(8, 15)

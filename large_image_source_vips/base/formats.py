@@ -1,5 +1,5 @@
 """
-The tables of sample formats: numpy's dtypes against libvips' band formats.
+Sample formats and the meaning of bands: numpy dtypes and libvips band formats.
 
 ==========  =========  ============  ==================
 libvips     numpy      opaque alpha  lower levels
@@ -16,9 +16,9 @@ complex     complex64  255           averaged
 dpcomplex   complex128 255           averaged
 ==========  =========  ============  ==================
 
-Integers other than unsigned 8- and 16-bit ones are taken to be labels or
-signed measurements, whose mean is not among the values that occur; their lower
-levels hold picked samples, not averaged ones.
+Integers other than unsigned 8- and 16-bit ones are taken to be labels or signed
+measurements, which must not be averaged: a mean may be a value that does not
+occur.  Their lower levels hold the first sample of each block.
 """
 
 from __future__ import annotations
@@ -50,8 +50,7 @@ DTYPE_OF_FORMAT: dict[str, np.dtype[Any]] = {
 FORMAT_OF_DTYPE: dict[np.dtype[Any], str] = {
     dtype: name for name, dtype in DTYPE_OF_FORMAT.items()}
 
-# The interpretations of libvips that say how many bands are colour; of all
-# others every band is data.
+# Number of colour bands by libvips interpretation; in all others every band is data.
 COLOR_BANDS: dict[str, int] = {
     'b-w': 1, 'grey16': 1,
     'rgb': 3, 'srgb': 3, 'rgb16': 3, 'scrgb': 3,
@@ -59,50 +58,10 @@ COLOR_BANDS: dict[str, int] = {
     'oklab': 3, 'oklch': 3,
     'cmyk': 4,
 }
-
-
-def format_of(dtype: npt.DTypeLike) -> str:
-    """
-    The libvips band format of a dtype.
-
-    :param dtype: a dtype that libvips has, of any byte order.
-    :raises KeyError: for any other.
-    """
-    return FORMAT_OF_DTYPE[np.dtype(dtype).newbyteorder('=')]
-
-
-def alpha_band(interpretation: str, bands: int) -> int | None:
-    """
-    The alpha band of an image that libvips has labelled, counted from the end.
-
-    :param interpretation: libvips' name.
-    :param bands: how many there are.
-    :returns: -1, or None if every band is colour or data.
-    """
-    color = COLOR_BANDS.get(interpretation)
-    return None if color is None or bands != color + 1 else -1
-
-
-def is_averaged(dtype: npt.DTypeLike) -> bool:
-    """Whether samples of a dtype may be averaged in lower levels."""
-    dtype = np.dtype(dtype)
-    return dtype.kind in 'fc' or (dtype.kind == 'u' and dtype.itemsize <= 2)
-
-
-@functools.cache
-def opaque_alpha(dtype: np.dtype[Any]) -> int:
-    """The value of an alpha band at which a pixel hides all that is below it."""
-    if dtype == np.uint16:
-        return 65535
-    return 255 if dtype.kind in 'fc' else min(255, int(np.iinfo(dtype).max))
-
-_GRAY = frozenset({'b-w', 'grey16'})
-
-_RGB = frozenset({'rgb', 'srgb', 'rgb16', 'scrgb'})
-
-# libvips' names for data without a meaning as colour; they are stored under
-# the name that was given.
-_DATA = frozenset({'multiband', 'histogram', 'matrix', 'fourier'})
+_GRAY_INTERPRETATIONS = frozenset({'b-w', 'grey16'})
+_RGB_INTERPRETATIONS = frozenset({'rgb', 'srgb', 'rgb16', 'scrgb'})
+# Bands that are not colours.
+DATA_INTERPRETATIONS = frozenset({'multiband', 'histogram', 'matrix', 'fourier'})
 
 
 @dataclass(frozen=True)
@@ -111,12 +70,12 @@ class Meaning:
     What the bands of a tile or of a canvas are.
 
     :param kind: 'gray', 'rgb', 'multiband', or the libvips interpretation of
-        any other colour space; tiles of different kinds do not mix, except
+        another colour space; tiles of different kinds cannot be combined, except
         gray with rgb.
-    :param interpretation: the libvips interpretation to label the image with;
-        None to choose it by the format.
-    :param color_bands: how many bands are not alpha.
-    :param labels: whether the values are labels, never to be averaged or
+    :param interpretation: the libvips interpretation to set on the image; None
+        to choose it by the format.
+    :param color_bands: the number of bands without alpha.
+    :param labels: whether the values are labels, which are never averaged or
         compressed with loss.
     """
 
@@ -127,20 +86,20 @@ class Meaning:
 
     @property
     def has_alpha(self) -> bool:
-        """Whether an image of this kind carries an alpha band."""
+        """Whether an image of this kind has an alpha band."""
         return self.kind != 'multiband'
 
     @property
     def bands(self) -> int:
-        """All bands, alpha included."""
+        """The number of bands with alpha."""
         return self.color_bands + self.has_alpha
 
     def joined(self, other: Meaning) -> Meaning:
         """
-        The meaning that takes in tiles of both.
+        The meaning of an image that holds tiles of both.
 
-        :param other: the meaning of a tile that comes later.
-        :raises TileSourceError: if there is none.
+        :param other: the meaning of a later tile.
+        :raises TileSourceError: if they cannot be combined.
         """
         if self is other:
             return self
@@ -155,11 +114,43 @@ class Meaning:
             self, interpretation=self.interpretation or other.interpretation, labels=labels)
 
 
-def _described(meaning: Meaning) -> str:
-    return (f'{meaning.color_bands} {meaning.kind} '
-            f'band{"s" if meaning.color_bands != 1 else ""}')
+GRAY, RGB = Meaning('gray', None, 1), Meaning('rgb', None, 3)
 
-_GRAY_MEANING, _RGB_MEANING = Meaning('gray', None, 1), Meaning('rgb', None, 3)
+
+def format_of(dtype: npt.DTypeLike) -> str:
+    """
+    The libvips band format of a dtype.
+
+    :param dtype: a dtype of the table, of any byte order.
+    :raises KeyError: if libvips has no such format.
+    """
+    return FORMAT_OF_DTYPE[np.dtype(dtype).newbyteorder('=')]
+
+
+def alpha_band(interpretation: str, bands: int) -> int | None:
+    """
+    The index of the alpha band of a libvips image, counted from the end.
+
+    :param interpretation: the image's interpretation.
+    :param bands: its number of bands.
+    :returns: -1, or None if there is no alpha.
+    """
+    color = COLOR_BANDS.get(interpretation)
+    return None if color is None or bands != color + 1 else -1
+
+
+def is_averaged(dtype: npt.DTypeLike) -> bool:
+    """Whether lower levels average samples of a dtype."""
+    dtype = np.dtype(dtype)
+    return dtype.kind in 'fc' or (dtype.kind == 'u' and dtype.itemsize <= 2)
+
+
+@functools.cache
+def opaque_alpha(dtype: np.dtype[Any]) -> int:
+    """The alpha value of a fully opaque pixel."""
+    if dtype == np.uint16:
+        return 65535
+    return 255 if dtype.kind in 'fc' else min(255, int(np.iinfo(dtype).max))
 
 
 def smallest_integer(low: int, high: int) -> np.dtype[Any] | None:
@@ -168,7 +159,7 @@ def smallest_integer(low: int, high: int) -> np.dtype[Any] | None:
 
     :param low: the smallest value.
     :param high: the largest value.
-    :returns: the dtype, unsigned ones first, or None if there is none.
+    :returns: the dtype, unsigned if possible, or None if none is large enough.
     """
     for name in ('uint8', 'int8', 'uint16', 'int16', 'uint32', 'int32'):
         info = np.iinfo(name)
@@ -179,31 +170,34 @@ def smallest_integer(low: int, high: int) -> np.dtype[Any] | None:
 
 def meaning_of(interpretation: str, bands: int) -> Meaning:
     """
-    What the bands of an image are that libvips has labelled.
+    The meaning of the bands of a libvips image.
 
-    :param interpretation: libvips' name.
-    :param bands: how many there are.
+    :param interpretation: the image's interpretation.
+    :param bands: its number of bands.
     """
     color = COLOR_BANDS.get(interpretation)
     if color is None or bands not in (color, color + 1):
         return Meaning('multiband', 'multiband', bands)
-    kind = ('gray' if interpretation in _GRAY else 'rgb' if interpretation in _RGB
-            else interpretation)
-    return Meaning(kind, interpretation, color)
+    return Meaning(color_kind(interpretation), interpretation, color)
+
+
+def color_kind(interpretation: str) -> str:
+    """The ``Meaning.kind`` of an interpretation that has colours."""
+    return ('gray' if interpretation in _GRAY_INTERPRETATIONS else
+            'rgb' if interpretation in _RGB_INTERPRETATIONS else interpretation)
 
 
 def joined_dtype(first: np.dtype[Any], second: np.dtype[Any],
                  first_range: tuple[Any, Any], second_range: tuple[Any, Any]) -> np.dtype[Any]:
     """
-    The smallest dtype of libvips that holds the samples of two.
+    The smallest dtype of libvips that holds the samples of two dtypes.
 
     :param first: a native dtype of libvips.
-    :param second: another.
-    :param first_range: the smallest and largest value of the samples of the
-        first dtype; the values count only where the dtypes alone leave no
-        format that holds both.
-    :param second_range: those of the second.
-    :raises TileSourceError: if no format holds all values exactly.
+    :param second: another one.
+    :param first_range: the smallest and largest sample of the first dtype; used
+        only if no format holds all values of both dtypes.
+    :param second_range: the same for the second dtype.
+    :raises TileSourceError: if no format holds all samples exactly.
     """
     dtype = np.result_type(first, second)
     if dtype.kind == 'f':
@@ -227,11 +221,11 @@ def joined_dtype(first: np.dtype[Any], second: np.dtype[Any],
 
 def converted(color: Array, dtype: np.dtype[Any], color_bands: int) -> Array:
     """
-    Colour samples in a wider dtype, gray ones repeated where colour is wanted.
+    Convert colour samples to a wider dtype, and gray to RGB where needed.
 
     :param color: (rows, cols, bands).
-    :param dtype: the dtype to have.
-    :param color_bands: the bands to have.
+    :param dtype: the dtype of the result.
+    :param color_bands: the bands of the result.
     """
     color = color.astype(dtype, copy=False)
     if color.shape[2] != color_bands:
@@ -241,10 +235,10 @@ def converted(color: Array, dtype: np.dtype[Any], color_bands: int) -> Array:
 
 def converted_alpha(alpha: Array, dtype: np.dtype[Any]) -> Array:
     """
-    An alpha band in a wider dtype, brought to that dtype's opaque value.
+    Convert an alpha band to a wider dtype, scaled to that dtype's opaque value.
 
     :param alpha: any shape.
-    :param dtype: the dtype to have.
+    :param dtype: the dtype of the result.
     """
     old, new = opaque_alpha(alpha.dtype), opaque_alpha(dtype)
     if alpha.dtype == dtype:
@@ -253,3 +247,8 @@ def converted_alpha(alpha: Array, dtype: np.dtype[Any]) -> Array:
         return alpha.astype(dtype)
     scaled = alpha.astype(np.float64) * new / old
     return (scaled if dtype.kind == 'f' else np.rint(scaled)).astype(dtype)
+
+
+def _described(meaning: Meaning) -> str:
+    return (f'{meaning.color_bands} {meaning.kind} '
+            f'band{"s" if meaning.color_bands != 1 else ""}')

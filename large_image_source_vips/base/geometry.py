@@ -1,13 +1,12 @@
 """
-Sizes and rectangles, and the names of the coordinate planes they live in.
+Sizes and rectangles, and the coordinate planes they are measured in.
 
-Every size, position and rectangle in this package belongs to one of four
-planes, and its name says to which:
+Names tell which plane a size, position or rectangle belongs to:
 
 :full: pixels of the image at full resolution; 0, 0 is its top left corner.
-:level: pixels of one reduction of the image, 0, 0 again the corner.  A
-    *reduction* ``r`` is the image made ``2 ** r`` times smaller; large_image's
-    level ``z`` is the reduction ``levels - 1 - z``.
+:level: pixels of one level, counted from the same corner.  A *reduction* ``r``
+    is the image made ``2 ** r`` times smaller; large_image's level ``z`` is the
+    reduction ``levels - 1 - z``.
 :caller: pixels as the caller of ``addTile`` counts them; may be negative.
 :block: columns and rows of the canvas' blocks, aligned with the caller plane.
 """
@@ -16,24 +15,26 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+# Width and height of a tile in level pixels; large_image's default.
+TILE_SIZE = 256
+
 
 class Size(NamedTuple):
-    """A width and a height in pixels (or blocks) of one plane."""
+    """Width and height, in pixels or blocks."""
 
     width: int
     height: int
 
     @property
     def area(self) -> int:
-        """How many pixels there are."""
+        """The number of pixels."""
         return self.width * self.height
 
     def reduced(self, reduction: int) -> Size:
         """
-        The size of this image at a reduction.
+        The size of this image at a reduction, rounded up.
 
-        Rounded up: a last column that is only partly covered still exists, and
-        no dimension ever becomes 0.
+        A partly covered last column or row counts, so no side becomes 0.
 
         :param reduction: how many times the size is halved.
         """
@@ -51,33 +52,40 @@ class Rect(NamedTuple):
 
     @property
     def right(self) -> int:
-        """The first column that is not inside."""
+        """The first column to the right of the rectangle."""
         return self.left + self.width
 
     @property
     def bottom(self) -> int:
-        """The first row that is not inside."""
+        """The first row below the rectangle."""
         return self.top + self.height
 
     @property
     def empty(self) -> bool:
-        """Whether there is no pixel inside."""
+        """Whether it contains no pixel."""
         return self.width <= 0 or self.height <= 0
 
     def moved(self, dx: int, dy: int) -> Rect:
-        """The same rectangle, dx columns further right and dy rows further down."""
+        """The rectangle moved dx columns to the right and dy rows down."""
         return Rect(self.left + dx, self.top + dy, self.width, self.height)
 
     def clipped(self, other: Rect) -> Rect:
-        """The part that lies inside another rectangle, perhaps empty."""
+        """The intersection with another rectangle, possibly empty."""
         left, top = max(self.left, other.left), max(self.top, other.top)
         right, bottom = min(self.right, other.right), min(self.bottom, other.bottom)
         return Rect(left, top, max(0, right - left), max(0, bottom - top))
 
+    def united(self, other: Rect) -> Rect:
+        """The smallest rectangle that contains both; one of them if possible."""
+        if other.contains(self):
+            return other
+        if self.contains(other):
+            return self
+        left, top = min(self.left, other.left), min(self.top, other.top)
+        return Rect(left, top, max(self.right, other.right) - left,
+                    max(self.bottom, other.bottom) - top)
+
     def contains(self, other: Rect) -> bool:
-        """Whether all of another rectangle is inside this one."""
+        """Whether another rectangle lies entirely inside this one."""
         return (self.left <= other.left and self.top <= other.top and
                 other.right <= self.right and other.bottom <= self.bottom)
-
-# The width and height of a tile in level pixels, as everywhere in large_image.
-TILE_SIZE = 256

@@ -1,13 +1,12 @@
 """
-Threads: work side by side, memory of a thread, locks that finalizers may need.
+Thread helpers: parallel work, reusable arrays, and a lock that is safe in finalizers.
 
-The garbage collector may run a finalizer at any moment and in any thread, also in
-one that holds the very lock it needs.  So a finalizer must not wait for a lock, and
-what it asks for must not wait for the next who happens to come by
-(``CleanupLock``).
+At most ``LIMITS.base_threads`` threads work in parallel, and a thread keeps at most
+``LIMITS.base_scratch`` bytes for each array name.
 
-Fresh memory is handed out by the system page by page, each of them cleared, which
-takes longer than most of what is done with it; ``scratch`` uses it again.
+The garbage collector may run a finalizer in any thread, even one that already holds
+the lock that the finalizer needs.  So a finalizer must never wait for a lock, and its
+request must not wait until some other thread takes the lock (``CleanupLock``).
 """
 
 from __future__ import annotations
@@ -22,15 +21,20 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-WORKERS = min(4, os.cpu_count() or 1)
+from .limits import LIMITS
+
+WORKERS = min(LIMITS.base_threads, os.cpu_count() or 1)
+
+T = TypeVar('T')
+
+_buffers = threading.local()
 
 
 def submitted(pool: ThreadPoolExecutor, work: Callable[..., Any], *args: Any) -> Future[Any]:
     """
-    Work that a pool does, or that has just been done here.
+    Submit work to a pool, or do it here if the pool accepts none.
 
-    As soon as the main thread has ended, pools take nothing any more, though other
-    threads may still be at work.
+    Pools refuse work once the main thread has ended, while other threads may go on.
     """
     try:
         return pool.submit(work, *args)
@@ -42,9 +46,10 @@ def submitted(pool: ThreadPoolExecutor, work: Callable[..., Any], *args: Any) ->
 
 def side_by_side(work: Callable[[Any], None], items: Sequence[Any]) -> None:
     """
-    Do something with each item.
+    Call a function for each item, in parallel threads.
 
-    :raises BaseException: what the work raised; what has not begun then is left.
+    :raises BaseException: the first error of a call; calls that have not begun
+        are cancelled.
     """
     if WORKERS < 2 or len(items) < 2:
         for item in items:
@@ -54,50 +59,45 @@ def side_by_side(work: Callable[[Any], None], items: Sequence[Any]) -> None:
         futures: list[Future[Any]] = []
         try:
             for item in items:
-                futures.append(submitted(pool, work, item))  # noqa: PERF401 (some may be there)
+                futures.append(submitted(pool, work, item))  # noqa: PERF401 (an error must find those before it)
             for future in futures:
                 future.result()
         finally:
             for future in futures:
                 future.cancel()
 
-# What a thread keeps under one name, at most.
-_MAX_KEPT = 16 << 20
-
-_kept = threading.local()
-
 
 def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """
-    An array with anything in it, for the calling thread.
+    An uninitialised array of the calling thread, in memory that is reused.
 
-    :param name: of the purpose; the array is good until the thread asks for the
-        next one of that name.
+    The system clears fresh memory page by page, which takes longer than most of
+    the arithmetic done in it.
+
+    :param name: of the purpose; the array is valid until the same thread asks for
+        the next array of this name.
     :param shape: of the array.
     :param dtype: of the array.
     """
     count = int(np.prod(shape))
     size = count * dtype.itemsize
-    buffer = vars(_kept).get(name)
+    buffer = vars(_buffers).get(name)
     if buffer is None or buffer.size < size:
         buffer = np.empty(size, np.uint8)
-        if size <= _MAX_KEPT:
-            setattr(_kept, name, buffer)
+        if size <= LIMITS.base_scratch:
+            setattr(_buffers, name, buffer)
     return np.frombuffer(buffer, dtype, count).reshape(shape)
-
-
-T = TypeVar('T')
 
 
 class CleanupLock(Generic[T]):
     """
-    A lock; whoever lets go of it does what finalizers asked for meanwhile.
+    A lock whose release also handles the requests of finalizers.
 
-    To be used as a ``threading.Lock``, which it is besides.
+    Used like a ``threading.Lock``.
 
-    :param clean: called with the lock, when there are requests: takes all of them out
-        of ``requests``, and returns what it took out of the cache.  That goes when
-        the lock is free again, as other finalizers may then run.
+    :param clean: called with the lock held when there are requests: removes all
+        ``requests`` and returns the objects that it dropped from the cache.  These
+        are freed after the lock is released, because that may run more finalizers.
     """
 
     def __init__(self, clean: Callable[[], object]) -> None:
@@ -106,14 +106,14 @@ class CleanupLock(Generic[T]):
         self.requests: deque[T] = deque()
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """Take the lock, as that of ``threading.Lock`` does."""
+        """Acquire the lock, as ``threading.Lock.acquire`` does."""
         return self._lock.acquire(blocking, timeout)
 
     def release(self) -> None:
-        """Let go of the lock, and do what was asked for while it was held."""
+        """Release the lock and handle the requests made while it was held."""
         self._lock.release()
         if self.requests:
-            self._work()
+            self._handle()
 
     def __enter__(self) -> None:
         self._lock.acquire()
@@ -123,19 +123,19 @@ class CleanupLock(Generic[T]):
 
     def request(self, what: T) -> None:
         """
-        Ask for something to be cleaned up, now or when the lock is free; never waits.
+        Request a cleanup, done now or when the lock is released; never waits.
 
-        :param what: for ``clean``.
+        :param what: the request for ``clean``.
         """
         self.requests.append(what)
-        self._work()
+        self._handle()
 
-    def _work(self) -> None:
+    def _handle(self) -> None:
         """
-        Do what is asked for, unless another has the lock.
+        Handle all requests, unless another thread holds the lock.
 
-        A request comes before the attempt to get the lock, and whoever has it looks
-        for requests once more after letting go: so none is left over.
+        No request is lost: it is queued before the attempt to get the lock, and the
+        holder checks for requests again after the release.
         """
         while self.requests and self._lock.acquire(blocking=False):
             try:

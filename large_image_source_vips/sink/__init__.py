@@ -1,3 +1,3 @@
 """
-Patches that are put together, as a store of pixels.
+The pixel store of a sink: an image made of added tiles.
 """

@@ -1,7 +1,8 @@
 """
-How the samples of a tile go over the samples of a block: pure array arithmetic.
+Pastes and blends the samples of a tile into those of a block: pure array arithmetic.
 
-No float arithmetic touches an opaque or a masked-out pixel.
+Opaque pixels replace what is below them bit for bit, and masked-out pixels keep it;
+float arithmetic applies to partly transparent pixels only.
 """
 
 from __future__ import annotations
@@ -19,13 +20,12 @@ Array = npt.NDArray[Any]
 def paste(color: Array, alpha: Array | None, tile_color: Array, tile_alpha: Array | None,
           mask: npt.NDArray[np.bool_] | None) -> None:
     """
-    Put a tile over what is there, in place.
+    Paste a tile over samples, in place.
 
-    :param color: what is there, (rows, cols, color bands).
-    :param alpha: its alpha (rows, cols), or None if all of it is opaque; it
-        then stays so.
+    :param color: the samples below, (rows, cols, color bands).
+    :param alpha: their alpha (rows, cols), or None if all are opaque.
     :param tile_color: of the same shape and dtype as ``color``.
-    :param tile_alpha: (rows, cols), or None if all of the tile is opaque.
+    :param tile_alpha: (rows, cols), or None if the whole tile is opaque.
     :param mask: (rows, cols), False where nothing changes, or None.
     """
     if tile_alpha is not None:
@@ -45,14 +45,14 @@ def paste(color: Array, alpha: Array | None, tile_color: Array, tile_alpha: Arra
 def _blend(color: Array, alpha: Array | None, tile_color: Array, tile_alpha: Array,
            mask: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:
     """
-    Composite the partly transparent pixels of a tile "over" what is there.
+    Composite the partly transparent pixels of a tile over the samples below.
 
-    Porter and Duff's *over* without premultiplication: with the coverages a of
-    the tile and b of what is below, the result has a + b (1 - a), and its
-    colour is the mean of both colours weighted with a and b (1 - a).
+    Porter and Duff's *over* for colours that are not premultiplied: with alpha a of
+    the tile and b below, the result has alpha a + b (1 - a), and its colour is the
+    mean of both colours weighted with a and b (1 - a).
 
-    :returns: (rows, cols), where the tile is to be stored as it is: where it
-        is opaque and where there was nothing.
+    :returns: (rows, cols), True where the tile is to be stored unchanged, because it
+        is opaque or covers an empty place.
     """
     opaque = opaque_alpha(tile_alpha.dtype)
     replaces = tile_alpha >= opaque
@@ -78,5 +78,5 @@ def _blend(color: Array, alpha: Array | None, tile_color: Array, tile_alpha: Arr
 
 
 def rounded(values: Array, dtype: np.dtype[Any]) -> Array:
-    """Floats as another dtype, rounded to the nearest where that is of integers."""
+    """Convert floats to a dtype, rounded to nearest for integers."""
     return (values if dtype.kind == 'f' else np.rint(values)).astype(dtype)

@@ -1,11 +1,10 @@
 """
-Fixed-size square blocks of samples, a few of them in memory, all in one spool.
+Keeps fixed-size square blocks of samples in a spool file, the recent ones in memory.
 
-Memory: the pool holds at most ``POOL_BYTES`` of blocks, plus those that are
-being pasted into at that moment.  Everything else is in the spool file.
+At most ``LIMITS.sink_pool`` bytes of blocks are in memory, plus those being changed.
 
-A snapshot pins the place of each block in the file: a block that changes later
-gets another place, so what the snapshot reads stays as it was.
+A snapshot pins the offset of each block in the file.  A block that changes later moves
+to another offset, so the snapshot still reads the old samples.
 """
 
 from __future__ import annotations
@@ -18,14 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..base.limits import LIMITS
 from .spool import Spool
 
-# The width and height of a block in pixels: that of a tile, so that an aligned
-# tile is one block.
+# Width and height of a block in pixels; that of a tile, so that an aligned tile is one block.
 BLOCK_SIZE = 256
-
-# How much of the blocks is kept in memory.
-POOL_BYTES = 64 << 20
 
 Array = npt.NDArray[Any]
 
@@ -34,8 +30,8 @@ class BlockKey(NamedTuple):
     """
     The address of a block.
 
-    Blocks of level 0 are in the caller plane, so that growing moves nothing;
-    those of the levels above count from the corner of the image.
+    Level 0 counts in the caller plane, so growing the image moves no block; lower
+    levels (1 and up) count from the corner of the image.
     """
 
     frame: int
@@ -49,7 +45,7 @@ class Held:
     A block in memory.
 
     :param samples: (BLOCK_SIZE, BLOCK_SIZE, bands), changed in place.
-    :param offset: where it belongs in the spool.
+    :param offset: of its space in the spool.
     """
 
     __slots__ = ('dirty', 'offset', 'pins', 'samples')
@@ -57,28 +53,27 @@ class Held:
     def __init__(self, samples: Array, offset: int) -> None:
         self.samples = samples
         self.offset = offset
-        # Whether the spool has something else.
+        # Whether the samples differ from those in the spool.
         self.dirty = False
-        # How many are using it; it stays in memory as long as that.
+        # The number of users; a block in use stays in memory.
         self.pins = 0
 
 
 class BlockPool:
     """
-    The blocks in memory, over all planes of a spool; the oldest leave first.
+    A least-recently-used cache of blocks, shared by all planes of a spool.
 
-    Its lock guards the spool's allocations, the planes' slots and the pool.
+    Its lock protects the spool's allocations, the planes' slots and the pool.
     """
 
-    def __init__(self, spool: Spool, capacity: int = POOL_BYTES) -> None:
+    def __init__(self, spool: Spool) -> None:
         self.spool = spool
         self.lock = threading.RLock()
-        self._capacity = capacity
         self._bytes = 0
         self.held: OrderedDict[tuple[int, BlockKey], Held] = OrderedDict()
 
     def get(self, plane: Plane, key: BlockKey) -> Held:
-        """A block that has a slot, from memory or from the spool."""
+        """A block that has a slot; read from the spool if it is not in memory."""
         name = (plane.number, key)
         held = self.held.get(name)
         if held is not None:
@@ -90,14 +85,15 @@ class BlockPool:
         return self.insert(plane, key, Held(samples, offset))
 
     def insert(self, plane: Plane, key: BlockKey, held: Held) -> Held:
-        """Keep a block that is not in memory."""
+        """Add a block to the cache."""
         self.held[plane.number, key] = held
         self._bytes += held.samples.nbytes
         return held
 
     def shrink(self) -> None:
-        """Let the oldest blocks go until the rest fits; pinned ones stay."""
-        if self._bytes <= self._capacity:
+        """Evict the oldest blocks that are not in use until the rest fits."""
+        capacity = LIMITS.sink_pool
+        if self._bytes <= capacity:
             return
         for name in list(self.held):
             held = self.held[name]
@@ -107,17 +103,17 @@ class BlockPool:
                 self.spool.write(held.offset, held.samples)
             del self.held[name]
             self._bytes -= held.samples.nbytes
-            if self._bytes <= self._capacity * 7 // 8:
+            if self._bytes <= capacity * 7 // 8:
                 return
 
     def drop(self, plane: Plane, key: BlockKey) -> None:
-        """Forget a block in memory without writing it."""
+        """Remove a block from the cache without writing it."""
         held = self.held.pop((plane.number, key), None)
         if held is not None:
             self._bytes -= held.samples.nbytes
 
     def flush(self) -> None:
-        """Write every changed block to the spool."""
+        """Write all changed blocks to the spool."""
         with self.lock:
             for held in self.held.values():
                 if held.dirty:
@@ -129,10 +125,10 @@ class Plane:
     """
     Blocks of one dtype and band count: the colours or the alpha of a canvas.
 
-    :param pool: where blocks are held.
+    :param pool: the cache and the spool of the blocks.
     :param dtype: of the samples.
-    :param bands: of each pixel.
-    :param number: tells the planes of a pool apart.
+    :param bands: the number of bands.
+    :param number: identifies the plane within the pool.
     """
 
     def __init__(self, pool: BlockPool, dtype: np.dtype[Any], bands: int, number: int) -> None:
@@ -141,9 +137,9 @@ class Plane:
         self.dtype = dtype
         self.shape = (BLOCK_SIZE, BLOCK_SIZE, bands)
         self.block_bytes = BLOCK_SIZE * BLOCK_SIZE * bands * dtype.itemsize
+        # The offset of each block that is not blank.
         self.slots: dict[BlockKey, int] = {}
-        # The places that snapshots read, snapshot by snapshot, and those among
-        # them that belong to no block any more.
+        # The offsets of each snapshot, and those among them that no block uses any more.
         self.pinned: list[frozenset[int]] = []
         self._retired: set[int] = set()
 
@@ -151,14 +147,14 @@ class Plane:
         return any(offset in offsets for offsets in self.pinned)
 
     def discard(self, offset: int) -> None:
-        """Give a place back as soon as no snapshot reads it; for holders of the lock."""
+        """Free an offset as soon as no snapshot needs it; call with the lock held."""
         if self._is_pinned(offset):
             self._retired.add(offset)
         else:
             self.pool.spool.free(offset, self.block_bytes)
 
     def release(self, keys: Iterable[BlockKey]) -> None:
-        """Make blocks blank; those that are already stay so."""
+        """Make blocks blank; blank blocks are ignored."""
         with self.pool.lock:
             for key in keys:
                 offset = self.slots.pop(key, None)
@@ -175,14 +171,14 @@ class Plane:
 
     def hold(self, key: BlockKey) -> tuple[Held, Callable[[], None]]:
         """
-        A block to be changed in place; a blank one becomes one of zeros.
+        Get a block to change in place; a blank block becomes zeros.
 
-        It stays in memory until its ``pins`` are counted down again.
+        It stays in memory until ``pins`` is decremented.
 
         :param key: the block.
-        :returns: the block, and what takes that back before it was changed.
-        :raises TileSourceError: if the disk has no room or cannot be read;
-            nothing has changed then.
+        :returns: the block, and a function that undoes the call before any change.
+        :raises TileSourceError: if the disk is full or cannot be read; nothing has
+            changed then.
         """
         pool = self.pool
         with pool.lock:
@@ -191,32 +187,32 @@ class Plane:
             if old is not None and not self._is_pinned(old):
                 held = pool.get(self, key)
                 held.pins += 1
-                return held, lambda: self._let_go(held)
-            place = pool.spool.allocate(self.block_bytes)
+                return held, lambda: self._unpin_block(held)
+            offset = pool.spool.allocate(self.block_bytes)
             try:
                 if old is None:
-                    held = pool.insert(self, key, Held(np.zeros(self.shape, self.dtype), place))
+                    held = pool.insert(self, key, Held(np.zeros(self.shape, self.dtype), offset))
                 else:
                     held = pool.get(self, key)
-                    held.offset = place
+                    held.offset = offset
             except BaseException:
-                pool.spool.free(place, self.block_bytes)
+                pool.spool.free(offset, self.block_bytes)
                 raise
             held.pins += 1
             held.dirty = True
-            self.slots[key] = place
+            self.slots[key] = offset
             if old is not None:
                 self._retired.add(old)
-            return held, lambda: self._take_back(key, held, old)
+            return held, lambda: self._undo_move(key, held, old)
 
-    def _let_go(self, held: Held) -> None:
+    def _unpin_block(self, held: Held) -> None:
         with self.pool.lock:
             held.pins -= 1
 
-    def _take_back(self, key: BlockKey, held: Held, old: int | None) -> None:
-        """Undo the move of a block to another place."""
+    def _undo_move(self, key: BlockKey, held: Held, old: int | None) -> None:
+        """Undo the move of a block to another offset."""
         with self.pool.lock:
-            place, held.pins = held.offset, held.pins - 1
+            offset, held.pins = held.offset, held.pins - 1
             if old is None:
                 del self.slots[key]
                 self.pool.drop(self, key)
@@ -225,84 +221,83 @@ class Plane:
                 self._retired.discard(old)
                 held.dirty = False
             else:
-                # The snapshot has gone meanwhile, and the old place with it.
+                # The snapshot was released meanwhile, and the old offset freed.
                 return
-            self.pool.spool.free(place, self.block_bytes)
+            self.pool.spool.free(offset, self.block_bytes)
 
     def store(self, samples: Array) -> int:
         """
-        Write a block that nobody sees yet.
+        Write samples to the spool without assigning them to a block.
 
         :param samples: (BLOCK_SIZE, BLOCK_SIZE, bands) of the dtype.
-        :returns: its place, for ``put`` or ``give_back``.
-        :raises TileSourceError: if the disk has no room.
+        :returns: the offset, for ``put`` or ``give_back``.
+        :raises TileSourceError: if the disk is full.
         """
         pool = self.pool
         with pool.lock:
-            place = pool.spool.allocate(self.block_bytes)
+            offset = pool.spool.allocate(self.block_bytes)
         try:
-            pool.spool.write(place, np.ascontiguousarray(samples, self.dtype))
+            pool.spool.write(offset, np.ascontiguousarray(samples, self.dtype))
         except BaseException:
-            self.give_back(place)
+            self.give_back(offset)
             raise
-        return place
+        return offset
 
-    def give_back(self, place: int) -> None:
-        """Give back the place of a block that nobody sees."""
+    def give_back(self, offset: int) -> None:
+        """Free stored samples that were not assigned to a block."""
         with self.pool.lock:
-            self.pool.spool.free(place, self.block_bytes)
+            self.pool.spool.free(offset, self.block_bytes)
 
-    def put(self, key: BlockKey, place: int) -> None:
-        """Have a stored block replace the one at an address."""
+    def put(self, key: BlockKey, offset: int) -> None:
+        """Replace a block by stored samples."""
         with self.pool.lock:
             old = self.slots.get(key)
-            self.slots[key] = place
+            self.slots[key] = offset
             if old is not None:
                 self.pool.drop(self, key)
                 self.discard(old)
 
     def publish(self, key: BlockKey, samples: Array) -> None:
         """
-        Store a block; others see it only when it is whole.
+        Store and replace a block atomically.
 
         :param key: its address.
         :param samples: (BLOCK_SIZE, BLOCK_SIZE, bands).
-        :raises TileSourceError: if the disk has no room.
+        :raises TileSourceError: if the disk is full.
         """
         self.put(key, self.store(samples))
 
     def snapshot(self) -> FrozenPlane:
         """
-        The blocks of the full resolution as they are now.
+        Freeze the full-resolution blocks as they are now.
 
-        The caller sees to it that none of them is being changed, and lets the
-        snapshot go afterwards.
+        No block may change during the call; the caller releases the snapshot.
         """
         with self.pool.lock:
             self.pool.flush()
-            slots = {key: place for key, place in self.slots.items() if key.level == 0}
+            slots = {key: offset for key, offset in self.slots.items() if key.level == 0}
             pinned = frozenset(slots.values())
             self.pinned.append(pinned)
             return FrozenPlane(self, slots, pinned)
 
     def unpin(self, pinned: frozenset[int]) -> None:
-        """Give back the places that only a snapshot was reading."""
+        """Release a snapshot, and free the offsets that only it needed."""
         with self.pool.lock:
-            # By identity: two snapshots may have the same places.
+            # By identity: two snapshots may have equal offsets.
             self.pinned = [other for other in self.pinned if other is not pinned]
-            gone = [place for place in self._retired if not self._is_pinned(place)]
+            gone = [offset for offset in self._retired if not self._is_pinned(offset)]
             self._retired.difference_update(gone)
-            for place in gone:
-                self.pool.spool.free(place, self.block_bytes)
+            for offset in gone:
+                self.pool.spool.free(offset, self.block_bytes)
 
 
 class FrozenPlane:
     """
-    The blocks of a plane at one moment; read from the spool, past the pool.
+    The blocks of a plane at one moment, read directly from the spool.
 
     :param plane: the plane.
-    :param slots: its blocks then.
-    :param pinned: the places that are kept for it.
+    :param slots: the offsets of its blocks.
+    :param pinned: the offsets kept for this snapshot.
     """
 
     def __init__(self, plane: Plane, slots: Mapping[BlockKey, int],
@@ -322,5 +317,5 @@ class FrozenPlane:
         return samples
 
     def release(self) -> None:
-        """Let the snapshot go; it is not read again."""
+        """Release the snapshot; it must not be read again."""
         self._plane.unpin(self._pinned)

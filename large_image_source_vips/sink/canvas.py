@@ -1,13 +1,13 @@
 """
-The sink's store: patches that become blocks in one spool file.
+The image of a sink: collects tiles in blocks of one spool file and reads them back.
 
-A canvas is a grid of square blocks, addressed in the plane of the caller's
-coordinates, so growing it in any direction moves no pixels.  Adding a tile
-copies its pixels into the blocks under it, once.
+A canvas is a grid of square blocks in the caller's coordinates, so growing it in any
+direction moves no pixels.  Adding a tile copies its pixels once, into the blocks under
+it.  An added tile changes either everything or nothing.
 
-Memory is bounded, whatever the size of the image: ``blocks.POOL_BYTES``
-(64 MiB) of blocks, the tiles that are being added, and some 300 bytes of
-addresses for each block of 65,536 pixels.  A canvas has one open file.
+Memory is bounded whatever the size of the image: ``LIMITS.sink_pool`` (64 MiB) of
+blocks, the tiles being added, and about 300 bytes of addresses for each block of
+65,536 pixels.  A canvas has one open file.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ..base import files
 from ..base.errors import TileSourceError
 from ..base.formats import Meaning, converted, converted_alpha, joined_dtype
 from ..base.geometry import Rect, Size
+from ..base.limits import LIMITS
 from ..store import Picture
 from .blocks import BLOCK_SIZE, BlockKey
 from .claims import Claims
@@ -35,20 +36,17 @@ from .patch import Array, Patch
 from .ranges import BandRanges
 from .snapshot import snapshot_picture
 
-# libvips 8.14 has no wider or higher images (VIPS_MAX_COORD).
-MAX_SIDE = 10_000_000
-
-# Tiles of fewer bytes are added by one thread at a time.
-PARALLEL_BYTES = 1 << 20
+# Smaller tiles are added by one thread at a time.
+_PARALLEL_BYTES = 1 << 20
 
 
 def as_position(value: Any, name: str) -> int:
     """
-    A coordinate as a plain int.
+    Convert a coordinate to an int.
 
-    :param value: an int of any kind, or a float that is a whole number.
-    :param name: what to call it in an error.
-    :raises TileSourceError: for anything else.
+    :param value: an integer of any type, or a float without a fraction.
+    :param name: of the coordinate, for the error text.
+    :raises TileSourceError: for any other value.
     """
     try:
         return operator.index(value)
@@ -61,11 +59,11 @@ def as_position(value: Any, name: str) -> int:
 
 class Canvas:
     """
-    An image that collects patches.
+    An image made of added tiles; a ``PixelStore``.
 
-    All methods may be called from any thread, but only in the process that
-    made the canvas: a forked process gets an error at once, since threads of
-    its parent may have been in the middle of a change.
+    Methods may be called from any thread, but only in the process that made the
+    canvas: in a forked process they raise an error, because a thread of the parent
+    may have been in the middle of a change.
     """
 
     frame_count = 1
@@ -74,7 +72,7 @@ class Canvas:
 
     def __init__(self) -> None:
         self.pixel_size: tuple[float | None, float | None] = (None, None)
-        # Counts changes; a part of large_image's cache keys.
+        # Number of changes; part of large_image's cache keys.
         self.generation = 0
         self._process = files.process_id()
         self._crop: Rect | None = None
@@ -88,26 +86,26 @@ class Canvas:
 
     def check_process(self) -> None:
         """
-        See to it that this is the process that made the canvas.
+        Check that this is the process that made the canvas.
 
-        :raises TileSourceError: if it was forked from that.
+        :raises TileSourceError: in a forked process.
         """
         if files.process_id() != self._process:
-            msg = (f'This image is being put together in another process ({self._process}) and '
-                   f'can be neither changed nor viewed in one forked from it; send the tiles to '
-                   f'that process, or write the image and open the file.')
+            msg = (f'This image belongs to another process ({self._process}) and cannot be '
+                   f'changed or read in a process forked from it; send the tiles to that '
+                   f'process, or write the image and open the file.')
             raise TileSourceError(msg)
 
     def _count_change(self) -> None:
-        """Tell caches that something has changed."""
+        """Invalidate large_image's cache."""
         with self._claims.lock:
             self.generation += 1
 
-    # What there is
+    # Properties
 
     @property
     def origin(self) -> tuple[int, int]:
-        """The corner of the image in the caller plane: (x, y), each <= 0."""
+        """The top left corner of the image in the caller plane: (x, y), each <= 0."""
         return _origin_of(self._extent)
 
     @property
@@ -125,7 +123,7 @@ class Canvas:
 
     @property
     def min_size(self) -> Size:
-        """The size that the image has at least; 0 for no minimum."""
+        """The minimum size of the image; 0 for no minimum."""
         return self._min_size
 
     @min_size.setter
@@ -140,7 +138,7 @@ class Canvas:
 
     @property
     def crop(self) -> Rect | None:
-        """The part of the image that is written, or None for all of it."""
+        """The part of the image to write, in full-resolution pixels; None for all."""
         return self._crop
 
     @crop.setter
@@ -162,45 +160,45 @@ class Canvas:
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
-        """The dtype of the samples; None as long as there are none."""
+        """The dtype of the samples; None without tiles."""
         return None if self._layers is None else self._layers.dtype
 
     @property
     def meaning(self) -> Meaning | None:
-        """What the bands are; None as long as there are none."""
+        """What the bands are; None without tiles."""
         return None if self._layers is None else self._layers.meaning
 
     @property
     def bands(self) -> int | None:
-        """The bands of what ``read`` gives; None as long as there are no tiles."""
+        """The number of bands that ``read`` returns; None without tiles."""
         return None if self._layers is None else self._layers.meaning.bands
 
     # Adding
 
     def turn_for(self, tile: Any) -> AbstractContextManager[Any]:
         """
-        What to hold while a tile is converted and added.
+        A context manager to enter while a tile is converted and added.
 
-        Threads that add small tiles would only hand Python's interpreter lock
-        around in the middle of each; large ones are copied in parallel.
+        Large tiles are copied in parallel; small ones would only make threads switch
+        Python's interpreter lock in the middle of each.
         """
         self.check_process()
-        small = isinstance(tile, np.ndarray) and tile.nbytes < PARALLEL_BYTES
+        small = isinstance(tile, np.ndarray) and tile.nbytes < _PARALLEL_BYTES
         return self._small if small else nullcontext()
 
     def add_plain(self, tile: Array, x: int, y: int) -> bool:
         """
-        The short way for two common cases, which costs little besides the copying.
+        Add a tile with little overhead, in two common cases.
 
-        It serves an opaque array in the format of the canvas that lies inside
-        the image and is one whole block, or lies in one that is in memory,
-        while nobody else is using the canvas.
+        The tile is opaque, has the format of the canvas, lies inside the image, and
+        covers one block or lies in one that is in memory; no other thread uses the
+        canvas.
 
         :param tile: (rows, cols) or (rows, cols, bands).
         :param x: the column of its left edge in the caller plane.
         :param y: the row of its top edge in the caller plane.
-        :returns: whether the tile was added; else nothing was done.
-        :raises TileSourceError: if the disk has no room; nothing has changed then.
+        :returns: whether the tile was added; if not, nothing has changed.
+        :raises TileSourceError: if the disk is full; nothing has changed then.
         """
         layers, extent = self._layers, self._extent
         if layers is None or extent is None or tile.dtype != layers.dtype:
@@ -221,7 +219,7 @@ class Canvas:
             return self._add_block(layers, extent, tile, BlockKey(
                 0, 0, x // BLOCK_SIZE, y // BLOCK_SIZE))
         with self._claims.lock:
-            # What was looked at above may have changed before the lock was had.
+            # Another thread may have changed these before the lock was acquired.
             if not (self._claims.idle and layers is self._layers and extent is self._extent and
                     layers.paste_in_memory(tile, x, y, right, bottom)):
                 return False
@@ -235,15 +233,15 @@ class Canvas:
         """
         Add a tile that is one whole block; see ``add_plain``.
 
-        What takes time, finding its ranges and writing it to a new place, needs no
-        lock, so threads do it side by side.
+        The slow parts, measuring the ranges and writing to a new offset, need no
+        lock, so threads run them in parallel.
         """
         measured = self._ranges.measured(tile)
-        place = layers.color.store(tile)
+        offset = layers.color.store(tile)
         with self._claims.lock:
             fits = self._claims.idle and layers is self._layers and extent is self._extent
             if fits:
-                layers.put_block(key, place)
+                layers.put_block(key, offset)
                 left, top = key.column * BLOCK_SIZE, key.row * BLOCK_SIZE
                 if self._lower is not None:
                     self._lower.forget(
@@ -251,29 +249,29 @@ class Canvas:
                 self._ranges.add(tile, tile.shape[2], measured=measured)
                 self.generation += 1
         if not fits:
-            layers.color.give_back(place)
+            layers.color.give_back(offset)
         return fits
 
     def add(self, patch: Patch, x: int, y: int, mask: npt.NDArray[np.bool_] | None) -> None:
         """
-        Put a patch over what is there.
+        Add a patch.
 
-        :param patch: the patch.
+        :param patch: the converted tile.
         :param x: the column of its left edge in the caller plane.
         :param y: the row of its top edge in the caller plane.
-        :param mask: (rows, cols) of the patch, False where nothing changes.
-        :raises TileSourceError: if it does not fit what is there, or there is
-            no room on the disk; nothing has changed then.
+        :param mask: (rows, cols) of the patch, False where nothing changes, or None.
+        :raises TileSourceError: if the patch does not fit the format of the image,
+            would make it too large, or the disk is full; nothing has changed then.
         """
         self.check_process()
         if mask is not None and not patch.meaning.has_alpha:
-            msg = (f'A mask cannot be used with {patch.meaning.color_bands} bands of data: they '
-                   f'have no alpha that could stay transparent.')
+            msg = (f'A mask cannot be used with {patch.meaning.color_bands} bands of data, '
+                   f'because they have no alpha.')
             raise TileSourceError(msg)
         rows, cols = patch.color.shape[:2]
         rect = Rect(x, y, cols, rows)
         while True:
-            # What changes the format or the size concerns every reader.
+            # A change of format or size affects all readers.
             everything = self._changes_all(patch, rect)
             with self._claims.on(None if everything else block_area(rect), write=True):
                 if everything or not self._changes_all(patch, rect):
@@ -287,7 +285,7 @@ class Canvas:
                 self._format_for(layers, patch) != (layers.dtype, layers.meaning))
 
     def _format_for(self, layers: Layers, patch: Patch) -> tuple[np.dtype[Any], Meaning]:
-        """The dtype and the meaning of bands that take in a patch."""
+        """The dtype and meaning of the image after adding a patch."""
         dtype = layers.dtype
         if patch.color.dtype != dtype:
             dtype = joined_dtype(
@@ -295,8 +293,8 @@ class Canvas:
         return dtype, layers.meaning.joined(patch.meaning)
 
     def _add_claimed(self, patch: Patch, rect: Rect, mask: npt.NDArray[np.bool_] | None) -> None:
-        """Add a patch while nobody else uses what it changes."""
-        extent = _united(self._extent, rect)
+        """Add a patch while its area is claimed."""
+        extent = rect if self._extent is None else self._extent.united(rect)
         if extent is not self._extent:
             _check_size(self._size_of(extent, self._min_size),
                         f'The tile at {rect.left}, {rect.top}')
@@ -307,7 +305,7 @@ class Canvas:
         self._commit(layers, patch, extent, rect)
 
     def _layers_for(self, patch: Patch) -> Layers:
-        """The blocks in a format that holds a patch: those there are, or new ones."""
+        """The layers in a format that holds a patch: the present ones, or converted ones."""
         layers = self._layers
         if layers is None:
             return Layers.make(patch.color.dtype, patch.meaning)
@@ -317,9 +315,9 @@ class Canvas:
         return layers.converted(dtype, meaning)
 
     def _commit(self, layers: Layers, patch: Patch, extent: Rect, rect: Rect) -> None:
-        """Make a pasted patch visible."""
+        """Make a pasted patch visible to readers."""
         if self._lower is None or self._layers is not layers:
-            # Whether levels are averaged may have changed with the format.
+            # The new format may decide otherwise whether levels are averaged.
             if self._lower is not None:
                 self._lower.forget_all()
             self._lower = LowerLevels(layers)
@@ -341,20 +339,20 @@ class Canvas:
 
     def read(self, frame: int, reduction: int, rect: Rect, *, keep: bool = False) -> Array:
         """
-        The pixels of a rectangle, alpha included; see ``PixelStore.read``.
+        The pixels of a rectangle with alpha; see ``PixelStore.read``.
 
-        Blank places read as 0.  Everything is kept anyway.
+        Blank pixels are 0.  ``keep`` has no effect.
         """
         self.check_process()
         while True:
             origin = self.origin
             with self._claims.on(block_area(footprint(reduction, rect).moved(*origin))):
-                # The corner may have moved while the claim was waited for.
+                # The corner may have moved while this waited for the claim.
                 if origin == self.origin:
                     return self._read_claimed(reduction, rect, origin)
 
     def _read_claimed(self, reduction: int, rect: Rect, origin: tuple[int, int]) -> Array:
-        """Read while nothing under the rectangle changes."""
+        """Read while the area is claimed."""
         layers, lower = self._layers, self._lower
         if layers is None or lower is None:
             return np.zeros((rect.height, rect.width, 4), np.uint8)
@@ -365,12 +363,13 @@ class Canvas:
     @contextmanager
     def picture(self, frame: int | None = None) -> Iterator[Picture]:
         """
-        What ``write`` writes: the image as it is now, or its crop.
+        The image to write, as it is now: all of it, or the crop.
 
-        What is added while the context lasts is not in it.
+        Tiles added while the context lasts are not included.
 
-        :param frame: None or 0, a canvas has one frame.
-        :raises TileSourceError: if there is nothing to write.
+        :param frame: None or 0; a canvas has one frame.
+        :raises TileSourceError: if there are no tiles, no such frame, or no pixels in
+            the crop.
         """
         self.check_process()
         if frame not in (None, 0):
@@ -387,7 +386,7 @@ class Canvas:
             yield snapshot_picture(layers, place, pixel_size)
 
     def _output_rect(self) -> Rect:
-        """What ``write`` writes, in full-resolution pixels: all, or the crop."""
+        """The rectangle to write, in full-resolution pixels."""
         whole = Rect(0, 0, *self.size)
         if self._crop is None:
             return whole
@@ -398,7 +397,7 @@ class Canvas:
             raise TileSourceError(msg)
         return rect
 
-    # What a canvas has not
+    # Other parts of PixelStore, which a canvas does not have
 
     def frame_axes(self) -> list[dict[str, Any]]:
         """See ``PixelStore``."""
@@ -409,7 +408,7 @@ class Canvas:
         return None
 
     def internal_metadata(self) -> dict[str, Any]:
-        """See ``PixelStore``; there is no file whose header could be told."""
+        """See ``PixelStore``; there is no file."""
         return {}
 
     def associated_names(self) -> list[str]:
@@ -425,7 +424,7 @@ class Canvas:
         return []
 
     def close(self) -> None:
-        """Give back memory and disk at once."""
+        """Free memory and disk space."""
         self.check_process()
         with self._claims.on(None, write=True):
             self._layers = self._lower = self._extent = None
@@ -433,25 +432,14 @@ class Canvas:
 
 
 def _origin_of(extent: Rect | None) -> tuple[int, int]:
-    """The corner of the image around what was added; the point 0, 0 is always in it."""
+    """The corner of the image, which always contains the point 0, 0."""
     if extent is None:
         return 0, 0
     return min(0, extent.left), min(0, extent.top)
 
 
 def _check_size(size: Size, what: str) -> None:
-    if max(size) > MAX_SIDE:
-        msg = (f'{what} would make the image {size.width} x {size.height} pixels; the most are '
-               f'{MAX_SIDE} each way.')
+    if max(size) > LIMITS.sink_side:
+        msg = (f'{what} would make the image {size.width} x {size.height} pixels; the maximum '
+               f'is {LIMITS.sink_side} in each direction.')
         raise TileSourceError(msg)
-
-
-def _united(first: Rect | None, second: Rect) -> Rect:
-    """The smallest rectangle around both."""
-    if first is None or second.contains(first):
-        return second
-    if first.contains(second):
-        return first
-    left, top = min(first.left, second.left), min(first.top, second.top)
-    return Rect(left, top, max(first.right, second.right) - left,
-                max(first.bottom, second.bottom) - top)

@@ -1,5 +1,8 @@
 """
-Who works on which blocks: any number of readers, or one writer.
+Read-write locks on areas of blocks: any number of readers or one writer.
+
+A claim waits for all earlier conflicting claims, so none starves.  No thread makes a
+second claim while it holds one, so there are no deadlocks.
 """
 
 from __future__ import annotations
@@ -33,14 +36,10 @@ class _Claim:
 
 class Claims:
     """
-    Claims on areas of blocks, granted in the order in which they came.
+    Claims on areas of blocks, granted in order of arrival.
 
-    A claim waits for those that came before it and are in conflict with it, so
-    nothing starves and, as nobody asks for a second claim while holding one,
-    nothing blocks for ever.
-
-    What takes a few microseconds needs no claim: as long as a thread holds
-    ``lock`` and there are none (``idle``), nobody works on any block.
+    Work of a few microseconds needs no claim: while a thread holds ``lock`` and
+    there are no claims (``idle``), no other thread uses any block.
     """
 
     def __init__(self) -> None:
@@ -50,20 +49,20 @@ class Claims:
 
     def on(self, area: Rect | None, write: bool = False) -> _Claim:
         """
-        Hold a claim, as a context.
+        A context manager that holds a claim.
 
-        :param area: block columns and rows; None for all there are and will be.
-        :param write: whether blocks are changed; then nobody else uses them.
+        :param area: block columns and rows; None for the whole canvas.
+        :param write: whether the claim is exclusive.
         """
         return _Claim(self, area, write)
 
     @property
     def idle(self) -> bool:
-        """Whether nobody has or waits for a claim."""
+        """Whether no thread holds or waits for a claim."""
         return not self._claims
 
     def enter(self, claim: _Claim) -> None:
-        """Take a claim up, and wait until it is granted."""
+        """Add a claim and wait until it is granted."""
         with self._changed:
             earlier = [other for other in self._claims if claim.conflicts(other)]
             self._claims.append(claim)
@@ -77,7 +76,7 @@ class Claims:
                 raise
 
     def leave(self, claim: _Claim) -> None:
-        """Give a claim up."""
+        """Release a claim."""
         with self._changed:
             self._claims.remove(claim)
             if self._claims:

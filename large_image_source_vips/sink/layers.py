@@ -1,5 +1,7 @@
 """
-The blocks of a canvas in one format: its colour plane and its alpha plane.
+Pastes tiles into the colour and alpha blocks of a canvas, and reads rectangles of them.
+
+A failed paste changes nothing.
 
 =============  ===========  ======================================
 colour slot    alpha slot   the block is
@@ -23,19 +25,16 @@ import numpy.typing as npt
 
 from ..base.formats import Meaning, converted, converted_alpha, is_averaged, opaque_alpha
 from ..base.geometry import Rect
+from ..base.limits import LIMITS
 from ..base.reduce import with_alpha
 from .blend import Array, paste
 from .blocks import BLOCK_SIZE, BlockKey, BlockPool, FrozenPlane, Plane
 from .occupancy import Occupancy
 from .spool import Spool
 
-# A tile over more blocks than this is written block by block; the blocks of
-# others are held in memory while they are changed.
-IN_PLACE = 64
-
 
 class Part(NamedTuple):
-    """Where a rectangle and a block overlap."""
+    """The overlap of a rectangle and a block."""
 
     key: BlockKey
     in_block: tuple[slice, slice]
@@ -51,14 +50,19 @@ def block_area(rect: Rect) -> Rect:
                 (y + height - 1) // BLOCK_SIZE + 1 - top)
 
 
+def block_count(rect: Rect) -> int:
+    """The number of blocks that a rectangle touches."""
+    area = block_area(rect)
+    return area.width * area.height
+
+
 def parts(frame: int, level: int, rect: Rect) -> Iterator[Part]:
     """
     The overlaps of a rectangle with the blocks of its plane.
 
-    :param frame: the frame of the blocks.
-    :param level: their level.
-    :param rect: in pixels; for level 0 in the caller plane, for others in that
-        level's.
+    :param frame: of the blocks.
+    :param level: of the blocks.
+    :param rect: in pixels of the level; for level 0 in the caller plane.
     """
     left, top, width, height = rect
     column, row, columns, rows = block_area(rect)
@@ -71,12 +75,7 @@ def parts(frame: int, level: int, rect: Rect) -> Iterator[Part]:
 
 
 def _overlap(block: int, start: int, length: int) -> tuple[slice, slice, bool]:
-    """
-    Where a block and a stretch overlap, in one direction.
-
-    :returns: the part of the block, that of the stretch, and whether all of the
-        block is covered.
-    """
+    """The slices of a block and an interval that overlap; whether they cover the block."""
     corner = block * BLOCK_SIZE
     first, end = max(start, corner), min(start + length, corner + BLOCK_SIZE)
     return (slice(first - corner, end - corner), slice(first - start, end - start),
@@ -86,11 +85,11 @@ def _overlap(block: int, start: int, length: int) -> tuple[slice, slice, bool]:
 @dataclass(frozen=True)
 class FrozenLayers:
     """
-    Colour and alpha blocks that are read.
+    Colour and alpha blocks, read-only.
 
     :param meaning: what the bands are.
-    :param color: the colour samples of every block that is not blank.
-    :param alpha: the alpha samples of the blocks that are not opaque.
+    :param color: the colour samples of all blocks that are not blank.
+    :param alpha: the alpha samples of those that are not opaque.
     """
 
     meaning: Meaning
@@ -106,11 +105,11 @@ class FrozenLayers:
         """
         The samples of a rectangle.
 
-        :param level: the level of the blocks to take them from.
-        :param rect: in pixels of the plane of those blocks.
-        :returns: colour (rows, cols, color bands) and alpha (rows, cols), which
-            is None if all is opaque or there is no alpha; None if all is blank.
-            The arrays may be those of a block: they must not be changed.
+        :param level: of the blocks.
+        :param rect: in pixels of the level; for level 0 in the caller plane.
+        :returns: colour (rows, cols, color bands) and alpha (rows, cols), which is
+            None if all pixels are opaque or there is no alpha; None if all are blank.
+            The arrays may be views of a block: do not change them.
         """
         found = [(part, part.key in self.alpha.slots) for part in parts(0, level, rect)
                  if part.key in self.color.slots]
@@ -136,10 +135,10 @@ class FrozenLayers:
 
     def pixels(self, found: tuple[Array, Array | None] | None, rect: Rect) -> Array:
         """
-        Colour and alpha in one new array (rows, cols, bands); blank places are 0.
+        Combine gathered colour and alpha in a new array (rows, cols, bands).
 
-        :param found: what ``gather`` gave.
-        :param rect: for what.
+        :param found: the result of ``gather``; blank pixels become 0.
+        :param rect: the gathered rectangle.
         """
         if found is None:
             return np.zeros((rect.height, rect.width, self.meaning.bands), self.dtype)
@@ -147,11 +146,11 @@ class FrozenLayers:
 
     @property
     def averaged(self) -> bool:
-        """Whether lower levels are averaged; labels are not."""
+        """Whether lower levels are averaged, not picked."""
         return is_averaged(self.dtype) and not self.meaning.labels
 
     def is_opaque(self, rect: Rect) -> bool:
-        """Whether no pixel of a full-resolution rectangle lets anything through."""
+        """Whether all pixels of a rectangle (caller plane) are opaque."""
         if not self.meaning.has_alpha:
             return True
         for part in parts(0, 0, rect):
@@ -169,7 +168,7 @@ class Layers(FrozenLayers):
     """
     Colour and alpha planes that share a pool and a spool.
 
-    :param occupied: where there are blocks.
+    :param occupied: the areas that have blocks.
     """
 
     color: Plane
@@ -178,16 +177,17 @@ class Layers(FrozenLayers):
 
     @classmethod
     def make(cls, dtype: np.dtype[Any], meaning: Meaning) -> Layers:
-        """Planes without any block, in a new spool."""
+        """Create empty planes with a new spool."""
         pool = BlockPool(Spool())
         return cls(meaning, Plane(pool, dtype, meaning.color_bands, 0), Plane(pool, dtype, 1, 1),
                    Occupancy())
 
     def converted(self, dtype: np.dtype[Any], meaning: Meaning) -> Layers:
         """
-        The same in another format: these blocks where they serve, else new ones.
+        The same pixels in another format.
 
-        Lower levels are left behind where the blocks are new.
+        Uses these planes if their blocks have that format already, else converts the
+        full resolution to new planes.
 
         :raises TileSourceError: if the disk has no room for both.
         """
@@ -203,15 +203,15 @@ class Layers(FrozenLayers):
 
     @property
     def pool(self) -> BlockPool:
-        """What both planes share."""
+        """The pool of both planes."""
         return self.color.pool
 
     @contextmanager
     def frozen(self) -> Iterator[FrozenLayers]:
         """
-        The full resolution as it is now, for as long as the context lasts.
+        Freeze the full resolution as it is now while the context lasts.
 
-        Nothing may be changing while the context is entered.
+        Nothing may change while the context is entered.
         """
         color = self.color.snapshot()
         try:
@@ -223,28 +223,28 @@ class Layers(FrozenLayers):
         finally:
             color.release()
 
-    def put_block(self, key: BlockKey, place: int) -> None:
+    def put_block(self, key: BlockKey, offset: int) -> None:
         """
-        Have an opaque block replace the one at an address.
+        Replace a block by an opaque one.
 
-        :param key: the address.
-        :param place: what ``color.store`` gave.
+        :param key: the block.
+        :param offset: returned by ``color.store``.
         """
-        self.color.put(key, place)
+        self.color.put(key, offset)
         if key in self.alpha.slots:
             self.alpha.release([key])
         self.occupied.add(key.column, key.row)
 
     def paste_in_memory(self, tile: Array, x: int, y: int, right: int, bottom: int) -> bool:
         """
-        Copy an opaque tile into the one block under it, if that is in memory.
+        Copy an opaque tile to one block, if the block is in memory.
 
         :param tile: (rows, cols, color bands) in this format.
         :param x: the column of its left edge in the caller plane.
         :param y: the row of its top edge in the caller plane.
-        :param right: the column behind its right edge.
-        :param bottom: the row behind its bottom edge.
-        :returns: whether it was copied; else nothing was done.
+        :param right: its right edge, exclusive.
+        :param bottom: its bottom edge, exclusive.
+        :returns: whether it was copied; if not, nothing has changed.
         """
         column, row = x // BLOCK_SIZE, y // BLOCK_SIZE
         color_plane, alpha_plane = self.color, self.alpha
@@ -273,14 +273,14 @@ class Layers(FrozenLayers):
     def paste(self, rect: Rect, color: Array, alpha: Array | None,
               mask: npt.NDArray[np.bool_] | None) -> None:
         """
-        Copy a tile into the blocks of the full resolution under it.
+        Paste a tile into the full-resolution blocks under it.
 
-        :param rect: where, in the caller plane.
+        :param rect: the tile's position and size in the caller plane.
         :param color: (rows, cols, color bands) in this format.
-        :param alpha: (rows, cols) in this format, or None if all is opaque.
+        :param alpha: (rows, cols) in this format, or None if all pixels are opaque.
         :param mask: (rows, cols), False where nothing changes, or None.
-        :raises TileSourceError: if the disk has no room or cannot be read;
-            nothing has changed then.
+        :raises TileSourceError: if the disk is full or cannot be read; nothing has
+            changed then.
         """
         change = _Change(self, mask is None and alpha is None)
         touched = list(parts(0, 0, rect))
@@ -289,23 +289,23 @@ class Layers(FrozenLayers):
                 change.prepare(
                     part, color[part.in_rect], None if alpha is None else alpha[part.in_rect],
                     None if mask is None else mask[part.in_rect],
-                    in_place=len(touched) <= IN_PLACE)
+                    in_place=len(touched) <= LIMITS.sink_pinned_blocks)
         except BaseException:
             change.undo()
             raise
-        change.carry_out()
+        change.commit()
 
 
 class _Change:
     """
-    A tile on its way into blocks: first all that can fail, then all that cannot.
+    The change that pasting a tile makes: ``prepare`` may fail, ``commit`` cannot.
 
-    Whole blocks, and those of large tiles, are written to new places, which
-    replace the old ones at the end.  The few blocks that a small tile covers
-    in part are held in memory and changed in place.
+    Blocks that a tile covers, and those of large tiles, are written to new offsets,
+    which replace the old ones at the end.  Blocks that a small tile covers partly are
+    held in memory and changed in place.
 
     :param layers: the planes.
-    :param replaces: whether the tile hides all that is below it.
+    :param replaces: whether all pixels of the tile are pasted and opaque.
     """
 
     def __init__(self, layers: Layers, replaces: bool) -> None:
@@ -317,13 +317,14 @@ class _Change:
     def prepare(self, part: Part, color: Array, alpha: Array | None,
                 mask: npt.NDArray[np.bool_] | None, *, in_place: bool) -> None:
         """
-        Get a block ready.
+        Prepare the change of a block.
 
-        :param part: where the tile and the block overlap.
+        :param part: the overlap of the tile and the block.
         :param color: the tile there, (rows, cols, color bands).
-        :param alpha: (rows, cols), or None if all of the tile is opaque.
+        :param alpha: (rows, cols), or None if the whole tile is opaque.
         :param mask: (rows, cols), False where nothing changes, or None.
-        :param in_place: whether the block is changed in memory.
+        :param in_place: whether to change the block in memory.
+        :raises TileSourceError: if the disk is full or cannot be read.
         """
         layers, key = self._layers, part.key
         if part.whole and self._replaces:
@@ -350,23 +351,23 @@ class _Change:
                 self._replace(layers.alpha, key, below_alpha)
 
     def _replace(self, plane: Plane, key: BlockKey, samples: Array) -> None:
-        """Write a block to a new place."""
-        place = plane.store(samples)
-        self._undo.append(partial(plane.give_back, place))
-        self._do.append(partial(plane.put, key, place))
+        """Write a block to a new offset."""
+        offset = plane.store(samples)
+        self._undo.append(partial(plane.give_back, offset))
+        self._do.append(partial(plane.put, key, offset))
         if plane is self._layers.color:
             self._do.append(partial(self._layers.occupied.add, key.column, key.row))
 
     def _hold(self, part: Part, color: Array, alpha: Array | None,
               mask: npt.NDArray[np.bool_] | None, has_alpha: bool) -> None:
-        """Hold a block in memory, to be changed there."""
+        """Hold a block in memory to change it there."""
         layers, key = self._layers, part.key
-        held, take_back = layers.color.hold(key)
-        self._undo.append(take_back)
+        held, undo = layers.color.hold(key)
+        self._undo.append(undo)
         held_alpha = None
         if has_alpha:
-            held_alpha, take_back = layers.alpha.hold(key)
-            self._undo.append(take_back)
+            held_alpha, undo = layers.alpha.hold(key)
+            self._undo.append(undo)
 
         def change() -> None:
             below_alpha = None if held_alpha is None else held_alpha.samples
@@ -383,32 +384,26 @@ class _Change:
         self._do.append(change)
 
     def undo(self) -> None:
-        """Give back what was taken; the blocks are as they were."""
+        """Free everything prepared; the blocks are unchanged."""
         for step in reversed(self._undo):
             step()
 
-    def carry_out(self) -> None:
-        """Make the change seen."""
+    def commit(self) -> None:
+        """Make the change visible to readers."""
         for step in self._do:
             step()
 
 
 def _paste_part(part: Part, color: Array, alpha: Array | None, tile_color: Array,
                 tile_alpha: Array | None, mask: npt.NDArray[np.bool_] | None) -> None:
-    """Put the part of a tile over that of a block, in place."""
+    """Paste a part of a tile into a block, in place."""
     paste(color[part.in_block], None if alpha is None else alpha[part.in_block][:, :, 0],
           tile_color, tile_alpha, mask)
 
 
 def _is_opaque(alpha: Array) -> bool:
-    """Whether every pixel of a block hides what is below it."""
+    """Whether all pixels of a block are opaque."""
     value = opaque_alpha(alpha.dtype)
-    # Most blocks that are not show it in the last corner, or soon.
+    # Most blocks that are not opaque have such a pixel in the last corner or the sample.
     return bool(alpha[-1, -1, 0] == value and (alpha[::31, ::31] == value).all() and
                 alpha.min() == value == alpha.max())
-
-
-def block_count(rect: Rect) -> int:
-    """How many blocks a rectangle touches."""
-    area = block_area(rect)
-    return area.width * area.height

@@ -1,13 +1,12 @@
 """
-The lower levels of a canvas: blocks too, made when asked for.
+Computes the lower levels of a canvas on request and caches them as blocks.
 
-A block of a level is the four blocks of the level below it (in the sense of
-"nearer to the full resolution"), halved.  It is kept in the spool and forgotten
-when a pixel under it changes, so looking at a growing image at low
-magnification costs a few blocks for each tile that was added.
+A block of a level is made by halving four blocks of the next larger level.  It is kept
+in the spool until a pixel under it changes, so viewing a growing image at low
+magnification costs a few blocks per added tile.
 
-What is blank is neither made nor kept: looking and forgetting cost as much as
-there are blocks, however far they lie apart.
+Blank blocks are neither made nor kept: the costs of reading and of invalidation follow
+the blocks that exist, not the area between them.
 """
 
 from __future__ import annotations
@@ -22,34 +21,36 @@ from .blend import Array
 from .blocks import BLOCK_SIZE, BlockKey
 from .layers import Layers, block_area, parts
 
+# log2(BLOCK_SIZE), to shift pixels to blocks.
+_BLOCK_BITS = BLOCK_SIZE.bit_length() - 1
+
 
 class LowerLevels:
     """
-    The blocks of the levels 1 and up of the layers of a canvas.
+    The blocks of levels 1 and up, in level pixels from the corner of the image.
 
-    Their plane is that of the level's pixels, counted from the corner of the
-    image.  Callers see to it that nothing under a block changes while it is
-    made: they hold a claim on what ``footprint`` gives.
+    Pixels under a block must not change while it is made: callers hold a claim on
+    its ``footprint``.
 
-    :param layers: where the blocks are kept and the full resolution is.
+    :param layers: the full resolution, and the storage for the blocks.
     """
 
     def __init__(self, layers: Layers) -> None:
         self._layers = layers
         self._lock = threading.Lock()
-        # The blocks that were made and are not blank: columns and rows, by level - 1.
+        # The blocks that were made: columns and rows, by level - 1.
         self._known: list[set[tuple[int, int]]] = []
 
     def gather(self, level: int, rect: Rect, size: Size, origin: tuple[int, int],
                averaged: bool) -> tuple[Array, Array | None] | None:
         """
-        The samples of a rectangle, as ``Layers.gather`` gives them.
+        The samples of a rectangle, in the form of ``Layers.gather``.
 
         :param level: at least 1.
         :param rect: in pixels of that level.
         :param size: of the image in full-resolution pixels.
         :param origin: the corner of the image in the caller plane.
-        :param averaged: whether to average, or to pick samples.
+        :param averaged: True to average samples, False to pick them.
         """
         for part in parts(0, level, rect):
             if not self._is_known(part.key):
@@ -61,7 +62,7 @@ class LowerLevels:
             (key.column, key.row) in self._known[key.level - 1])
 
     def _make(self, key: BlockKey, size: Size, origin: tuple[int, int], averaged: bool) -> None:
-        """Make a block of those under it, and those where they are missing."""
+        """Compute a block, and the larger levels' blocks that it needs."""
         layers, finer = self._layers, key.level - 1
         side = 2 * BLOCK_SIZE
         rect = Rect(key.column * side, key.row * side, side, side).clipped(
@@ -92,10 +93,12 @@ class LowerLevels:
     def forget(self, left: int, top: int, right: int, bottom: int,
                origin: tuple[int, int]) -> None:
         """
-        Forget what was made of a rectangle.
+        Drop the blocks that cover a rectangle.
 
-        :param left: its edges in the caller plane; the right one and the bottom one
-            are not in it.
+        :param left: the left edge in the caller plane.
+        :param top: the top edge.
+        :param right: the right edge, exclusive.
+        :param bottom: the bottom edge, exclusive.
         :param origin: the corner of the image in the caller plane.
         """
         if not self._known:
@@ -105,20 +108,20 @@ class LowerLevels:
         hit = []
         with self._lock:
             for level, known in enumerate(self._known, 1):
-                # From pixels of the full resolution to blocks of the level.
+                # From full-resolution pixels to blocks of the level.
                 scale = level + _BLOCK_BITS
                 hit += [BlockKey(0, level, *block) for block in _inside(
                     known, left >> scale, top >> scale, right >> scale, bottom >> scale)]
-            self._forget(hit)
+            self._drop(hit)
 
     def forget_edges(self, size: Size) -> None:
         """
-        Forget the blocks at the right and bottom edge.
+        Drop the blocks at the right and bottom edge, when the image grows.
 
-        Where a dimension is odd, their last pixels are the means of fewer
-        pixels than in a larger image.
+        If a side is odd, their last pixels are means of fewer pixels than in a
+        larger image.
 
-        :param size: the size of the image when they were made.
+        :param size: of the image when they were made.
         """
         hit = []
         with self._lock:
@@ -128,16 +131,16 @@ class LowerLevels:
                 edge = {*_inside(known, right, 0, right, bottom),
                         *_inside(known, 0, bottom, right, bottom)}
                 hit += [BlockKey(0, level, *block) for block in edge]
-            self._forget(hit)
+            self._drop(hit)
 
     def forget_all(self) -> None:
-        """Forget every block."""
+        """Drop all blocks."""
         with self._lock:
-            self._forget([BlockKey(0, level, *block)
-                          for level, known in enumerate(self._known, 1) for block in known])
+            self._drop([BlockKey(0, level, *block)
+                        for level, known in enumerate(self._known, 1) for block in known])
 
-    def _forget(self, keys: list[BlockKey]) -> None:
-        """Give blocks back; for holders of the lock."""
+    def _drop(self, keys: list[BlockKey]) -> None:
+        """Free blocks; call with the lock held."""
         if not keys:
             return
         self._layers.color.release(keys)
@@ -146,22 +149,9 @@ class LowerLevels:
             self._known[key.level - 1].discard((key.column, key.row))
 
 
-_BLOCK_BITS = BLOCK_SIZE.bit_length() - 1
-
-
-def _inside(known: set[tuple[int, int]], left: int, top: int, right: int,
-            bottom: int) -> list[tuple[int, int]]:
-    """The blocks of a level within columns and rows, both ends included."""
-    if (right - left + 1) * (bottom - top + 1) <= len(known):
-        return [(column, row) for row in range(top, bottom + 1)
-                for column in range(left, right + 1) if (column, row) in known]
-    return [(column, row) for column, row in known
-            if left <= column <= right and top <= row <= bottom]
-
-
 def footprint(level: int, rect: Rect) -> Rect:
     """
-    What the blocks of a level are made of that a rectangle touches.
+    The full-resolution area that the blocks under a rectangle are computed from.
 
     :param level: 0 for full resolution.
     :param rect: in pixels of that level.
@@ -172,3 +162,13 @@ def footprint(level: int, rect: Rect) -> Rect:
     left, top, width, height = block_area(rect)
     scale = level + _BLOCK_BITS
     return Rect(left << scale, top << scale, width << scale, height << scale)
+
+
+def _inside(known: set[tuple[int, int]], left: int, top: int, right: int,
+            bottom: int) -> list[tuple[int, int]]:
+    """The blocks within a range of columns and rows, both ends inclusive."""
+    if (right - left + 1) * (bottom - top + 1) <= len(known):
+        return [(column, row) for row in range(top, bottom + 1)
+                for column in range(left, right + 1) if (column, row) in known]
+    return [(column, row) for column, row in known
+            if left <= column <= right and top <= row <= bottom]

@@ -1,46 +1,45 @@
 """
-Which areas of a canvas have blocks, at every scale.
+Finds out whether an area of a canvas has any blocks, in constant time.
 
-A canvas may be a few blocks in a plane of millions of places.  This tells
-whether a rectangle of block columns and rows has any, in time that depends
-neither on its size nor on how many blocks there are.
+A canvas may have a few blocks among millions of possible ones, so the time depends
+neither on the size of the area nor on the number of blocks.
 """
 
 from __future__ import annotations
 
 from ..base.geometry import Rect
 
-# Squares of 2 ** 16 blocks a side: four of them hold the largest canvas.
+# The largest squares have 2 ** 16 blocks a side; four of them cover the largest canvas.
 _SCALES = 17
 
 
 class Occupancy:
     """
-    The squares of 2 ** n blocks a side, n from 0 to 16, that hold any block.
+    The squares of 2 ** n blocks a side, n from 0 to 16, that contain blocks.
 
-    Blocks are only ever added.
+    Blocks are never removed.
     """
 
     def __init__(self) -> None:
         self._squares: list[set[tuple[int, int]]] = [set() for _ in range(_SCALES)]
 
     def add(self, column: int, row: int) -> None:
-        """Count a block in; it costs little where it has neighbours."""
+        """Add a block."""
         for squares in self._squares:
             square = column, row
             if square in squares:
-                # Then the larger ones around it are there, too.
+                # Then the larger squares around it are present, too.
                 return
             squares.add(square)
             column, row = column >> 1, row >> 1
 
     def any(self, area: Rect) -> bool:
         """
-        Whether a rectangle may hold blocks: False only if it holds none.
+        Whether a rectangle may contain blocks; False means that it contains none.
 
         :param area: block columns and rows.
         """
-        # At this scale, the rectangle touches at most three squares each way.
+        # At this scale, the rectangle touches at most three squares in each direction.
         scale = min(max(0, (max(area.width, area.height) - 1).bit_length() - 1), _SCALES - 1)
         squares = self._squares[scale]
         for row in range(area.top >> scale, ((area.bottom - 1) >> scale) + 1):

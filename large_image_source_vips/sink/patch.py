@@ -1,8 +1,9 @@
 """
-Any kind of tile -> an array of exact samples that says what its bands mean.
+Converts the tiles and masks that ``addTile`` accepts to arrays of exact samples.
 
-What a tile's bands are follows from its band count, unless an interpretation
-is given:
+A tile is a numpy array, a PIL image, a ``pyvips.Image`` or the bytes of an encoded
+image; it is neither changed nor kept.  Without an interpretation, the number of
+bands says what they are:
 
 ==============  ==========  =====  =======  ==========================
 bands           kind        color  alpha    default interpretation
@@ -22,28 +23,29 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
+import pyvips
 
 from ..base.errors import TileSourceError, vips_errors
 from ..base.formats import (
-    _DATA,
-    _GRAY,
-    _GRAY_MEANING,
-    _RGB,
-    _RGB_MEANING,
     COLOR_BANDS,
+    DATA_INTERPRETATIONS,
+    DTYPE_OF_FORMAT,
     FORMAT_OF_DTYPE,
+    GRAY,
+    RGB,
     Meaning,
+    color_kind,
     opaque_alpha,
     smallest_integer,
 )
-from .tiles import as_array
 
 Array = npt.NDArray[Any]
 
 PIXELMAP, LABELS = 'pixelmap', 'labels'
 
-# large_image's short names of interpretations: kind, and whether there must be
-# an alpha band (None: there may be one).
+# large_image's short names: the interpretation, and whether there must be an alpha
+# band (None: there may be one).
 _SHORT_NAMES: dict[str, tuple[str, bool | None]] = {
     'L': ('b-w', False),
     'LA': ('b-w', True),
@@ -51,16 +53,31 @@ _SHORT_NAMES: dict[str, tuple[str, bool | None]] = {
     'RGBA': ('srgb', True),
 }
 
+# PIL modes whose samples are taken unchanged, with their dtypes; all other modes are
+# converted to the mode named in the second table.
+_PIL_PLAIN: dict[str, str] = {
+    'L': 'u1', 'LA': 'u1', 'RGB': 'u1', 'RGBA': 'u1', 'F': 'f4', 'I': 'i4',
+    'I;16': '<u2', 'I;16L': '<u2', 'I;16B': '>u2', 'I;16N': '=u2',
+}
+_PIL_CONVERT: dict[str, str] = {
+    '1': 'L', 'PA': 'RGBA', 'La': 'LA', 'RGBa': 'RGBA', 'RGBX': 'RGB',
+    'CMYK': 'RGB', 'YCbCr': 'RGB', 'HSV': 'RGB',
+}
+
+# An array without an interpretation is taken for (bands, rows, cols), and refused, if
+# its first dimension is at most the first number and the others at least the second.
+_MAX_BANDS_FIRST, _MIN_SIDE = 4, 32
+
 
 @dataclass(frozen=True)
 class Patch:
     """
-    A tile in the form in which a canvas takes it.
+    A converted tile, ready to be added to a canvas.
 
     :param color: (rows, cols, color bands), of a native libvips dtype.
-    :param alpha: (rows, cols) of the same dtype, or None if all is opaque.
+    :param alpha: (rows, cols) of the same dtype, or None if all pixels are opaque.
     :param meaning: what the bands are.
-    :param given: the tile as it was given, (rows, cols, bands).
+    :param given: the values before conversion, (rows, cols, bands).
     """
 
     color: Array
@@ -70,16 +87,16 @@ class Patch:
 
     @property
     def stores_given(self) -> bool:
-        """Whether the samples are the values as they were given; those of a pixelmap are not."""
+        """Whether the samples are the given values; False for a pixelmap."""
         return bool(self.given.shape[2] >= self.color.shape[2])
 
     @property
     def extremes(self) -> tuple[int, int]:
-        """The smallest and largest sample of integers, or bounds; 0, 0 for floats."""
+        """Bounds of integer samples, the smallest and the largest; 0, 0 for floats."""
         if self.color.dtype.kind == 'f':
             return 0, 0
         if self.color.dtype == np.uint8:
-            # A pixelmap's ranges are those of its labels.
+            # `given` of a pixelmap are its labels, not its samples.
             return 0, 255
         return int(self.given.min()), int(self.given.max())
 
@@ -89,18 +106,17 @@ def make_patch(tile: Any, interpretation: Any = None, expected: Meaning | None =
     Convert a tile.
 
     :param tile: a numpy array (rows, cols) or (rows, cols, bands), a PIL image,
-        a ``pyvips.Image`` or the bytes of an encoded image.  It is neither
-        changed nor kept.
+        a ``pyvips.Image`` or the bytes of an encoded image.
     :param interpretation: None, 'labels', 'pixelmap', 'L', 'LA', 'RGB', 'RGBA' or
         a ``pyvips.enums.Interpretation``.
-    :param expected: what the canvas holds already; a tile without an
-        interpretation is taken to be of that kind if its bands allow it.
-    :raises TileSourceError: if the tile is none of these or cannot be held.
+    :param expected: the meaning of the canvas, or None; a tile without an
+        interpretation takes it over if its bands allow it.
+    :raises TileSourceError: if the tile is none of these, cannot be decoded, or has
+        samples that no format holds.
     """
-    array, own_interpretation = as_array(
+    array, own_interpretation = _as_array(
         tile, interpretation, None if expected is None else expected.bands)
-    # Numpy's own types for masks and for label images: what is stored is
-    # smaller, but they stay what they are.
+    # Numpy's usual dtypes of masks and label images: stored smaller, but still labels.
     labels = array.dtype.kind == 'b' or (array.dtype.kind in 'iu' and array.dtype.itemsize == 8)
     if isinstance(interpretation, str) and interpretation == LABELS:
         if array.dtype.kind not in 'biu':
@@ -127,12 +143,147 @@ def make_patch(tile: Any, interpretation: Any = None, expected: Meaning | None =
     return Patch(array, alpha, meaning, given)
 
 
-def _native(array: Array) -> Array:
+def as_mask(mask: Any, shape: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
     """
-    The same values in a dtype that libvips has, or in 64-bit integers.
+    Convert a mask to booleans, True where the tile is pasted.
 
-    :raises TileSourceError: for complex and other dtypes.
+    :param mask: None, or anything that numpy converts to booleans of (rows, cols)
+        or (rows, cols, bands); the latter is True where any band is.
+    :param shape: the (rows, cols) of the tile.
+    :returns: (rows, cols), possibly a view of ``mask``: do not change it.
+    :raises TileSourceError: if the mask has another shape or cannot be converted.
     """
+    if mask is None:
+        return None
+    try:
+        # Computes the pixels of a pyvips image, a PIL image or a tensor.
+        with vips_errors('The mask cannot be computed'):
+            array: Array = np.asarray(mask)
+        given = array.shape
+        if array.ndim == 3:
+            array = np.any(array, axis=2)
+        result = array.astype(np.bool_, copy=False)
+    except (TypeError, ValueError, RuntimeError, OSError, SyntaxError) as exc:
+        msg = f'The mask cannot be converted to an array of booleans: {exc}'
+        raise TileSourceError(msg) from exc
+    if result.shape != shape:
+        msg = (f'The mask has the shape {given}, the tile {shape}: a mask must have the rows and '
+               f'columns of its tile, as (rows, cols) or (rows, cols, bands).')
+        raise TileSourceError(msg)
+    return result
+
+
+def _as_array(tile: Any, interpretation: Any,
+             known_bands: int | None = None) -> tuple[Array, str | None]:
+    """
+    Convert any kind of tile to an array.
+
+    :param tile: as for ``make_patch``.
+    :param interpretation: the caller's interpretation.
+    :param known_bands: the bands of the canvas; None if it is empty.
+    :returns: (rows, cols, bands), and the libvips interpretation of the tile
+        itself, if it has one.
+    :raises TileSourceError: if the tile is of another type, cannot be decoded, or
+        is an array that looks like (bands, rows, cols).
+    """
+    own = None
+    if isinstance(tile, PIL.Image.Image):
+        array = _from_pil(tile, interpretation)
+    elif isinstance(tile, pyvips.Image):
+        array, own = _from_vips(tile)
+    elif isinstance(tile, (bytes, bytearray, memoryview)):
+        array, own = _from_encoded(tile, interpretation)
+    elif isinstance(tile, np.ndarray):
+        array = np.asarray(tile)
+        if interpretation is None:
+            _check_bands_last(array, known_bands)
+    else:
+        msg = (f'A tile must be a numpy array, a PIL image, a pyvips.Image or the bytes of an '
+               f'encoded image, not {type(tile).__name__}.')
+        raise TileSourceError(msg)
+    if array.ndim == 2:
+        array = array[:, :, np.newaxis]
+    if array.ndim != 3 or 0 in array.shape:
+        msg = (f'A tile must have the shape (rows, cols) or (rows, cols, bands), without a '
+               f'dimension of 0, not {np.shape(tile)}.')
+        raise TileSourceError(msg)
+    return array, own
+
+
+def _check_bands_last(array: Array, known_bands: int | None) -> None:
+    """
+    Refuse an array with its bands first, as PyTorch has them.
+
+    :param known_bands: the bands of the canvas; an array whose last dimension has
+        the same number is not refused.
+    """
+    if array.ndim != 3:
+        return
+    first, second, third = array.shape
+    if (1 <= first <= _MAX_BANDS_FIRST and min(second, third) >= _MIN_SIDE and
+            third != known_bands):
+        msg = (f"A tile of the shape {array.shape} looks like (bands, rows, cols), axes='cyx': "
+               f'move the bands last with np.moveaxis(tile, 0, -1), or pass '
+               f"interpretation='multiband' if it really has {first} rows and {third} bands.")
+        raise TileSourceError(msg)
+
+
+def _from_pil(image: PIL.Image.Image, interpretation: Any) -> Array:
+    mode = image.mode
+    if mode == 'P':
+        mode = 'RGBA' if 'transparency' in image.info else 'RGB'
+    elif mode == 'CMYK' and interpretation == 'cmyk':
+        return np.asarray(image)
+    elif mode not in _PIL_PLAIN:
+        try:
+            mode = _PIL_CONVERT[mode]
+        except KeyError:
+            msg = f'A PIL image of mode {mode} cannot be added; convert it to RGB first.'
+            raise TileSourceError(msg) from None
+    try:
+        if mode != image.mode:
+            image = image.convert(mode)
+        array: Array = np.asarray(image)
+    except (OSError, ValueError, SyntaxError) as exc:
+        msg = f'The PIL image cannot be decoded: {exc}'
+        raise TileSourceError(msg) from exc
+    dtype = np.dtype(_PIL_PLAIN[mode])
+    # Some versions of Pillow return 16-bit modes without their byte order.
+    return array if array.dtype == dtype else array.view(dtype)
+
+
+def _from_vips(image: pyvips.Image) -> tuple[Array, str | None]:
+    with vips_errors('The pyvips.Image cannot be computed'):
+        if image.coding == 'labq':
+            image = image.LabQ2Lab()
+        elif image.coding == 'rad':
+            image = image.rad2float()
+        memory = image.write_to_memory()
+        shape = (image.height, image.width, image.bands)
+        interpretation = image.interpretation
+        dtype = DTYPE_OF_FORMAT[image.format]
+    array = np.frombuffer(memory, dtype).reshape(shape)
+    known = COLOR_BANDS.get(interpretation)
+    if known is None or not known <= shape[2] <= known + 1:
+        interpretation = None
+    return array, interpretation
+
+
+def _from_encoded(data: Any, interpretation: Any) -> tuple[Array, str | None]:
+    if len(data) == 0:
+        msg = 'A tile of 0 bytes is not an encoded image.'
+        raise TileSourceError(msg)
+    with vips_errors(f'The tile of {len(data)} bytes cannot be decoded as an image'):
+        # libvips does not keep images loaded from a source in its operation cache.
+        source = pyvips.Source.new_from_memory(bytes(data))
+        image = pyvips.Image.new_from_source(source, '', fail_on='error')
+        if image.interpretation == 'cmyk' and interpretation != 'cmyk':
+            image = image.colourspace('srgb')
+        return _from_vips(image)
+
+
+def _native(array: Array) -> Array:
+    """Convert values to a dtype that libvips has, or to 64-bit integers."""
     dtype = array.dtype
     if dtype in FORMAT_OF_DTYPE and dtype.isnative and dtype.kind in 'iuf' and dtype != np.float64:
         return array
@@ -153,7 +304,7 @@ def _native(array: Array) -> Array:
 
 
 def _narrowed(array: Array) -> Array:
-    """64-bit integers in the smallest format that holds them; else the array."""
+    """Convert 64-bit integers to the smallest format that holds them."""
     if array.dtype not in (np.int64, np.uint64):
         return array
     smallest, largest = int(array.min()), int(array.max())
@@ -167,7 +318,7 @@ def _narrowed(array: Array) -> Array:
 
 def _pixelmap(array: Array) -> Array:
     """
-    Labels as colours, as large_image's pixelmap annotations take them.
+    Encode labels as colours for large_image's pixelmap annotations.
 
     :param array: (rows, cols, 1) of integers.
     :returns: (rows, cols, 3) uint8: r = v % 256, g = v // 256 % 256,
@@ -177,33 +328,32 @@ def _pixelmap(array: Array) -> Array:
         msg = (f"A tile with the interpretation 'pixelmap' must have 1 band of integers, not "
                f'{array.shape[2]} of {array.dtype}.')
         raise TileSourceError(msg)
-    # Little-endian bytes are the digits to the base 256; two's complement
-    # gives the same digits that floor division gives for negative values.
+    # Little-endian bytes are the digits in base 256; two's complement gives the
+    # same digits for negative values as floor division.
     wide = array.astype('<i8' if array.dtype.kind == 'i' else '<u8', order='C')
     return wide.view(np.uint8)[:, :, :3]
 
 
 def _meaning(array: Array, interpretation: Any, expected: Meaning | None) -> tuple[Meaning, bool]:
-    """What the bands of an array are, and whether the last of them is alpha."""
+    """The meaning of an array's bands, and whether the last band is alpha."""
     bands = array.shape[2]
     if interpretation is None:
         if expected is not None and expected.kind not in ('gray', 'rgb') and (
                 bands - expected.color_bands in (0, int(expected.has_alpha))):
             return replace(expected, labels=False), bands > expected.color_bands
         if bands <= 4:
-            return (_GRAY_MEANING if bands <= 2 else _RGB_MEANING), bands in (2, 4)
+            return (GRAY if bands <= 2 else RGB), bands in (2, 4)
         interpretation = 'multiband'
     name, must_have_alpha = _SHORT_NAMES.get(str(interpretation), (interpretation, None))
     if not isinstance(name, str):
         name = repr(name)
     if name in COLOR_BANDS:
-        color = COLOR_BANDS[name]
-        kind = 'gray' if name in _GRAY else 'rgb' if name in _RGB else name
-    elif name in _DATA:
+        kind, color = color_kind(name), COLOR_BANDS[name]
+    elif name in DATA_INTERPRETATIONS:
         kind, color = 'multiband', bands
     else:
-        msg = (f'{interpretation!r} is no interpretation; use a pyvips.enums.Interpretation, '
-               f"'L', 'LA', 'RGB', 'RGBA', 'labels' or 'pixelmap'.")
+        msg = (f'{interpretation!r} is not an interpretation; use a '
+               f"pyvips.enums.Interpretation, 'L', 'LA', 'RGB', 'RGBA', 'labels' or 'pixelmap'.")
         raise TileSourceError(msg)
     alpha_given = bands == color + 1
     if bands != color + alpha_given or (
@@ -214,38 +364,8 @@ def _meaning(array: Array, interpretation: Any, expected: Meaning | None) -> tup
 
 
 def _scaled_unit_alpha(alpha: Array) -> Array:
-    """A float alpha band that stays within 0..1, brought to 0..255."""
+    """Scale a float alpha band within 0..1 to 0..255."""
     if alpha.dtype.kind != 'f':
         return alpha
     low, high = np.fmin.reduce(alpha, axis=None), np.fmax.reduce(alpha, axis=None)
     return alpha * alpha.dtype.type(255) if low >= 0 and high <= 1 else alpha
-
-
-def as_mask(mask: Any, shape: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
-    """
-    A mask as booleans, True where a tile is to be pasted.
-
-    :param mask: None, or what numpy can make an array of booleans of: (rows,
-        cols), or (rows, cols, bands), which is True where any band is.  It is
-        not changed; what is returned may be its memory, to be read only.
-    :param shape: the (rows, cols) of the tile.
-    :raises TileSourceError: if it has another shape or is no array.
-    """
-    if mask is None:
-        return None
-    try:
-        # Of a pyvips image, a PIL image or a tensor, this computes the pixels.
-        with vips_errors('The mask cannot be computed'):
-            array: Array = np.asarray(mask)
-        given = array.shape
-        if array.ndim == 3:
-            array = np.any(array, axis=2)
-        result = array.astype(np.bool_, copy=False)
-    except (TypeError, ValueError, RuntimeError, OSError, SyntaxError) as exc:
-        msg = f'The mask cannot be made an array of booleans: {exc}'
-        raise TileSourceError(msg) from exc
-    if result.shape != shape:
-        msg = (f'The mask has the shape {given}, the tile {shape}: a mask must have the rows and '
-               f'columns of its tile, as (rows, cols) or (rows, cols, bands).')
-        raise TileSourceError(msg)
-    return result

@@ -1,5 +1,5 @@
 """
-The smallest and largest value of each band over the tiles of a canvas.
+Tracks the smallest and largest value of each band over all tiles of a canvas.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
-# Small tiles of one shape are compared pixel by pixel, which takes numpy less time
-# than to find their extremes one by one.
+# Consecutive tiles of one shape up to this size are combined pixel by pixel, which is
+# faster in numpy than finding the extremes of each.
 _SMALL_BYTES = 1 << 15
 
 
@@ -21,40 +21,41 @@ class BandRanges:
     """
     Running minima and maxima of the tiles as they were given.
 
-    Each band counts only the tiles that have it.  Alpha is kept apart, so that
-    it stays behind the colours when a gray image becomes a colour one.
+    A band counts only the tiles that have it.  Alpha is kept separately, so that it
+    stays the last band when a gray image becomes RGB.
     """
 
     def __init__(self) -> None:
         self._colors: tuple[Array, Array] | None = None
         self._alpha: tuple[Array, Array] | None = None
-        # The smallest and largest integer among the colour samples, or bounds
-        # of them that leave the same formats to choose from.
+        # Bounds of the integer colour samples; exact where they decide the format.
         self._extremes: tuple[int, int] | None = None
-        # The minima and maxima, pixel by pixel, of the last small tiles, how
-        # many of their bands are colours, and whether these are the samples.
+        # Minima and maxima of the last small tiles per pixel, their number of colour
+        # bands, and whether the values are the stored samples.
         self._pixels: tuple[Array, Array, int, bool] | None = None
         self._lock = threading.Lock()
 
     @staticmethod
     def measured(given: Array) -> tuple[Array, Array] | None:
         """
-        The ranges of a tile, (bands,) each, to be found before locks are held.
+        The smallest and largest values of a tile, (bands,) each.
+
+        Computed before a lock is taken.
 
         :param given: (rows, cols, bands).
-        :returns: None for a small tile, which ``add`` takes in more quickly.
+        :returns: None for a small tile, which ``add`` handles faster.
         """
         return _ranges(given, given) if given.nbytes > _SMALL_BYTES else None
 
     def add(self, given: Array, color_bands: int, *, samples: bool = True,
             measured: tuple[Array, Array] | None = None) -> None:
         """
-        Take in a tile.
+        Add a tile.
 
-        :param given: (rows, cols, bands), as it was given.
-        :param color_bands: how many bands of the canvas are not alpha.
-        :param samples: whether these values are stored; those of a pixelmap are not.
-        :param measured: what ``measured`` gave, if it was asked.
+        :param given: the values before conversion, (rows, cols, bands).
+        :param color_bands: the colour bands of the canvas.
+        :param samples: whether the values are stored; those of a pixelmap are not.
+        :param measured: the result of ``measured``, if it was called before.
         """
         count = min(given.shape[2], color_bands)
         measured = measured or self.measured(given)
@@ -76,28 +77,24 @@ class BandRanges:
             self._pixels = given.copy(), given.copy(), count, samples
 
     def _fold(self) -> None:
-        """Count the small tiles."""
+        """Add the extremes of the small tiles to the ranges."""
         if self._pixels is not None:
             low, high, count, samples = self._pixels
             self._pixels = None
             self._widen(*_ranges(low, high), count, samples)
 
     def _widen(self, low: Array, high: Array, count: int, samples: bool) -> None:
-        """
-        Take in the ranges of a tile.
-
-        :param count: how many of the bands are colours.
-        """
+        """Add the minima and maxima (bands,) of a tile; the first `count` bands are colours."""
         self._colors = _merged(self._colors, low[:count], high[:count])
         if len(low) > count:
             self._alpha = _merged(self._alpha, low[count:], high[count:])
         if not samples:
-            # The bytes that a pixelmap becomes.
+            # A pixelmap is stored as bytes.
             found = 0, 255
         elif low.dtype.kind not in 'iu':
             return
         elif low.dtype.kind == 'u' and low.itemsize <= 2:
-            # Every 32-bit format has room for those.
+            # Fits every 32-bit format, so exact values do not matter.
             found = 0, int(np.iinfo(low.dtype).max)
         else:
             found = int(low[:count].min()), int(high[:count].max())
@@ -106,13 +103,13 @@ class BandRanges:
             min(known[0], found[0]), max(known[1], found[1]))
 
     def extremes(self) -> tuple[int, int]:
-        """The smallest and largest colour sample of integers so far; 0, 0 without any."""
+        """Bounds of all integer colour samples, smallest and largest; 0, 0 without any."""
         with self._lock:
             self._fold()
             return self._extremes or (0, 0)
 
     def as_dict(self) -> dict[str, Array] | None:
-        """The ranges as 'min' and 'max', each (bands,); None without tiles."""
+        """The ranges, 'min' and 'max' of shape (bands,); None without tiles."""
         with self._lock:
             self._fold()
             colors, alpha = self._colors, self._alpha
@@ -124,27 +121,28 @@ class BandRanges:
 
 
 def _functions(array: Array) -> tuple[np.ufunc, np.ufunc]:
-    """What finds the smaller and the larger of two values; NaN is left out."""
+    """The minimum and maximum functions for a dtype; NaN is ignored."""
     return (np.fmin, np.fmax) if array.dtype.kind == 'f' else (np.minimum, np.maximum)
 
 
 def _ranges(low: Array, high: Array) -> tuple[Array, Array]:
     """
-    The smallest and largest value of each band, (bands,).
+    The smallest value of each band of one array, and the largest of another.
 
-    :param low: (rows, cols, bands), to find the smallest in.
-    :param high: likewise for the largest.
+    :param low: (rows, cols, bands).
+    :param high: of the same shape.
+    :returns: two arrays (bands,).
     """
     result = []
     for array, function in zip((low, high), _functions(low), strict=True):
-        # Column by column first: long contiguous rows are what numpy is fast at.
+        # Over rows first: numpy is fastest with long contiguous inner loops.
         columns: Array = function.reduce(array, axis=0)
         result.append(function.reduce(columns.reshape(-1, array.shape[2]), axis=0))
     return result[0], result[1]
 
 
 def _merged(ranges: tuple[Array, Array] | None, low: Array, high: Array) -> tuple[Array, Array]:
-    """Ranges widened by those of another tile, band by band."""
+    """Extend ranges by those of another tile, band by band."""
     if ranges is None:
         return low, high
     old_low, old_high = ranges

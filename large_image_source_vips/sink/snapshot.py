@@ -1,5 +1,5 @@
 """
-The image of a canvas at one moment, as a picture that is written.
+Makes a ``Picture`` for writing from the frozen blocks of a canvas.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from .layers import FrozenLayers
 def snapshot_picture(layers: FrozenLayers, place: Rect,
                      pixel_size: tuple[float | None, float | None]) -> Picture:
     """
-    A rectangle of frozen layers as a picture.
+    A picture of a rectangle of frozen layers.
 
-    :param layers: good for as long as the picture is used.
+    :param layers: must stay frozen while the picture is used.
     :param place: the rectangle, in the caller plane.
-    :param pixel_size: width and height of a pixel in mm, where known.
+    :param pixel_size: width and height of a pixel in mm, None where unknown.
     """
     def read(rect: Rect) -> Array:
         return layers.pixels(layers.gather(0, rect.moved(place.left, place.top)), rect)
@@ -40,7 +40,7 @@ def snapshot_picture(layers: FrozenLayers, place: Rect,
     def image(labels: Mapping[str, Any]) -> AbstractContextManager[pyvips.Image]:
         return plane_image(layers.color, place, labels)
 
-    # A tiled TIFF, which the spool is to libvips, starts with a whole block.
+    # libvips reads the spool as a tiled TIFF, whose corner is that of a block.
     aligned = place.left % BLOCK_SIZE == 0 == place.top % BLOCK_SIZE
     return Picture(
         Size(place.width, place.height), layers.dtype, layers.meaning, layers.is_opaque(place),

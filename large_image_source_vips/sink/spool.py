@@ -1,9 +1,8 @@
 """
-One sparse temporary file that holds blocks and that libvips can open.
+Stores blocks in one temporary file that libvips can open as a TIFF.
 
-The file is an uncompressed tiled BigTIFF in the making.  Space in it is handed
-out piece by piece and reserved on the disk at once, so that a full disk shows
-where an error can still be reported and nothing has changed.
+The file is laid out as an uncompressed tiled BigTIFF.  Disk space is reserved when it
+is allocated, so a full disk raises an error before anything has changed.
 """
 
 from __future__ import annotations
@@ -21,34 +20,34 @@ import pyvips
 from ..base import files
 from ..base.errors import SAVERS_CAN_FAIL, TileSourceError, vips_errors
 from ..base.geometry import Size
+from ..base.limits import LIMITS
 from ..tiff import directories as tiff
 from ..tiff.write import EXTRA_SAMPLES, LONG, LONG8, SHORT, Field, directory, header
 
-# The header has the first bytes; blocks start at a page of memory.
+# The first bytes are the TIFF header; blocks start at a memory page.
 _FIRST_FREE = 4096
 
-# Space is reserved in steps that grow with the file, within these bounds.
+# Space is reserved in steps of a quarter of the file, at least this and at most
+# LIMITS.sink_reserved.
 _MIN_STEP = 1 << 18
-_MAX_STEP = 1 << 26
 
 _SAMPLE_FORMAT = {'u': 1, 'i': 2, 'f': 3}
 
 
 class Spool:
     """
-    A temporary file in which space is allocated, written and read.
+    A temporary file with an allocator.
 
-    All methods may be called from any thread, but ``allocate`` and ``free``
-    from one at a time.  A process that was forked neither reads nor writes it:
-    what is in it changes with its owner.
+    Methods may be called from any thread, ``allocate`` and ``free`` only from one at
+    a time.  Forked processes must not use it, because its owner goes on changing it.
     """
 
     def __init__(self) -> None:
         try:
             self._file = files.scratch_file('large_image_vips_spool_', '.tif')
         except OSError as exc:
-            msg = (f'No spool file can be made in {tempfile.gettempdir()}: {exc.strerror}.  '
-                   f'Set TMPDIR to a folder that can be written to.')
+            msg = (f'Cannot create a spool file in {tempfile.gettempdir()}: {exc.strerror}.  '
+                   f'Set TMPDIR to a writable folder.')
             raise TileSourceError(msg) from exc
         self._end = _FIRST_FREE
         self._reserved = 0
@@ -58,9 +57,9 @@ class Spool:
         """
         Reserve space.
 
-        :param nbytes: how much.
-        :returns: the offset; what is there may be from an earlier use.
-        :raises TileSourceError: if there is no room; nothing has changed then.
+        :param nbytes: the number of bytes.
+        :returns: the offset of space with undefined content.
+        :raises TileSourceError: if the disk is full; nothing has changed then.
         """
         free = self._free.get(nbytes)
         if free:
@@ -71,16 +70,16 @@ class Spool:
         return offset
 
     def _reserve(self, end: int) -> None:
-        """Make sure that the disk holds the file up to a position."""
+        """Reserve disk space for the file up to a position."""
         if end <= self._reserved:
             return
-        step = min(max(_MIN_STEP, self._reserved // 4), _MAX_STEP)
+        step = min(max(_MIN_STEP, self._reserved // 4), LIMITS.sink_reserved)
         target = max(end, self._reserved + step)
         try:
             try:
                 self._grow(target)
             except OSError:
-                # The generous step does not fit; the bare need may.
+                # A whole step does not fit; the required bytes may.
                 target = end
                 self._grow(target)
         except OSError as exc:
@@ -91,7 +90,7 @@ class Spool:
         files.reserve(self._file.descriptor, self._reserved, size - self._reserved)
 
     def free(self, offset: int, nbytes: int) -> None:
-        """Give space back, to be allocated again."""
+        """Free space for later allocations."""
         if offset + nbytes == self._end:
             self._end = offset
         else:
@@ -101,9 +100,9 @@ class Spool:
         """
         Write into allocated space.
 
-        :param offset: where.
+        :param offset: of the space.
         :param data: a C-contiguous array, or bytes.
-        :raises TileSourceError: if the system cannot.
+        :raises TileSourceError: if the file cannot be written.
         """
         try:
             files.write_at(self._file.descriptor, data, offset)
@@ -115,17 +114,18 @@ class Spool:
         return TileSourceError(
             f'The spool file in {os.path.dirname(self._file.name)} cannot '
             f'{"grow" if full else "be written"} (it holds {self._reserved} bytes): '
-            f'{exc.strerror}.  Set TMPDIR to a folder with more room before the image is made.')
+            f'{exc.strerror}.  Set TMPDIR to a folder with more free space before creating the '
+            f'image.')
 
     def read(self, offset: int, out: npt.NDArray[Any]) -> None:
         """
         Read from allocated space.
 
-        :param offset: where.
+        :param offset: of the space.
         :param out: a C-contiguous array to fill.
-        :raises TileSourceError: if the system cannot.
+        :raises TileSourceError: if the file cannot be read.
         """
-        why: str | None = 'it is shorter than it should be'
+        why: str | None = 'the file is truncated'
         try:
             if files.read_into(self._file.descriptor, out, offset) == out.nbytes:
                 return
@@ -138,34 +138,32 @@ class Spool:
               offsets: npt.NDArray[np.uint64],
               labels: Mapping[str, Any]) -> tuple[pyvips.Image, pyvips.Source]:
         """
-        What libvips makes of blocks in this file.
+        A libvips image of blocks in this file, for as long as the spool exists.
 
-        The image reads the file; the spool must be kept as long as that.  A
-        block that cannot be read is an error while libvips computes the image,
-        or black where that would make libvips crash (``SAVERS_CAN_FAIL``).
+        Computing it raises an error if a block cannot be read; the block is black
+        where an error would crash libvips (``SAVERS_CAN_FAIL``).
 
-        :param size: in pixels; the blocks at the right and bottom may reach
-            beyond.
+        :param size: in pixels; blocks at the right and bottom may extend beyond it.
         :param dtype: of the samples.
-        :param bands: of each pixel.
+        :param bands: the number of bands.
         :param block: the width and height of a block in pixels.
-        :param offsets: where each block starts (block rows, block columns); a
-            block may stand in several places.
+        :param offsets: the offset of each block (block rows, block columns); offsets
+            may repeat.
         :param labels: header fields to set, as ``pyvips.Image.copy`` takes them.
         :returns: the image, and the source that it reads.
+        :raises TileSourceError: if the disk is full or libvips cannot open the file.
         """
         directory = self._write_directory(size, dtype, bands, block, offsets)
         try:
             with vips_errors('The spool file cannot be opened'):
-                # A source of its own for each image: libvips would hand out
-                # an older image of the same name.
+                # A new source, because libvips caches images by file name.
                 source = pyvips.Source.new_from_file(self._file.path)
                 image = pyvips.Image.tiffload_source(
                     source, fail_on='warning' if SAVERS_CAN_FAIL else 'none')
-                # A copy made later would not tell of progress.
+                # A copy made later would not report progress.
                 labelled = image.copy(**labels)
-                # libvips reads the directory a second time for the first
-                # pixel; after that it may be overwritten.
+                # libvips reads the directory again for the first pixel; after that
+                # it may be overwritten.
                 pyvips.Region.new(image).fetch(0, 0, 1, 1)
         finally:
             self.free(*directory)
@@ -173,7 +171,7 @@ class Spool:
 
     def _write_directory(self, size: Size, dtype: np.dtype[Any], bands: int, block: int,
                          offsets: npt.NDArray[np.uint64]) -> tuple[int, int]:
-        """Write the TIFF directory of an image; gives its place and length."""
+        """Write the TIFF directory of an image; returns its offset and length."""
         count, color_bands = offsets.size, 3 if bands >= 3 else 1
         fields = [
             Field(tiff.WIDTH, LONG, (size.width,)),
@@ -199,5 +197,5 @@ class Spool:
         return offset, length
 
     def close(self) -> None:
-        """Give the space back to the disk; the spool is not used again."""
+        """Delete the file; the spool must not be used again."""
         self._file.close()

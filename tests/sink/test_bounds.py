@@ -1,6 +1,7 @@
 """What a canvas costs and gives back: space, descriptors, blocks that were looked at."""
 
 import contextlib
+import dataclasses
 import gc
 import os
 import struct
@@ -17,8 +18,9 @@ from large_image.exceptions import TileSourceError, TileSourceXYZRangeError
 
 import large_image_source_vips
 from helpers.sink import make_sink, random_tile, read_all, read_file
+from large_image_source_vips.base.limits import LIMITS
+from large_image_source_vips.sink import blocks, spool
 from large_image_source_vips.sink import levels as lower_levels
-from large_image_source_vips.sink import spool
 
 TILE = random_tile('uint8', (256, 256, 3))
 
@@ -163,7 +165,7 @@ def test_a_blank_place_that_was_looked_at_shows_what_is_added_later():
 @pytest.mark.parametrize('kind', ['small', 'large', 'masked'])
 def test_a_disk_that_fails_midway_changes_nothing(monkeypatch, failing, kind):
     """Whichever access of the spool fails, the image is as it was."""
-    monkeypatch.setattr('large_image_source_vips.sink.blocks.POOL_BYTES', 1 << 18)
+    monkeypatch.setattr(blocks, 'LIMITS', dataclasses.replace(LIMITS, sink_pool=1 << 18))
     sink = large_image_source_vips.new()
     sink.addTile(random_tile('uint8', (1500, 1500, 4), 1))
     before, ranges, state = read_all(sink, sparseFallback=True), sink.bandRanges, sink.getState()
@@ -272,7 +274,7 @@ def test_frame_0_of_a_sink_is_the_image(tmp_path):
 @pytest.mark.parametrize('name', ['minWidth', 'minHeight'])
 def test_a_minimum_beyond_the_largest_image_is_refused(name):
     sink = make_sink(TILE)
-    with pytest.raises(TileSourceError, match=r'20000000.*the most are 10000000'):
+    with pytest.raises(TileSourceError, match=r'20000000.*the maximum is 10000000'):
         setattr(sink, name, 20_000_000)
     assert getattr(sink, name) is None
     assert (sink.sizeX, sink.sizeY) == (256, 256)

@@ -1,0 +1,115 @@
+"""
+All fixed limits of the package: memory, disk, open files, image and metadata sizes.
+
+Every limit is a field of the frozen ``LIMITS``, with its unit and its reason;
+``docs/limits.rst`` is made from this table.  The first word of a name is the
+part of the package that keeps the limit.  Sizes of pieces that only affect speed
+stay in the modules that use them.
+
+Tests replace the table of a module: ``monkeypatch.setattr(module, 'LIMITS',
+dataclasses.replace(LIMITS, sink_pool=1 << 18))``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+_MIB, _GIB = 1 << 20, 1 << 30
+
+
+def _limit(value: int, unit: str, reason: str) -> int:
+    """A field of the table; its type is that of its value."""
+    result: int = dataclasses.field(default=value, metadata={'unit': unit, 'reason': reason})
+    return result
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """The limits by name: the value in its unit, exact or as a power of two."""
+
+    # base
+    base_threads: int = _limit(
+        4, 'threads', 'Threads that one call starts; never more than there are processors.')
+    base_scratch: int = _limit(
+        16 * _MIB, 'bytes', 'Working memory that a thread keeps for each step of reducing; '
+        'larger arrays are freed at once.')
+    base_transfer: int = _limit(
+        _GIB, 'bytes', 'One read or write call; macOS and Windows refuse 2 GiB or more.')
+
+    # tiff
+    tiff_directories: int = _limit(
+        1 << 20, 'directories', 'More than any instrument writes; ends broken or circular chains.')
+    tiff_sub_ifds: int = _limit(
+        256, 'sub-IFDs', 'Of one page; more than any pyramid has levels.')
+    tiff_sub_ifd_entries: int = _limit(
+        1 << 18, 'entries', 'In all sub-IFDs of a file; a level has about 20.')
+    tiff_value: int = _limit(
+        256 * _MIB, 'bytes', 'One tag; the OME-XML of a large screen has about 50 MB, the tile '
+        'table of a slide of 10 million tiles 80 MB.')
+    tiff_integers: int = _limit(
+        1 << 16, 'values', 'A tag read as a list of integers, other than a tile table.')
+    tiff_missing: int = _limit(
+        _GIB, 'bytes', 'Pixels that a file may claim beyond what its bytes can hold; a truncated '
+        'file still opens.')
+    tiff_ome_planes: int = _limit(
+        1 << 20, 'planes', 'Of one OME-XML text; more than one file holds.')
+
+    # codecs
+    codecs_tile_samples: int = _limit(
+        1 << 28, 'samples', 'A deflate tile or strip decoded by this package; larger ones are '
+        'left to libvips.')
+    codecs_stacked_pixels: int = _limit(
+        1 << 22, 'pixels', 'JPEG tiles joined and decoded in one call.')
+    codecs_stacked_rows: int = _limit(
+        65_500, 'rows', 'JPEG tiles joined; libjpeg reads no taller image (JPEG_MAX_DIMENSION).')
+
+    # reading
+    reading_pages: int = _limit(
+        100_000, 'pages', 'Pages of a document that are looked at.')
+    reading_handles: int = _limit(
+        128, 'images', 'Images kept open; each has a descriptor, and a process usually 1,024.')
+    reading_handle_memory: int = _limit(
+        256 * _MIB, 'bytes', 'Decoded rows that libvips keeps for all open images; the newest '
+        'image is always kept.')
+    reading_memory: int = _limit(
+        512 * _MIB, 'bytes', 'Decoded images and computed levels in memory, all files together; '
+        'the newest is always kept.')
+    reading_disk: int = _limit(
+        32 * _GIB, 'bytes', 'The same in temporary files; the newest is always kept.')
+    reading_image_memory: int = _limit(
+        256 * _MIB, 'bytes', 'A decoded image or level that is larger goes to a temporary file.')
+    reading_large: int = _limit(
+        512 * _MIB, 'bytes', 'An image that decodes to less is decoded again when it is needed; '
+        'that takes about half a second.')
+    reading_kept: int = _limit(
+        2 * _GIB, 'bytes', 'A larger decoded image is not kept when only a small level of it is '
+        'requested.')
+    reading_kept_disk: int = _limit(
+        8 * _GIB, 'bytes', 'Decoded images kept for later; a stack has many.')
+    reading_associated_side: int = _limit(
+        8192, 'pixels', 'Width or height of an associated image; larger ones are reduced.')
+    reading_text: int = _limit(
+        100_000, 'characters', 'A text of the internal metadata; longer ones are cut.')
+    reading_items: int = _limit(
+        1000, 'items', 'A list of the internal metadata; longer ones are cut.')
+    reading_described_frames: int = _limit(
+        10_000, 'frames', 'Frames that the internal metadata describe one by one.')
+
+    # regions
+    regions_ahead: int = _limit(
+        16, 'tiles', 'Tiles that an iterator decodes ahead and holds in memory.')
+
+    # sink
+    sink_side: int = _limit(
+        10_000_000, 'pixels', 'Width or height; that of libvips 8.14 (VIPS_MAX_COORD).')
+    sink_pool: int = _limit(
+        64 * _MIB, 'bytes', 'Blocks in memory; all others are in the spool file.')
+    sink_pinned_blocks: int = _limit(
+        64, 'blocks', 'Blocks changed in memory by one tile; a tile over more is written to the '
+        'spool block by block.')
+    sink_reserved: int = _limit(
+        64 * _MIB, 'bytes', 'Disk space that the spool file reserves ahead, a quarter of its '
+        'size otherwise.')
+
+
+LIMITS = Limits()
