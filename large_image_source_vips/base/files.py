@@ -19,6 +19,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from .limits import LIMITS
+
 # Without these a positioned read or write is a seek and a read or write under a lock.
 HAS_PREAD = hasattr(os, 'pread')
 _HAS_PREADV = hasattr(os, 'preadv')
@@ -33,7 +35,7 @@ SHARES_DESCRIPTORS = HAS_PREAD
 READ_FLAGS = os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_BINARY', 0)
 
 # macOS and Windows refuse requests of more than 2 GiB.
-_MAX_REQUEST = 1 << 30
+_MAX_REQUEST = LIMITS.base_transfer
 # The most bytes read at once where they have to be copied into the buffer.
 _COPY_SIZE = 1 << 20
 

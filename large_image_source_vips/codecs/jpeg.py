@@ -26,6 +26,7 @@ import PIL.features
 import PIL.Image
 
 from ..base.geometry import Rect, Size
+from ..base.limits import LIMITS
 from ..base.reduce import reduce_pixels
 from ..tiff.directories import JPEG_TABLES, MCU, Page
 from ..tiff.stored_tiles import Damaged, PackedPage
@@ -49,8 +50,8 @@ _MODES = {1: 'L', 3: 'RGB'}
 # 1 x 1, for which no reduced pixel depends on the tile above.
 _SAMPLING = {1: {(1, 1)}, 3: {(1, 1), (2, 1), (2, 2)}}
 # Bounds for stacked tiles: their pixels, and their rows, which libjpeg limits.
-_MAX_STACKED = 1 << 22
-_MAX_ROWS = 65_500
+_MAX_STACKED = LIMITS.codecs_stacked_pixels
+_MAX_ROWS = LIMITS.codecs_stacked_rows
 
 
 @functools.cache

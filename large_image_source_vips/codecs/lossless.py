@@ -16,13 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..base.geometry import TILE_SIZE, Rect
+from ..base.limits import LIMITS
 from ..base.threads import scratch
 from ..tiff.directories import Page
 from ..tiff.stored_tiles import Damaged, PackedPage
 
 Array = npt.NDArray[Any]
 
-_MAX_PIXELS = 1 << 28
+_MAX_PIXELS = LIMITS.codecs_tile_samples
 # Bytes of rows that are yielded at a time, approximately.
 _TOGETHER = 1 << 21
 

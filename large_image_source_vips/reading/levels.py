@@ -27,6 +27,7 @@ import pyvips
 from ..base.errors import TileSourceError
 from ..base.formats import is_averaged
 from ..base.geometry import Rect, Size
+from ..base.limits import LIMITS
 from ..base.reduce import orient, reduce_pixels, stored_rect
 from ..base.threads import side_by_side
 from ..codecs.jpeg import MAX_HALVINGS, smaller, suits
@@ -51,9 +52,9 @@ _BLOCK = Size(1024, 512)
 _HALVED_ROWS = 32
 # A picture that can only be decoded whole is not cached beyond this many bytes when
 # only a small level of it is needed.
-_MAX_KEPT = 2 << 30
+_MAX_KEPT = LIMITS.reading_kept
 # The bound in bytes for all pictures decoded before they are needed: a stack has many.
-_MAX_ALL_KEPT = 8 << 30
+_MAX_ALL_KEPT = LIMITS.reading_kept_disk
 # Below this many bytes a picture is decoded to its end at once: a paused decoder keeps
 # the file open.
 _MIN_STOPPED = 64 << 20

@@ -15,6 +15,7 @@ from typing import Any
 import pyvips
 
 from ..base.errors import TileSourceError
+from ..base.limits import LIMITS
 from ..tiff.directories import DESCRIPTION, ICC_PROFILE, TiffDirectories, TiffFormatError
 from .file import SourceFile
 from .layout import Layout
@@ -22,10 +23,10 @@ from .pixel_size import Description
 from .unpack import unpacker
 
 # The most characters of a text and items of a list in the internal metadata.
-_MAX_TEXT = 100_000
-_MAX_ITEMS = 1000
+_MAX_TEXT = LIMITS.reading_text
+_MAX_ITEMS = LIMITS.reading_items
 # The most frames that are described one by one.
-_MAX_FRAMES = 10_000
+_MAX_FRAMES = LIMITS.reading_described_frames
 
 
 def internal_metadata(file: SourceFile, layout: Layout, image: pyvips.Image,

@@ -21,6 +21,7 @@ from ..base.errors import SAVERS_CAN_FAIL, TileSourceError, TileSourceFileNotFou
 from ..base.formats import format_of, meaning_of
 from ..base.geometry import TILE_SIZE, Rect, Size
 from ..base.identity import absolute_path, file_identity
+from ..base.limits import LIMITS
 from ..store import Picture
 from . import metadata
 from .file import SourceFile, source_file
@@ -31,7 +32,7 @@ from .survey import survey
 from .unpack import unpacker
 
 # The longest side of an associated image in pixels; larger ones are reduced.
-_MAX_ASSOCIATED = 8192
+_MAX_ASSOCIATED = LIMITS.reading_associated_side
 
 # The height of the areas that a picture lists as filled.
 _FILLED_ROWS = 256

@@ -17,6 +17,7 @@ import pyvips
 from ..base.errors import TileSourceError, vips_errors
 from ..base.formats import alpha_band
 from ..base.geometry import Size
+from ..base.limits import LIMITS
 from ..base.settings import dpi
 from .file import SourceFile
 from .layout import Layout, Opening, Picture, Stored, reduction_between, unique_keys
@@ -39,7 +40,7 @@ _MULTIPLIED = frozenset({'openexrload'})
 # Formats that libvips maps into memory.
 _RANDOM = frozenset({'vipsload'})
 # The most pages that are opened one by one.
-_MAX_PAGES = 100_000
+_MAX_PAGES = LIMITS.reading_pages
 
 
 def survey(file: SourceFile) -> Layout:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import pyvips
 
 from ..base.errors import TileSourceError
+from ..base.limits import LIMITS
 from ..tiff import ome
 from ..tiff.directories import DESCRIPTION, EXTRA_SAMPLES, Page, TiffDirectories, TiffFormatError
 from .file import SourceFile
@@ -30,7 +31,7 @@ _COLOURS = {0: 1, 1: 1, 2: 3, 5: 4, 6: 3}
 _ALPHA = frozenset({1, 2})
 _MASK_SUBFILE = 4
 # The most entries that all sub-IFDs of a file may have; a level has about 20.
-_MAX_ENTRIES = 1 << 18
+_MAX_ENTRIES = LIMITS.tiff_sub_ifd_entries
 # libtiff follows the chain of directories at each open.  In files with more pages than this
 # each page is opened as if it were the only one.
 _MANY_PAGES = 64
@@ -41,7 +42,7 @@ _ALWAYS_THERE = frozenset({1, 5, 7, 8, 32773, 32946})
 # an LZW code of 12 bits at most 4096 bytes, deflate 1032 to 1 (zlib's manual).
 _MAX_EXPANSION = {1: 1, 5: 2731, 8: 1033, 32773: 64, 32946: 1033}
 # Tolerated beyond that, so that a truncated file opens and fails only at its missing tiles.
-_EXTRA_BYTES = 1 << 30
+_EXTRA_BYTES = LIMITS.tiff_missing
 # Kinds of TIFF files that libvips up to 8.18 does not read.
 _UNSUPPORTED: dict[str, Callable[[Page], bool]] = {
     'samples of more than 32 bits, such as 64-bit floats': lambda page: page.bits > 32,

@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from ..base.files import read_at
 from ..base.geometry import Size
+from ..base.limits import LIMITS
 
 # The bytes of one value of each type, and its numpy code.  A rational is a pair of
 # integers; ASCII and UNDEFINED are bytes.
@@ -48,9 +49,9 @@ JPEG_TABLES, ICC_PROFILE = 347, 34675
 
 # The bound for the values of one tag.  The OME-XML of a large screen takes some 50 MB,
 # the offsets of a slide of 10 million tiles 80 MB.
-_MAX_VALUE_BYTES = 1 << 28
+_MAX_VALUE_BYTES = LIMITS.tiff_value
 # A bound for broken chains, more directories than any instrument writes.
-_MAX_DIRECTORIES = 1 << 20
+_MAX_DIRECTORIES = LIMITS.tiff_directories
 # The bytes of one read: an ordinary directory and the values that follow it.
 _READ_AHEAD = 1024
 
@@ -296,7 +297,7 @@ class TiffDirectories:
             compression=first(COMPRESSION, 1), orientation=first(ORIENTATION, 1),
             subfile_type=first(SUBFILE_TYPE, 0), tile=tile,
             rows_per_strip=first(ROWS_PER_STRIP, size.height),
-            sub_offsets=tuple(self.integers(entries.get(SUB_IFDS), limit=256))
+            sub_offsets=tuple(self.integers(entries.get(SUB_IFDS), limit=LIMITS.tiff_sub_ifds))
             if SUB_IFDS in entries else (), predictor=first(PREDICTOR, 1), entries=entries)
         return page, next_offset
 
@@ -355,7 +356,7 @@ class TiffDirectories:
         values = np.frombuffer(data, self._dtype(entry.kind))
         return values.reshape(-1, 2) if entry.kind in _RATIONALS else values
 
-    def integers(self, entry: Entry | None, limit: int = 1 << 16) -> list[int]:
+    def integers(self, entry: Entry | None, limit: int = LIMITS.tiff_integers) -> list[int]:
         """Read integers; empty if the entry holds other types, or more than ``limit``."""
         if entry is None or entry.kind not in _INTEGERS or entry.values > limit:
             return []

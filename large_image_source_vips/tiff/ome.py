@@ -17,6 +17,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ..base.limits import LIMITS
+
 # Units of length in mm, by the names that OME and ImageJ use.
 MM_OF_UNIT = {
     'm': 1e3, 'dm': 1e2, 'cm': 10.0, 'mm': 1.0, 'µm': 1e-3, 'μm': 1e-3, 'um': 1e-3,
@@ -26,7 +28,7 @@ MM_OF_UNIT = {
 }
 _AXES = ('C', 'Z', 'T')
 # The bound for the planes of one image: sizes in a hostile text multiply.
-_MAX_PLANES = 1 << 20
+_MAX_PLANES = LIMITS.tiff_ome_planes
 
 
 class Plane(NamedTuple):
