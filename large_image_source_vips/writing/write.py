@@ -26,7 +26,7 @@ from ..tiff.write import EXTRA_SAMPLES, SHORT, Field, edit_directories, resoluti
 from . import pyramid as webp_tiff
 from .atomic import Target, atomic_output, resolve_target
 from .saver_output import patient_target
-from .savers import plane_image, recomposed
+from .blocks_image import plane_image, recomposed
 
 JPEG_QUALITY = 90
 
