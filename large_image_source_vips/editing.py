@@ -19,7 +19,8 @@ from .reading.reader import FileReader
 from .sink.canvas import Canvas, as_position
 from .sink.patch import as_mask, make_patch
 from .source import StoreTileSource, is_new
-from .writing.write import Progress, write_image
+from .writing.savers import Progress
+from .writing.write import write_image
 
 if TYPE_CHECKING:
     from .store import PixelStore
