@@ -11,8 +11,8 @@ from __future__ import annotations
 import inspect
 import os
 import weakref
-from collections.abc import Callable, Collection, Iterator
-from functools import lru_cache, wraps
+from collections.abc import Collection, Iterator
+from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from large_image.cache_util import LruCacheMetaclass, methodcache, strhash
@@ -27,9 +27,9 @@ from large_image.tilesource.tileiterator import TileIterator
 from large_image.tilesource.utilities import JSONDict, _encodeImageBinary, _imageToPIL
 
 from .base.arrays import fit_edge, owned, writable
-from .base.attributes import CheckedAttributes, SourceAttributeError
+from .base.attributes import CheckedAttributes, StoreSize
 from .base.formats import format_of
-from .base.geometry import TILE_SIZE, Rect, Size
+from .base.geometry import TILE_SIZE, Rect, Size, level_count
 from .base.identity import absolute_path, file_identity
 from .base.settings import ignored_names, refuse_ignored
 from .regions import Key, Tiles, Walk, handed_over, tiles_under
@@ -64,39 +64,6 @@ class SourceMetaclass(LruCacheMetaclass):
         """What a class takes, for ``help``: all that __call__ says is (*args, **kwargs)."""
         signature = inspect.signature(cls.__init__)  # type: ignore[misc]  # a class, not an object
         return signature.replace(parameters=list(signature.parameters.values())[1:])
-
-
-@lru_cache(maxsize=1024)
-def level_count(size: Size) -> int:
-    """How often an image is halved until it fits into one tile, plus one; 0 if empty."""
-    if not all(size):
-        return 0
-    return 1 + max(0, (max(size) - 1) // TILE_SIZE).bit_length()
-
-
-class StoreSize:
-    """
-    An attribute of a source that is read off its pixel store.
-
-    The base class assigns 0 before there is a store; that is ignored.
-    """
-
-    def __init__(self, get: Callable[[PixelStore], int]) -> None:
-        self._get = get
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, source: Any, owner: Any = None) -> Any:
-        if source is None:
-            return self
-        store = source.__dict__.get('_store')
-        return 0 if store is None else self._get(store)
-
-    def __set__(self, source: Any, value: int) -> None:
-        if source.__dict__.get('_store') is not None:
-            msg = f'{self._name!r} is read-only: it follows from the image and cannot be set.'
-            raise SourceAttributeError(msg)
 
 
 class Profiles:

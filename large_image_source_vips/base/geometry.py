@@ -14,6 +14,7 @@ planes, and its name says to which:
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 
@@ -39,6 +40,14 @@ class Size(NamedTuple):
         """
         scale = 1 << reduction
         return Size(-(-self.width // scale), -(-self.height // scale))
+
+
+@lru_cache(maxsize=1024)
+def level_count(size: Size) -> int:
+    """How often an image is halved until it fits into one tile, plus one; 0 if empty."""
+    if not all(size):
+        return 0
+    return 1 + max(0, (max(size) - 1) // TILE_SIZE).bit_length()
 
 
 class Rect(NamedTuple):
