@@ -122,9 +122,9 @@ def _is_declared(cls: type, name: str) -> bool:
 
 class StoreSize:
     """
-    An attribute of a source that is read off its pixel store.
+    A read-only attribute of a source that is computed from its pixel store.
 
-    The base class assigns 0 before there is a store; that is ignored.
+    It ignores the 0 that the base class assigns before there is a store.
     """
 
     def __init__(self, get: Callable[[Any], int]) -> None:
@@ -141,5 +141,5 @@ class StoreSize:
 
     def __set__(self, source: Any, value: int) -> None:
         if source.__dict__.get('_store') is not None:
-            msg = f'{self._name!r} is read-only: it follows from the image and cannot be set.'
+            msg = f'{self._name!r} is read-only: it is derived from the image.'
             raise SourceAttributeError(msg)

@@ -44,7 +44,7 @@ class Size(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def level_count(size: Size) -> int:
-    """How often an image is halved until it fits into one tile, plus one; 0 if empty."""
+    """The number of levels, halved until one tile holds the image; 0 if it is empty."""
     if not all(size):
         return 0
     return 1 + max(0, (max(size) - 1) // TILE_SIZE).bit_length()
