@@ -1,8 +1,8 @@
 """
-Pixels -> blocks in a spool of their own -> an image that libvips reads.
+Makes libvips images of blocks in a spool file, and copies pixels to such blocks.
 
-libvips could crop, drop a band or join one itself, but would keep what it is
-given (file, memory, disk) in its cache of operations after we are done.
+libvips could crop or drop a band itself, but its operation cache would then keep
+the input (file, memory, disk space) after the image is written.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from ..sink.spool import Spool
 def recomposed(size: Size, dtype: np.dtype[Any], bands: int,
                read: Callable[[Rect], Array]) -> Iterator[Plane]:
     """
-    An image in blocks of a new spool, which is closed when the context ends.
+    Copy an image to blocks in a new spool, which is closed when the context ends.
 
-    :param size: in pixels.
-    :param dtype: of the samples.
-    :param bands: of each pixel.
-    :param read: gives the samples (rows, cols, bands) of a rectangle.
-    :raises TileSourceError: if the disk has no room.
+    :param size: width and height in pixels.
+    :param dtype: the dtype of the samples.
+    :param bands: the number of bands.
+    :param read: returns the samples (rows, cols, bands) of a rectangle.
+    :raises TileSourceError: if the disk is full.
     """
     with closing(Spool()) as spool:
         plane = Plane(BlockPool(spool), dtype, bands, 0)
@@ -55,13 +55,13 @@ def recomposed(size: Size, dtype: np.dtype[Any], bands: int,
 def plane_image(plane: Plane | FrozenPlane, place: Rect,
                 labels: Mapping[str, Any]) -> Iterator[pyvips.Image]:
     """
-    What libvips makes of blocks, without copying any.
+    A libvips image of a rectangle of blocks, which are not copied.
 
-    :param plane: the blocks, which do not change meanwhile.
-    :param place: the rectangle in the plane of the blocks; its corner is one
-        of a block.
-    :param labels: header fields to set, as ``pyvips.Image.copy`` takes them.
-    :raises TileSourceError: if the spool has no room or cannot be read.
+    :param plane: the blocks, which must not change while the context lasts.
+    :param place: the rectangle, in pixels of the plane; its top left corner must
+        be the corner of a block.
+    :param labels: header fields to set, as for ``pyvips.Image.copy``.
+    :raises TileSourceError: if the disk is full or the spool cannot be read.
     """
     pool = plane.pool
     area = block_area(place)
@@ -85,7 +85,7 @@ def plane_image(plane: Plane | FrozenPlane, place: Rect,
 
 @contextmanager
 def _blank_block(plane: Plane | FrozenPlane, *, needed: bool) -> Iterator[int]:
-    """The place of one block of zeros, which stands for all that are blank."""
+    """The offset in the spool of a block of zeros, for all blank blocks; 0 if not needed."""
     if not needed:
         yield 0
         return
@@ -102,7 +102,7 @@ def _blank_block(plane: Plane | FrozenPlane, *, needed: bool) -> Iterator[int]:
 
 def _check_readable(plane: Plane | FrozenPlane, offsets: npt.NDArray[np.uint64]) -> None:
     """
-    Read blocks once more, to see whether libvips could.
+    Check that all blocks can be read; libvips before 8.15 reads others as black.
 
     :raises TileSourceError: if one cannot be read.
     """

@@ -1,5 +1,9 @@
 """
-How a picture becomes a file: the saver, its options, TIFF fields.
+Chooses how to write a picture: the saver, its options, TIFF fields.
+
+Plans are made from the format of the picture and the suffix of the file, without
+reading pixels or touching the disk.  To write another suffix, add it to
+``FILE_FORMATS``.
 """
 
 from __future__ import annotations
@@ -19,30 +23,34 @@ from ..tiff.write import EXTRA_SAMPLES, SHORT, Field
 from . import pyramid as webp_tiff
 from .atomic import Target
 
+# The quality of all lossy formats, 0 to 100.
 JPEG_QUALITY = 90
 
 TIFF_SUFFIXES = frozenset({'.tif', '.tiff'})
 
 _TIFF_LAYOUT = {'tile': True, 'tile_width': TILE_SIZE, 'tile_height': TILE_SIZE, 'pyramid': True}
 
+# TIFF 6.0: PhotometricInterpretation, by the kind of a ``Meaning``; others are 1.
 _PHOTOMETRIC = {'gray': 1, 'rgb': 2, 'cmyk': 5}
 
 
 @dataclass(frozen=True)
 class FileFormat:
     """
-    What a format other than TIFF keeps, and the options to write it with.
+    What a format other than TIFF can store, and how to write it.
 
-    :param dtypes: kind and size of the samples that it holds exactly.
-    :param alpha: whether it holds an alpha band.
-    :param lossy: the options where loss is allowed.
-    :param lossless: the options where it is not; None if there are none.
+    :param dtypes: the sample types it stores exactly, as numpy kind and bytes.
+    :param alpha: whether it stores an alpha band.
+    :param lossy: the saver options if loss is allowed.
+    :param lossless: the saver options if it is not; None if the format is
+        always lossy.
     """
 
     dtypes: frozenset[str]
     alpha: bool = True
     lossy: Mapping[str, Any] = field(default_factory=dict)
     lossless: Mapping[str, Any] | None = field(default_factory=dict)
+
 
 _ALL = frozenset({'u1', 'i1', 'u2', 'i2', 'u4', 'i4', 'f4', 'f8'})
 _8, _16 = frozenset({'u1'}), frozenset({'u1', 'u2'})
@@ -72,13 +80,13 @@ FILE_FORMATS: dict[str, FileFormat] = {
 @dataclass(frozen=True)
 class Plan:
     """
-    How a picture becomes a file.
+    How to write a picture.
 
-    :param saver: the libvips operation; '' for the writer of WebP pyramids.
-    :param options: its options.
-    :param alpha: whether the alpha band is written.
-    :param interpretation: what the image is labelled for the saver.
-    :param fields: TIFF fields to put in afterwards.
+    :param saver: the libvips operation; '' for a pyramid of WebP tiles.
+    :param options: the options of the operation.
+    :param alpha: whether to write the alpha band.
+    :param interpretation: the libvips interpretation to give the saver.
+    :param fields: TIFF fields to set after saving.
     """
 
     saver: str
@@ -93,7 +101,13 @@ def make_plan(what: Picture, target: Target, saver: str, lossy: bool, alpha: boo
     """
     Choose how to write a picture.
 
-    :raises TileSourceError: if the format cannot hold it.
+    :param what: the picture; its pixels are not read.
+    :param target: where to write it; the suffix decides the format.
+    :param saver: the libvips operation for the suffix.
+    :param lossy: whether lossy compression is allowed.
+    :param alpha: whether to write alpha, if the picture is not opaque.
+    :param vips_kwargs: options for the saver in place of ours, or None.
+    :raises TileSourceError: if the format cannot store the picture.
     """
     with_alpha = alpha and what.meaning.has_alpha and not what.opaque
     natural = natural_interpretation(what)
@@ -105,11 +119,11 @@ def make_plan(what: Picture, target: Target, saver: str, lossy: bool, alpha: boo
     code = f'{what.dtype.kind}{what.dtype.itemsize}'
     problem = None
     if form is None:
-        problem = 'what that format keeps is not known here'
+        problem = 'it is not known what this format can store'
     elif code not in form.dtypes:
-        problem = f'it does not hold {what.dtype} samples as they are'
+        problem = f'it cannot store {what.dtype} samples exactly'
     elif with_alpha and not form.alpha:
-        problem = 'it has no alpha band for the transparent parts; alpha=False fills them'
+        problem = 'it cannot store alpha; alpha=False fills the transparent parts'
     elif not lossy and form.lossless is None:
         problem = 'it cannot be written without loss'
     if form is None or problem:
@@ -119,24 +133,24 @@ def make_plan(what: Picture, target: Target, saver: str, lossy: bool, alpha: boo
     exact = not lossy or what.meaning.labels
     options = form.lossy if form.lossless is None or not exact else form.lossless
     if what.bare and (target.suffix in {'.v', '.vips'} or not any(what.pixel_size)):
-        # Else libvips makes up an EXIF block with a resolution in it, which
-        # nobody knows, or which is less precise than the format's own.
+        # Otherwise libvips adds an EXIF block with a resolution: made up, or less
+        # precise than that of the format itself.
         options = {**options, **no_metadata()}
     return Plan(saver, options, with_alpha, natural)
 
 
 def no_metadata() -> dict[str, Any]:
-    """The option that keeps metadata out of a file, as this libvips knows it."""
+    """The option of this libvips that writes no metadata."""
     return {'keep': 'none'} if pyvips.at_least_libvips(8, 15) else {'strip': True}
 
 
 def _tiff_plan(what: Picture, saver: str, lossy: bool, with_alpha: bool, natural: str) -> Plan:
     """
-    The options of a tiled pyramid.
+    The plan for a tiled pyramid.
 
-    Colours of 8 bits are JPEG, or with an alpha WebP, which libvips' JPEG has
-    no room for; everything else is LZW without loss, and its lower levels are
-    picked samples.
+    8-bit gray and RGB are JPEG if loss is allowed; RGB with alpha is WebP, since
+    libvips writes no alpha in JPEG tiles.  Everything else is LZW, and its lower
+    levels hold picked, not averaged samples.
     """
     meaning = what.meaning
     if lossy and what.dtype == np.uint8 and not meaning.labels and meaning.kind in {'gray', 'rgb'}:
@@ -160,14 +174,15 @@ def _tiff_plan(what: Picture, saver: str, lossy: bool, with_alpha: bool, natural
         **_TIFF_LAYOUT, 'compression': 'lzw', 'region_shrink': 'nearest',
         'predictor': 'float' if what.dtype.kind == 'f' else 'horizontal',
         'bigtiff': _needs_bigtiff(raw),
-        # With a known alpha libvips would average in spite of 'nearest', and
-        # other labels make it convert; the fields say afterwards what is what.
+        # 'multiband', because libvips averages in spite of 'nearest' if it knows
+        # of an alpha band, and converts some interpretations.  The fields then
+        # state what the bands are.
     }, with_alpha, 'multiband', tuple(fields))
 
 
 def _needs_bigtiff(raw_bytes: int) -> bool:
-    """Whether a pyramid may outgrow 32-bit offsets, if its tiles do not compress at all."""
-    # A third for the lower levels, and half for LZW of noise.
+    """Whether a pyramid may need 64-bit offsets, if its tiles do not compress at all."""
+    # Lower levels add a third; LZW makes noise larger by a half.
     return raw_bytes * 2 > (1 << 32) - (1 << 24)
 
 

@@ -1,5 +1,8 @@
 """
-libvips' savers: run in a thread, and put right in what they wrote.
+Writes a picture with one of libvips' savers, and corrects the file afterwards.
+
+The saver runs in a thread of its own, so that Ctrl-C and exceptions of a
+progress function reach the caller.
 """
 
 from __future__ import annotations
@@ -27,30 +30,30 @@ from .saver_output import patient_target
 
 Progress = Callable[[float], None]
 
-# What libvips takes for pixels per mm, and still writes with some precision.
+# Pixels per mm that libvips accepts and writes precisely enough.
 _DENSITIES = 1e-3, 1e6
 
-# How often progress is told, and a cancelled write noticed.
+# The time between two reports of progress, in which a write can be cancelled.
 _REPORT_SECONDS = 0.1
 
-# Options of libvips' savers that state the size of a pixel.
+# Saver options for the pixel size.
 _RESOLUTION = frozenset({'xres', 'yres', 'resunit'})
 
-# Options of libvips' savers that say which metadata a file has.
+# Saver options for which metadata to write.
 _METADATA = frozenset({'keep', 'strip', 'profile'})
 
 
 def saver_for(target: Target) -> str:
     """
-    The libvips operation that writes files of a suffix.
+    The libvips operation for a suffix.
 
-    :raises TileSourceError: if this libvips has none.
+    :raises TileSourceError: if this libvips cannot write such files.
     """
     suffix = target.suffix
     if suffix == '.dzi':
         suffix = '.dz'
     name: str | None = None
-    # libvips would take [...] behind a suffix for options.
+    # libvips parses [...] after a suffix as options.
     if suffix and suffix[1:].isalnum():
         found = pyvips.vips_lib.vips_foreign_find_save(f'x{suffix}'.encode())
         if found != pyvips.ffi.NULL:
@@ -65,11 +68,21 @@ def saver_for(target: Target) -> str:
 
 
 def save(what: Picture, plan: Plan, temporary: str, target: Target, report: Progress) -> None:
-    """Let libvips write a file, then put right what it says of the picture."""
+    """
+    Write a picture with libvips, then correct resolution and bands in the file.
+
+    :param what: the picture.
+    :param plan: how to write it; it must name a saver.
+    :param temporary: the path to write to.
+    :param target: the final path, for the suffix and error texts.
+    :param report: called with the fraction done, 0 to 1.
+    :raises TileSourceError: if libvips fails, or the format cannot store the
+        pixel size.
+    """
     mm_x = what.pixel_size[0] or what.pixel_size[1]
     mm_y = what.pixel_size[1] or what.pixel_size[0]
     is_tiff = target.suffix in TIFF_SUFFIXES
-    # Then libvips writes it, and takes what is not given from the image.
+    # The options give a resolution; libvips writes it and takes the rest from the image.
     is_stated = not _RESOLUTION.isdisjoint(plan.options)
     fields = [*plan.fields, *resolution_fields(what.pixel_size)] if (
         is_tiff and not is_stated) else []
@@ -81,7 +94,7 @@ def save(what: Picture, plan: Plan, temporary: str, target: Target, report: Prog
         labels.update(xres=_density(mm_x, target), yres=_density(mm_y, target))
     options = dict(plan.options)
     if what.bare and not (mm_x or is_tiff or is_stated or _METADATA & options.keys()):
-        # The only metadata would be a resolution that nobody knows.
+        # libvips would write a made-up resolution.
         options.update(no_metadata())
     if target.suffix in {'.dz', '.dzi'}:
         temporary = os.path.splitext(temporary)[0]
@@ -97,7 +110,7 @@ def save(what: Picture, plan: Plan, temporary: str, target: Target, report: Prog
     if is_stated:
         return
     if is_tiff:
-        # Unless they are put in again, these are libvips' guesses.
+        # libvips makes these up; `fields` has the correct ones, if known.
         remove = {tiff.X_RESOLUTION, tiff.Y_RESOLUTION, tiff.RESOLUTION_UNIT}
         if plan.fields:
             remove.add(EXTRA_SAMPLES)
@@ -109,11 +122,11 @@ def save(what: Picture, plan: Plan, temporary: str, target: Target, report: Prog
 @contextmanager
 def _image(what: Picture, alpha: bool, labels: Mapping[str, Any]) -> Iterator[pyvips.Image]:
     """
-    A picture as libvips takes it, for as long as the context lasts.
+    A picture as a libvips image, valid until the context ends.
 
     :param alpha: whether to include the alpha band, if there is one.
-    :param labels: header fields to set, as ``pyvips.Image.copy`` takes them.
-    :raises TileSourceError: if it has to be copied first and there is no room.
+    :param labels: header fields to set, as for ``pyvips.Image.copy``.
+    :raises TileSourceError: if the pixels must be copied and the disk is full.
     """
     direct = what.image if alpha and what.meaning.has_alpha else what.color_image
     if direct is not None:
@@ -131,17 +144,17 @@ def _image(what: Picture, alpha: bool, labels: Mapping[str, Any]) -> Iterator[py
 
 def _run(save: Callable[[], Any], image: pyvips.Image, report: Progress) -> None:
     """
-    Run a saver in a thread of its own, and report how far it is in this one.
+    Run a saver in another thread, and report progress in this one.
 
-    A progress function that raises, and Ctrl-C, thus reach us as they are; an
-    exception in a callback from libvips would be printed and lost.
+    An exception in a callback of libvips would be printed and lost.  libvips
+    before 8.15 cannot be stopped safely: an exception of ``report`` is then raised
+    when the saver has finished.
 
-    :param save: what to run.
-    :param image: the image that is computed on the way.  Where libvips cannot
-        be stopped safely, what the caller raised is passed on at the end.
-    :param report: called with the fraction that is done.
+    :param save: calls the saver.
+    :param image: the image that is saved, for progress.
+    :param report: called with the fraction done, 0 to 1.
     """
-    _start_threads_of_libvips()
+    _check_vips_threads()
     fraction = 0.0
     finished = threading.Event()
     failures: list[BaseException] = []
@@ -154,10 +167,10 @@ def _run(save: Callable[[], Any], image: pyvips.Image, report: Progress) -> None
         try:
             save()
         except (TypeError, ValueError, OverflowError) as exc:
-            # An option that pyvips cannot convert for libvips.
-            failures.append(pyvips.Error('an option is of the wrong kind', str(exc)))
+            # pyvips cannot convert an option.
+            failures.append(pyvips.Error('an option has the wrong type', str(exc)))
         except pyvips.Error as exc:
-            # Its frames would keep the file open that is to be removed.
+            # The frames of the traceback would keep the temporary file open.
             failures.append(exc.with_traceback(None))
         except BaseException as exc:  # noqa: BLE001 - raised again in the caller's thread
             failures.append(exc)
@@ -181,33 +194,37 @@ def _run(save: Callable[[], Any], image: pyvips.Image, report: Progress) -> None
         raise failures.pop()
 
 
-# The process in which libvips has started threads for a saver, if it has.
-_threads_of: int | None = None
+# The process in which libvips has started its threads, if any.
+_vips_process: int | None = None
 
 
-def _start_threads_of_libvips() -> None:
+def _check_vips_threads() -> None:
     """
-    Refuse to wait for threads that do not exist.
+    Check that libvips' threads exist in this process.
 
-    libvips keeps its threads for the next image.  A process that was forked does
-    not have them, but its libvips believes so, and would wait for ever.
+    libvips keeps its threads for the next image.  They do not exist in a forked
+    process, where libvips would wait for them for ever.
 
-    :raises TileSourceError: if this process was forked from one that has written.
+    :raises TileSourceError: if the process was forked from one that has written.
     """
-    global _threads_of  # noqa: PLW0603  (what libvips keeps is the process' as well)
+    global _vips_process  # noqa: PLW0603  (libvips has one set of threads per process)
     here = files.process_id()
-    if _threads_of not in {None, here}:
-        msg = ('libvips cannot write in a process that was forked from one in which it has '
-               "written already; start the process with the method 'spawn' or 'forkserver', or "
-               'write in the first process.')
+    if _vips_process not in {None, here}:
+        msg = ('libvips cannot write in a process forked from one that has already written a file; '
+               "start the process with the method 'spawn' or 'forkserver', or write in the parent "
+               'process.')
         raise TileSourceError(msg)
-    _threads_of = here
+    _vips_process = here
 
 
 def _density(mm: float, target: Target) -> float:
-    """A pixel size as libvips has it, in pixels per mm."""
+    """
+    Convert a pixel size to pixels per mm.
+
+    :raises TileSourceError: if the format cannot store it precisely enough.
+    """
     density = 1 / mm
-    # PNG has whole pixels per metre.
+    # PNG stores whole pixels per metre.
     rounded = round(density * 1000) / 1000 if target.suffix == '.png' else density
     if not (_DENSITIES[0] <= density <= _DENSITIES[1] and abs(rounded / density - 1) < 1e-4):
         msg = f'A pixel size of {mm} mm cannot be stored in {target.path}; write a .tif.'
@@ -217,11 +234,13 @@ def _density(mm: float, target: Target) -> float:
 
 def forget_density(path: str) -> None:
     """
-    Take the pixel density out of a PNG or JPEG file, in place.
+    Set the pixel density of a PNG or JPEG file to unknown, in place.
 
-    libvips writes one pixel per mm where none is known.  The unit becomes
-    "unknown" (PNG: chunk pHYs; JPEG: JFIF segment, ITU-T T.871), which leaves
-    only that pixels are square.
+    libvips writes 1 pixel per mm if it is unknown.  This sets the unit to
+    "unknown" and the aspect ratio to 1 (PNG: chunk pHYs; JPEG: JFIF segment,
+    ITU-T T.871).
+
+    :param path: the file; folders and other formats are left unchanged.
     """
     if not os.path.isfile(path):
         return

@@ -1,5 +1,8 @@
 """
-An image -> a file: which options, under which name, whole or not at all.
+Writes a picture to a file, which is complete or not there at all.
+
+The file is planned, written to a temporary folder and moved into place.  After
+an error or an interruption, a file that was there before is unchanged.
 """
 
 from __future__ import annotations
@@ -19,10 +22,11 @@ from .atomic import Target, atomic_output, resolve_target
 from .plan import FILE_FORMATS, JPEG_QUALITY, Plan, make_plan
 from .savers import Progress, save, saver_for
 
-# A single band of 8 bits with at most so many different values is written as labels.
+# A picture of one 8-bit band with at most so many different values is written as
+# labels: it is rather a map of classes than a photograph.
 FEW_VALUES = 64
 
-# From a warning to who called ``write``.
+# The stack level of the caller of ``write``, for warnings.
 _CALLER = 4
 
 
@@ -31,19 +35,21 @@ def write_image(picture: Callable[[], AbstractContextManager[Picture]], path: An
                 vips_kwargs: Mapping[str, Any] | None = None,
                 progress: Progress | bool | None = None) -> None:
     """
-    Write a file.
+    Write a picture to a file.
 
-    The file appears under its name when it is whole; until then, and if
-    anything goes wrong, what was there stays.
+    The file appears when it is complete; after an error an existing file is
+    unchanged.
 
-    :param picture: gives what is to be written; asked once the path is checked.
-    :param path: where to.
-    :param lossy: whether the samples may change a little.
-    :param alpha: whether to write an alpha band, if anything is not opaque.
+    :param picture: returns a context with the picture; called once the path is
+        known to be writable.
+    :param path: the file; its suffix decides the format.
+    :param lossy: whether lossy compression is allowed.
+    :param alpha: whether to write alpha, if any pixel is not opaque.
     :param overwrite: whether an existing file may be replaced.
-    :param vips_kwargs: options for libvips' saver, in place of our choice.
-    :param progress: called with the fraction that is done, from 0 to 1; True
-        for a progress bar.  What it raises ends the writing.
+    :param vips_kwargs: options for libvips' saver, in place of ours.
+    :param progress: a function that is called with the fraction done, 0 to 1;
+        True for a progress bar.  An exception in the function cancels the write
+        and is passed on.
     :raises TileSourceError: if the file cannot be written.
     """
     target = resolve_target(path, overwrite)
@@ -58,7 +64,7 @@ def write_image(picture: Callable[[], AbstractContextManager[Picture]], path: An
                 what, plan = labels, other
         elif vips_kwargs is None and _loses_labels(target):
             warnings.warn(
-                f'{target.shown}: {target.suffix} always compresses with loss, and so changes '
+                f'{target.shown}: {target.suffix} always compresses with loss, which changes '
                 f'labels; write a .tif or .png to keep them.', stacklevel=_CALLER)
         with _reporter(progress, target.name) as report:
             _write_plan(what, plan, target, overwrite, report)
@@ -66,7 +72,7 @@ def write_image(picture: Callable[[], AbstractContextManager[Picture]], path: An
 
 def _write_plan(what: Picture, plan: Plan, target: Target, overwrite: bool,
                 report: Progress) -> None:
-    """Carry a plan out; what ``report`` raises comes back as it is, even an ``OSError``."""
+    """Carry out a plan; exceptions of ``report`` are passed on, even an ``OSError``."""
     raised: list[BaseException] = []
 
     def tell(fraction: float) -> None:
@@ -95,9 +101,9 @@ def _write_plan(what: Picture, plan: Plan, target: Target, overwrite: bool,
 
 def has_few_values(what: Picture) -> bool:
     """
-    Whether a picture is a band of 8 bits with at most ``FEW_VALUES`` different values.
+    Whether a picture is one 8-bit band with at most ``FEW_VALUES`` different values.
 
-    Such a picture is more likely a map of classes than a photograph.
+    Reads pixels until there are more.
     """
     if what.dtype != np.uint8 or what.meaning.color_bands != 1:
         return False
@@ -111,21 +117,21 @@ def has_few_values(what: Picture) -> bool:
 
 def _warn_of_few_values(target: Target) -> None:
     warnings.warn(
-        f'{target.shown}: the image is one band of 8 bits with at most {FEW_VALUES} different '
-        f'values, so it is taken to be labels: compressed without loss, its lower levels made '
-        f"of picked pixels.  Add the tiles with interpretation='labels' to say so yourself, or "
-        f'pass vips_kwargs to choose the compression.', stacklevel=_CALLER)
+        f'{target.shown}: the image is one 8-bit band with at most {FEW_VALUES} different values, '
+        f'so it is written as labels: lossless, and lower levels are not averaged.  Add tiles '
+        f"with interpretation='labels' to avoid this warning, or pass vips_kwargs to choose the "
+        f'compression.', stacklevel=_CALLER)
 
 
 def _loses_labels(target: Target) -> bool:
-    """Whether a format has no way to keep labels."""
+    """Whether a format has no lossless compression."""
     form = FILE_FORMATS.get(target.suffix)
     return form is not None and form.lossless is None
 
 
 @contextmanager
 def _reporter(progress: Progress | bool | None, name: str) -> Iterator[Progress]:
-    """A function to call with the fraction that is done."""
+    """Return the function to call with the fraction done."""
     if callable(progress):
         yield progress
         return
@@ -135,7 +141,7 @@ def _reporter(progress: Progress | bool | None, name: str) -> Iterator[Progress]
     try:
         from tqdm import tqdm
     except ImportError as exc:
-        msg = 'progress=True needs tqdm; install it, or pass a function.'
+        msg = 'progress=True needs the package tqdm; install it, or pass a function.'
         raise TileSourceError(msg) from exc
     with tqdm(total=100, desc=name, unit='%') as bar:
         yield lambda fraction: bar.update(round(fraction * 100) - bar.n)
