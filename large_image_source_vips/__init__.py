@@ -1,9 +1,9 @@
 """
 A libvips tile source and sink for large_image.
 
-``open`` gives tiles, regions and metadata of any file that libvips reads;
-``new`` gives an empty image that collects patches with ``addTile`` and becomes
-a file with ``write``.
+``open`` reads tiles, regions and metadata of any file that libvips can read.
+``new`` creates an empty image: ``addTile`` pastes into it, ``write`` saves it.
+Errors are raised as ``TileSourceError``.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from .source import SourceMetaclass
 try:
     __version__ = _distribution_version('large-image-source-vips')
 except PackageNotFoundError:
-    # A source tree on the path that was never installed has no metadata.
+    # Imported from a source tree that is not installed.
     __version__ = '0+unknown'
 
 
 class NotAnEncodingError(TileSourceError, ValueError):
-    """``new()`` was given a path, or something else that is not an encoding."""
+    """The first argument of ``new()`` is not an encoding but, for example, a path."""
 
     def __init__(self, given: Any) -> None:
         super().__init__(
-            f'new() takes no path, and {given!r} is not an encoding of tiles, such as JPEG or '
-            'PNG.  Call new(), and then write(path); to read a file, call open(path).')
+            f'new() takes no path, and {given!r} is not a tile encoding such as JPEG or PNG.  '
+            'Call new() and later write(path); to read a file, call open(path).')
 
 
 class VipsFileTileSource(EditableTileSource, metaclass=SourceMetaclass):
     """
-    Tiles, regions and metadata of any file that libvips reads, or an image
-    that is put together from patches.
+    A tile source for any file that libvips can read, and for images that are
+    built with ``addTile``.
 
-    Tiles are 256 x 256.  Level ``levels - 1`` is the full resolution; every
-    level below it is half as large, rounded up.
+    Tiles are 256 x 256 pixels.  Level ``levels - 1`` is full resolution; each
+    lower level is half as wide and high, rounded up.
     """
 
     cacheName = 'tilesource'
@@ -54,26 +54,26 @@ class VipsFileTileSource(EditableTileSource, metaclass=SourceMetaclass):
     }
     mimeTypes: ClassVar[dict[str | None, SourcePriority]] = {
         None: SourcePriority.FALLBACK,
-        # The priority that large_image itself gives to types it knows.
+        # As large_image's own sources do.
         **dict.fromkeys(known_mime_types(), SourcePriority.IMPLICIT_LOW),
     }
     newPriority = SourcePriority.MEDIUM
 
     @classmethod
     def addKnownExtensions(cls) -> None:
-        """List every suffix that this libvips loads; done at import already."""
+        """Add every suffix that this libvips can load; already done at import."""
         for suffix in known_suffixes():
             cls.extensions.setdefault(suffix, SourcePriority.IMPLICIT)
 
 
-# Of the parameters of the class and of the functions below, as in large_image.
+# Defaults of the class and of the functions below, as in large_image.
 _DEFAULTS: dict[str, Any] = {
     'encoding': None, 'jpegQuality': 95, 'jpegSubsampling': 0, 'tiffCompression': 'raw',
     'edge': False, 'style': None, 'noCache': None}
 
 
 def _chosen(**options: Any) -> dict[str, Any]:
-    """The options that differ from their defaults: only these belong in a repr."""
+    """The options that differ from their defaults, so that the repr shows only these."""
     return {name: value for name, value in options.items() if value != _DEFAULTS[name]}
 
 
@@ -84,8 +84,8 @@ def open(path: str | os.PathLike[str], encoding: str | None = None, jpegQuality:
     """
     Open a file with this source, whatever its name.
 
-    The setting ``source_vips_ignored_names`` is for ``large_image.open``, which
-    chooses a source; who calls this has chosen.
+    The setting ``source_vips_ignored_names`` does not apply: it only tells
+    ``large_image.open`` which files to leave to other sources.
 
     :param path: the path of the file.
     :param encoding: this and all others as for ``VipsFileTileSource``.
@@ -102,11 +102,11 @@ def canRead(path: str | os.PathLike[str], encoding: str | None = None, jpegQuali
             style: str | dict[str, Any] | None = None, noCache: bool | None = None,
             **kwargs: Any) -> bool:
     """
-    Whether ``large_image.open`` can have this source open a file.
+    Whether ``large_image.open`` may open a file with this source.
 
     :param path: the path of the file.
     :param encoding: this and all others as for ``VipsFileTileSource``.
-    :returns: False, never an exception, for anything that is unreadable, and
+    :returns: False, never an exception, for anything that cannot be read, and
         for names that match the setting ``source_vips_ignored_names``.
     """
     return VipsFileTileSource.canRead(path, **kwargs, **_chosen(
@@ -119,12 +119,10 @@ def new(encoding: str | None = None, jpegQuality: int = 95, jpegSubsampling: int
         style: str | dict[str, Any] | None = None, noCache: bool | None = None,
         **kwargs: Any) -> VipsFileTileSource:
     """
-    Start an empty image, which collects patches with ``addTile``.
-
-    It takes no path: ``write`` does.
+    Create an empty image, to be filled with ``addTile`` and saved with ``write``.
 
     :param encoding: this and all others as for ``VipsFileTileSource``.
-    :param noCache: of no effect: such an image is never cached.
+    :param noCache: ignored; new images are never cached.
     :raises TileSourceError: if a path is given.
     """
     given: Any = kwargs.get('path', encoding)

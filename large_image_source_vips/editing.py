@@ -1,5 +1,8 @@
 """
-The methods of a source that put an image together and write it.
+Methods and properties of a source that build an image and write it.
+
+They check their arguments and pass them to the canvas or the writer.  This is
+the only module that distinguishes the kinds of store.
 """
 
 from __future__ import annotations
@@ -19,30 +22,30 @@ from .reading.reader import FileReader
 from .sink.canvas import Canvas, as_position
 from .sink.patch import as_mask, make_patch
 from .source import StoreTileSource, is_new
-from .writing.write import Progress, write_image
+from .writing.savers import Progress
+from .writing.write import write_image
 
 if TYPE_CHECKING:
     from .store import PixelStore
 
 
-# The canvases of this process, by the path flag of the image they belong to:
-# a styled source and the unstyled twin that large_image makes of it are two
-# views of one canvas.
+# The canvases of this process by the path flag of their image.  large_image makes
+# an unstyled twin of a styled source; both must use the same canvas.
 _canvases: weakref.WeakValueDictionary[str, Canvas] = weakref.WeakValueDictionary()
 
 
 class EditableTileSource(StoreTileSource):
     """
-    What a source made by ``new()`` adds to reading.
+    A tile source that can be built with ``addTile`` and saved with ``write``.
 
-    On a source that was opened from a file, everything here that changes the
-    image raises ``TileSourceError``; ``write`` converts the file.
+    Only images made by ``new()`` can be changed; on a source opened from a file,
+    changes raise ``TileSourceError``.  ``write`` works for both.
     """
 
     def _open_store(self, path: Any) -> PixelStore:
-        """The canvas or the file that this source is about."""
+        """Return the canvas of a new image, or open a file."""
         if is_new(path):
-            # Read by the base class, which then refuses to pickle.
+            # The base class then refuses to pickle the source.
             self._unpickleable = True
             return _canvases.setdefault(path, Canvas())
         self._refuse_ignored_name(path)
@@ -51,19 +54,19 @@ class EditableTileSource(StoreTileSource):
     @property
     def _canvas(self) -> Canvas:
         if not isinstance(self._store, Canvas):
-            msg = ('This image was opened from a file and cannot be changed; make a new one '
+            msg = ('This image was opened from a file and cannot be changed; make a new image '
                    'with large_image_source_vips.new().')
             raise TileSourceError(msg)
         return self._store
 
     def _changed(self) -> None:
-        """Forget what the base class has derived from earlier pixels."""
+        """Clear what the base class has computed from earlier pixels."""
         twin = vars(self).get('_unstyledInstance')
         for source in (self,) if twin is None else (self, twin):
             state = source.__dict__
             for name in ('_bandInfo', '_bandInfoNoStats'):
                 state.pop(name, None)
-            # The base class' own attribute: the ranges of styles with 'auto'.
+            # An attribute of the base class: the ranges of styles with 'auto'.
             state['_bandRanges'] = {}
 
     def addTile(self, tile: Any, x: float = 0, y: float = 0, mask: Any = None,
@@ -74,25 +77,28 @@ class EditableTileSource(StoreTileSource):
         :param tile: a numpy array (rows, cols) or (rows, cols, bands), a PIL
             image, a ``pyvips.Image``, or the bytes of an encoded image.  It is
             neither changed nor kept.  An array that looks like (bands, rows,
-            cols) is refused: one without an interpretation, with a first
-            dimension of 1 to 4 and both others of 32 and more, unless the
-            image has as many bands already as the last dimension.
-        :param x: the column at which the left edge of the tile goes, a whole
-            number; it may be negative.
-        :param y: the row at which the top edge goes, likewise.
-        :param mask: None, or anything that numpy can make an array of booleans
-            of: (rows, cols), or (rows, cols, bands) with any number of bands,
-            which is true where any band is.  Where it is false nothing
-            changes.  It is not changed.  Not with bands that are all data.
-        :param interpretation: None to go by the number of bands (1 gray, 2
-            gray and alpha, 3 RGB, 4 RGB and alpha, 5 and more data); a
-            ``pyvips.enums.Interpretation`` to label the values with, which are
-            stored unchanged; 'L', 'LA', 'RGB', 'RGBA'; 'labels' for integers
-            that are never averaged or compressed with loss; or 'pixelmap' for
-            1 band of integers v that become r = v % 256, g = v // 256 % 256,
-            b = v // 65536 % 256, and are labels, too.
+            cols) is an error: its first dimension is 1 to 4, both others are at
+            least 32, no interpretation is given, and the last dimension is not
+            the number of bands of the image.
+        :param x: the column of the left edge of the tile, a whole number; it
+            may be negative.
+        :param y: the row of the top edge of the tile, likewise.
+        :param mask: None, or an array (rows, cols) or (rows, cols, bands) that
+            numpy can convert to bool.  Pixels are pasted where it is true; with
+            several bands, where any of them is.  It is not changed.  Not
+            allowed for multiband data, which have no alpha.
+        :param interpretation: what the bands are:
+
+            - None: by their number: 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and
+              alpha, 5 and more multiband data;
+            - a ``pyvips.enums.Interpretation``: the image gets this label, the
+              values are stored unchanged;
+            - 'L', 'LA', 'RGB' or 'RGBA';
+            - 'labels': integers that are never averaged or compressed with loss;
+            - 'pixelmap': labels of 1 band; each integer v becomes r = v % 256,
+              g = v // 256 % 256, b = v // 65536 % 256.
         :raises TileSourceError: if the tile cannot be added; the image is then
-            as it was.
+            unchanged.
         """
         canvas = self._canvas
         if mask is None and interpretation is None and type(tile) is np.ndarray and (
@@ -111,22 +117,23 @@ class EditableTileSource(StoreTileSource):
         """
         Write the image to a file.
 
-        A ``.tif`` or ``.tiff`` is a pyramid of 256 x 256 tiles: with loss
-        allowed and 8-bit gray or RGB, JPEG of quality 90 (WebP where part of
-        an RGB image is transparent); else LZW without loss, its lower levels
-        made of picked samples.  Other suffixes go to libvips' savers.
+        A ``.tif`` or ``.tiff`` file is a pyramid of 256 x 256 tiles.  8-bit gray
+        and RGB are JPEG of quality 90 (WebP if part of an RGB image is
+        transparent) if loss is allowed; everything else is LZW, and its lower
+        levels are not averaged.  Other suffixes are written by libvips' savers.
 
-        :param path: where to.  The file appears when it is whole; if anything
-            goes wrong, one that was there before stays.
-        :param lossy: whether the samples may change a little.  Nothing is ever
+        :param path: the file.  It appears when it is complete; after an error an
+            existing file is unchanged.
+        :param lossy: whether lossy compression is allowed.  Values are never
             clipped: data that JPEG cannot hold are written without loss.
-        :param alpha: whether to write an alpha band, if anything is not opaque.
-        :param overwriteAllowed: if False and the file exists, an error.
-        :param vips_kwargs: the options for libvips' saver; nothing is chosen
-            automatically then.
+        :param alpha: whether to write an alpha band, if any pixel is not opaque.
+        :param overwriteAllowed: whether an existing file may be replaced.
+        :param vips_kwargs: options for libvips' saver, which replace those
+            chosen automatically.
         :param progress: a function that is called with the fraction done, 0 to
-            1, or True for a progress bar (tqdm).  What it raises cancels.
-        :param frame: which frame of an opened file of several to write.
+            1, or True for a progress bar (tqdm).  An exception in the function
+            cancels the write and is passed on.
+        :param frame: the 0-based frame to write; needed if a file has several.
         :raises TileSourceError: if the file cannot be written.
         """
         chosen = None if frame is None else as_position(frame, 'frame')
@@ -136,11 +143,11 @@ class EditableTileSource(StoreTileSource):
     @property
     def crop(self) -> tuple[int, int, int, int] | None:
         """
-        What part of the image ``write`` writes, or None for all of it.
+        The part of the image to write, or None for all of it.
 
-        A tuple (x, y, width, height) in full-resolution pixels, 0, 0 being the
-        corner of the image.  It may reach beyond the image, which bounds it;
-        if nothing of the image is inside, ``write`` raises ``TileSourceError``.
+        A tuple (x, y, width, height) in full-resolution pixels from the top left
+        corner of the image.  It is clipped to the image; if nothing is left,
+        ``write`` raises ``TileSourceError``.
         """
         crop = self._store.crop if isinstance(self._store, Canvas) else None
         return None if crop is None else (crop.left, crop.top, crop.width, crop.height)
@@ -165,7 +172,7 @@ class EditableTileSource(StoreTileSource):
 
     @property
     def minWidth(self) -> int | None:
-        """The width in pixels that the image has at least, or None."""
+        """The minimum width of the image in pixels, or None."""
         return self._min_size.width or None
 
     @minWidth.setter
@@ -175,7 +182,7 @@ class EditableTileSource(StoreTileSource):
 
     @property
     def minHeight(self) -> int | None:
-        """The height in pixels that the image has at least, or None."""
+        """The minimum height of the image in pixels, or None."""
         return self._min_size.height or None
 
     @minHeight.setter
@@ -189,7 +196,7 @@ class EditableTileSource(StoreTileSource):
 
     @property
     def mm_x(self) -> float | None:
-        """The width of a full-resolution pixel in mm, or None where unknown."""
+        """The width of a full-resolution pixel in mm; None if unknown."""
         return self._store.pixel_size[0]
 
     @mm_x.setter
@@ -198,7 +205,7 @@ class EditableTileSource(StoreTileSource):
 
     @property
     def mm_y(self) -> float | None:
-        """The height of a full-resolution pixel in mm, or None where unknown."""
+        """The height of a full-resolution pixel in mm; None if unknown."""
         return self._store.pixel_size[1]
 
     @mm_y.setter
@@ -208,22 +215,22 @@ class EditableTileSource(StoreTileSource):
     @property
     def bandRanges(self) -> dict[str, npt.NDArray[Any]] | None:
         """
-        The smallest and largest values of the tiles added, as they were given.
+        The minimum and maximum of each band over all tiles, as they were given.
 
-        :returns: {'min': (bands,), 'max': (bands,)}, each band over the tiles
-            that have it, NaN left out; None for an opened file or without tiles.
+        :returns: ``{'min': array (bands,), 'max': array (bands,)}``, without
+            NaN; None for an opened file or an image without tiles.
         """
         return self._store.ranges.as_dict() if isinstance(self._store, Canvas) else None
 
     @property
     def origin(self) -> dict[str, int]:
-        """Where the corner of the image lies in the coordinates of ``addTile``: each <= 0."""
+        """The top left corner of the image in the coordinates of ``addTile``; x, y <= 0."""
         x, y = self._store.origin if isinstance(self._store, Canvas) else (0, 0)
         return {'x': x, 'y': y}
 
 
 def _minimum(value: Any, name: str) -> int:
-    """A minimum size as a plain int, 0 for None."""
+    """Check a minimum size; 0 for None."""
     if value is None:
         return 0
     result = as_position(value, name)
@@ -234,7 +241,7 @@ def _minimum(value: Any, name: str) -> int:
 
 
 def _positive(value: Any, name: str) -> float | None:
-    """A size in mm as a float."""
+    """Check a pixel size in mm."""
     if value is None:
         return None
     try:

@@ -1,11 +1,11 @@
 """
-The source for files that are held in Girder.
+The tile source for files stored in Girder.
 
-Three things differ from files on disk.  Girder stores an upload under a name
-that says nothing, so the name that users know it by comes from the database.
-Whatever users upload is untrusted, so not every loader of libvips is let loose
-on it.  And whoever asks is far away, so errors are sentences for them, about
-the file by its name in Girder, with a status of the 400s.
+It differs from the source for files on disk in three ways.  The name of a file
+comes from Girder's database, because uploads are stored under meaningless names.
+Uploads are untrusted, so only some loaders of libvips are allowed.  Errors reach
+web clients with a 4xx status; they give the file's name in Girder, never its path
+on the server.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from . import VipsFileTileSource
 from .base.identity import file_identity
 from .base.settings import is_ignored
 
-# What of a file's document tells that its contents are others.
+# Fields of a file's document that change with its contents.
 _CONTENTS = ('assetstoreId', 'created', 'size', 'path', 'sha512', 'chunkUuid')
 
 
@@ -37,24 +37,24 @@ class GirderImageError(TileSourceError, RestException):
     """
     The file of an item cannot be read as an image.
 
-    Most routes of girder_large_image answer a ``TileSourceError`` with status
-    400 or 404; those that do not catch it (``bands``, ``histogram``,
-    ``dzi_files``) leave it to Girder, which does so with a ``RestException``.
+    Most routes of girder_large_image answer a ``TileSourceError`` with status 400
+    or 404.  Some do not catch it (``bands``, ``histogram``, ``dzi_files``); there
+    Girder answers the ``RestException`` likewise.
     """
 
 
 class GirderFileError(TileGeneralError, RestException):
     """
-    The bytes of the file of an item are out of reach.
+    The contents of the file of an item cannot be accessed.
 
-    This is not a ``TileSourceError``: on one of those girder_large_image tries
-    to open the file itself, and answers with status 500 where that fails too.
+    This is not a ``TileSourceError``, after which girder_large_image would try to
+    open the file itself, and answer with status 500 if that fails.
     """
 
 
 def _file_of(item: Any) -> dict[str, Any]:
     """
-    The document of the file that holds the image of an item.
+    The document of the image file of an item.
 
     :raises GirderFileError: if there is none.
     """
@@ -70,23 +70,23 @@ def _file_of(item: Any) -> dict[str, Any]:
 
 class VipsGirderTileSource(VipsFileTileSource, GirderTileSource):
     """
-    Tiles, regions and metadata of the files in Girder that libvips reads.
+    A tile source for files in Girder that libvips can read.
 
-    :param item: the document of an item whose ``largeImage`` names a file.
+    :param item: the document of an item whose ``largeImage`` refers to a file.
     :param kwargs: as for ``VipsFileTileSource``.
-    :raises GirderFileError: if the file is out of reach.
-    :raises GirderImageError: if it cannot be read as an image, or the settings
-        do not allow to.
+    :raises GirderFileError: if the file cannot be accessed.
+    :raises GirderImageError: if it cannot be read as an image, or the settings do
+        not allow it.
     """
 
     cacheName = 'tilesource'
     name = 'vips'
-    # The formats whose images are several files, found by their names.
+    # Formats whose images consist of several files, found by their names.
     extensionsWithAdjacentFiles: ClassVar[set[str]] = {
         'dcm', 'hdr', 'img', 'mrxs', 'svslide', 'vms', 'vmu'}
     mimeTypesWithAdjacentFiles: ClassVar[set[str]] = {'application/dicom'}
-    # OpenSlide reads what slide scanners write, so a server for slides cannot
-    # do without it; the other untrusted loaders are for its administrator.
+    # libvips does not trust OpenSlide, but a server needs it for slides.  An
+    # administrator may allow other untrusted loaders.
     _default_loaders: ClassVar[tuple[str, ...]] = ('trusted', 'openslideload')
 
     def __init__(self, item: dict[str, Any], **kwargs: Any) -> None:
@@ -101,10 +101,9 @@ class VipsGirderTileSource(VipsFileTileSource, GirderTileSource):
         """
         The key of a source in large_image's cache of sources.
 
-        It holds what Girder says of the item and of its file, and of a file
-        that was imported, not uploaded, also what the file system says.  So
-        when any of these changes, so do the keys of all tiles, and the file is
-        opened anew.
+        It contains the state of the item and its file in Girder, and of an
+        imported file also its identity on disk.  When any of these changes, the
+        file is opened again and cached tiles are not used.
         """
         file = _file_of(args[0])
         return str(strhash(
@@ -116,12 +115,12 @@ class VipsGirderTileSource(VipsFileTileSource, GirderTileSource):
 
     def mayHaveAdjacentFiles(self, largeImageFile: dict[str, Any]) -> bool | str:
         """
-        Whether the file is to be opened where its companions are around it.
+        Whether to open the file in a folder with other files that it may need.
 
         :param largeImageFile: the document of the file.
-        :returns: False to read the file where it is stored; True for a folder
-            in which the items of its folder are files; 'local' for one with the
-            files of its item.
+        :returns: False to open the file where it is stored; 'local' for a folder
+            with the files of its item; True for a folder with the items of its
+            Girder folder.
         """
         suffix = largeImageFile['name'].rpartition('.')[2].lower()
         self._mayHaveAdjacentFiles = (
@@ -133,38 +132,39 @@ class VipsGirderTileSource(VipsFileTileSource, GirderTileSource):
 
     def _getLargeImagePath(self) -> str:
         """
-        Where the file can be opened.
+        The path at which to open the file.
 
-        :raises GirderFileError: if nowhere.
+        :raises GirderFileError: if it cannot be opened at any.
         """
         if self._girder_file.get('linkUrl'):
-            msg = f'The file {self._girder_file["name"]!r} is a link to elsewhere, not an image.'
+            msg = f'The file {self._girder_file["name"]!r} is a link to another site, not an image.'
             raise GirderFileError(msg)
         try:
             self._girder_path = str(super()._getLargeImagePath())
-            # On a mount a file may have a size and a date, but no contents.
+            # On a mount a file may have a size and a date but be unreadable.
             with open(self._girder_path, 'rb') as stream:
                 stream.read(1)
         except (FilePathException, OSError) as exc:
-            raise GirderFileError(self._why_out_of_reach()) from exc
+            raise GirderFileError(self._access_error_text()) from exc
         return self._girder_path
 
-    def _why_out_of_reach(self) -> str:
+    def _access_error_text(self) -> str:
         name = self._girder_file['name']
         store = Assetstore().load(self._girder_file['assetstoreId']) or {}
         if store.get('type') == AssetstoreType.FILESYSTEM:
-            return (f'The file {name!r} is gone from the disk of the server, or the server may not '
-                    'read it.')
+            return (f'The file {name!r} is gone from the disk of the server, or the server has no '
+                    'permission to read it.')
         return (f'The file {name!r} is in an assetstore without files on disk; to read images from '
-                'there, Girder has to be mounted (see "girder mount").')
+                'it, Girder has to be mounted (see "girder mount").')
 
     def _refuse_ignored_name(self, path: Any) -> None:
         """
-        Leave a file to other sources if its name in Girder tells so.
+        Refuse a file whose name in Girder is ignored.
 
-        :raises TileSourceError: if the name matches source_vips_ignored_names.
+        :raises TileSourceError: if the name matches the setting
+            source_vips_ignored_names.
         """
-        # Whoever asks over the web may send any keyword: none lets a name pass.
+        # Ignores _anyName, because web clients can send any keyword.
         name = os.path.basename(self._girder_file['name'])
         if is_ignored(name):
             msg = (f'Not read: files such as {name!r} are left to other tile sources (the setting '
@@ -176,10 +176,10 @@ class VipsGirderTileSource(VipsFileTileSource, GirderTileSource):
     @contextmanager
     def _errors_for_clients(self) -> Iterator[None]:
         """
-        Turn a ``TileSourceError`` raised inside into a ``GirderImageError``.
+        Convert a ``TileSourceError`` raised inside to a ``GirderImageError``.
 
-        Its text names the file as Girder does; where the server keeps it is for
-        the log of the server only.
+        Its text has the name of the file in Girder; the path on the server is only
+        logged.
         """
         try:
             yield
@@ -190,33 +190,32 @@ class VipsGirderTileSource(VipsFileTileSource, GirderTileSource):
             if self._girder_path:
                 text = text.replace(repr(self._girder_path), repr(name))
                 text = text.replace(self._girder_path, name)
-            if self._mayHaveAdjacentFiles and not self._is_among_its_companions():
-                text += ('; a file of this kind may need others beside it, and for these Girder '
+            if self._mayHaveAdjacentFiles and not self._has_its_own_name():
+                text += ('; a file of this kind may need other files beside it; for these, Girder '
                          'has to be mounted (see "girder mount")')
             config.getLogger().warning('%s (item %s): %s', name, self._girder_file['itemId'], exc)
             raise GirderImageError(text) from exc
 
-    def _is_among_its_companions(self) -> bool:
-        """Whether the file was opened under its own name."""
+    def _has_its_own_name(self) -> bool:
+        """Whether the file was opened under its name in Girder, as on a mount."""
         return self._girder_path is not None and (
             os.path.basename(self._girder_path) == str(self._girder_file['name']))
 
     def getTile(self, *args: Any, **kwargs: Any) -> Any:
-        """One tile; see ``VipsFileTileSource.getTile``."""
+        """Get one tile; see ``VipsFileTileSource.getTile``."""
         with self._errors_for_clients():
             return super().getTile(*args, **kwargs)
 
     def getNativeMagnification(self) -> dict[str, float | None]:
-        """The magnification and the size of a full-resolution pixel, where known."""
+        """The magnification and the pixel size; see ``VipsFileTileSource``."""
         with self._errors_for_clients():
             return super().getNativeMagnification()
 
     def getInternalMetadata(self, **kwargs: Any) -> dict[str, Any]:
         """
-        What libvips knows of the file, header field by header field.
+        The header fields that libvips reads from the file.
 
-        Its name is that in Girder; where the server keeps it is nobody's
-        business.
+        'filename' is the name in Girder, so that the server's paths stay private.
         """
         with self._errors_for_clients():
             metadata = super().getInternalMetadata(**kwargs)

@@ -1,9 +1,9 @@
 """
-What large_image asks of a tile source, answered by a store of pixels.
+Implements large_image's tile source interface on top of a ``PixelStore``.
 
-This is the only module that uses large_image's private names.  Whatever is
-handed out is the caller's own: arrays and pictures that large_image keeps in its
-cache are copied on the way out, and arrays can be written to.
+This is the only module that uses private names of large_image.  Callers may
+change in place whatever they get: arrays and images from large_image's cache are
+copied, and all arrays are writable.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import inspect
 import os
 import weakref
-from collections.abc import Callable, Collection, Iterator
-from functools import lru_cache, wraps
+from collections.abc import Collection, Iterator
+from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from large_image.cache_util import LruCacheMetaclass, methodcache, strhash
@@ -27,9 +27,9 @@ from large_image.tilesource.tileiterator import TileIterator
 from large_image.tilesource.utilities import JSONDict, _encodeImageBinary, _imageToPIL
 
 from .base.arrays import fit_edge, owned, writable
-from .base.attributes import CheckedAttributes, SourceAttributeError
+from .base.attributes import CheckedAttributes, StoreSize
 from .base.formats import format_of
-from .base.geometry import TILE_SIZE, Rect, Size
+from .base.geometry import TILE_SIZE, Rect, Size, level_count
 from .base.identity import absolute_path, file_identity
 from .base.settings import ignored_names, refuse_ignored
 from .regions import Key, ReadAhead, Tiles, read_ahead, tiles_under
@@ -42,16 +42,15 @@ if TYPE_CHECKING:
 
 
 def is_new(path: Any) -> bool:
-    """Whether a path is large_image's way to ask for a new image."""
+    """Whether a path is large_image's flag for a new image."""
     return isinstance(path, str) and path.startswith(NEW_IMAGE_PATH_FLAG)
 
 
 class SourceMetaclass(LruCacheMetaclass):
     """
-    Keep images that are being put together out of the cache of sources.
+    Keeps new images out of large_image's cache of sources.
 
-    Such an image belongs to its caller; in the cache it would hold its spool
-    file long after the caller let go of it.
+    The cache would keep the spool file of an image after its last user is gone.
     """
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -61,50 +60,17 @@ class SourceMetaclass(LruCacheMetaclass):
 
     @property
     def __signature__(cls) -> inspect.Signature:
-        """What a class takes, for ``help``: all that __call__ says is (*args, **kwargs)."""
+        """The parameters of ``__init__``, for ``help``; those of ``__call__`` are not named."""
         signature = inspect.signature(cls.__init__)  # type: ignore[misc]  # a class, not an object
         return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
-@lru_cache(maxsize=1024)
-def level_count(size: Size) -> int:
-    """How often an image is halved until it fits into one tile, plus one; 0 if empty."""
-    if not all(size):
-        return 0
-    return 1 + max(0, (max(size) - 1) // TILE_SIZE).bit_length()
-
-
-class StoreSize:
-    """
-    An attribute of a source that is read off its pixel store.
-
-    The base class assigns 0 before there is a store; that is ignored.
-    """
-
-    def __init__(self, get: Callable[[PixelStore], int]) -> None:
-        self._get = get
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, source: Any, owner: Any = None) -> Any:
-        if source is None:
-            return self
-        store = source.__dict__.get('_store')
-        return 0 if store is None else self._get(store)
-
-    def __set__(self, source: Any, value: int) -> None:
-        if source.__dict__.get('_store') is not None:
-            msg = f'{self._name!r} is read-only: it follows from the image and cannot be set.'
-            raise SourceAttributeError(msg)
-
-
 class Profiles:
     """
-    The ICC profiles of the frames, read when first asked for.
+    The attribute with the ICC profiles of all frames, read at first use.
 
-    The base class corrects colours if it finds this attribute; there is none if
-    no frame has a profile.
+    The base class corrects colours if the attribute exists; it does not if no
+    frame has a profile.
     """
 
     def __get__(self, source: Any, owner: Any = None) -> Any:
@@ -122,16 +88,16 @@ class Profiles:
 
 class StoreTileSource(CheckedAttributes, FileTileSource):
     """
-    A tile source whose pixels are in a store.
+    A tile source that reads its pixels from a ``PixelStore``.
 
-    A subclass makes the store: ``_open_store`` gets the path of a file, or what
-    stands for a new image (``is_new``).
+    Subclasses define ``_open_store``, which gets the path of a file or the flag
+    for a new image (``is_new``) and returns the store.
     """
 
     if TYPE_CHECKING:
         def _open_store(self, path: Any) -> PixelStore: ...
 
-    # What the setting source_vips_loaders means by 'default'.
+    # The loaders to allow if the setting source_vips_loaders is 'default'.
     _default_loaders: ClassVar[str | Collection[str]] = 'all'
 
     sizeX = StoreSize(lambda store: store.size.width)
@@ -144,43 +110,42 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
                  edge: bool | str = False, style: str | dict[str, Any] | None = None,
                  noCache: bool | None = None, **kwargs: Any) -> None:
         """
-        Open a file, or start a new image.
+        Open a file, or create a new image.
 
-        :param path: the path of a file; or, for a new image, large_image's
-            ``NEW_IMAGE_PATH_FLAG`` followed by a unique string (``new()`` makes
-            one).
-        :param encoding: how tiles are encoded: 'JPEG', 'PNG', 'TIFF' or
-            'TILED'; None for large_image's setting ``default_encoding``.
-        :param jpegQuality: 0 to 100, for JPEG.
-        :param jpegSubsampling: of the colours, for JPEG: 0 none, 1 half, 2 a
+        :param path: the path of a file; for a new image, large_image's
+            ``NEW_IMAGE_PATH_FLAG`` followed by a unique string, as from ``new()``.
+        :param encoding: the encoding of tiles: 'JPEG', 'PNG', 'TIFF' or 'TILED';
+            None for large_image's setting ``default_encoding``.
+        :param jpegQuality: 0 to 100.
+        :param jpegSubsampling: chroma subsampling for JPEG: 0 full, 1 half, 2 a
             quarter.
-        :param tiffCompression: for TIFF: 'raw', 'tiff_lzw', 'jpeg', ...
-        :param edge: False to fill tiles at the edge of the image up to full
-            size, True or 'crop' to cut them, or the colour to fill them with.
-        :param style: None, or a large_image style, as a dictionary or JSON.
-        :param noCache: True to keep the source out of large_image's cache; its
-            style can then be set, and a notebook can show it.
-        :param kwargs: further ones of large_image's base classes.
+        :param tiffCompression: 'raw', 'tiff_lzw', 'jpeg', ...
+        :param edge: False to pad tiles at the edge of the image, True or 'crop' to
+            crop them, or a colour to pad them with.
+        :param style: None, or a large_image style as a dictionary or JSON.
+        :param noCache: True to keep the source out of large_image's cache; only
+            then can its style be changed and a notebook show it.
+        :param kwargs: further parameters of large_image's base classes.
         :raises TileSourceFileNotFoundError: if there is no such file.
         :raises TileSourceError: if the file cannot be read as an image, or its
             name matches the setting ``source_vips_ignored_names``.
         """
-        # Given by open().  A keyword is what large_image keeps to make twins
-        # and pickles of a source with.
+        # Set by open().  It is a keyword because large_image keeps the keywords
+        # to recreate a source: for unstyled twins and pickles.
         self._any_name = kwargs.pop('_anyName', False) is True
         super().__init__(path, encoding=encoding, jpegQuality=jpegQuality,
                          jpegSubsampling=jpegSubsampling, tiffCompression=tiffCompression,
                          edge=edge, style=style, noCache=noCache, **kwargs)
-        self._let_go()
+        self._make_viewer_weak()
         self.tileWidth = self.tileHeight = TILE_SIZE
         self._store: PixelStore = self._open_store(self._getLargeImagePath())
 
     def _refuse_ignored_name(self, path: Any) -> None:
         """
-        Leave a file to other sources if its name tells so.
+        Refuse a file whose name is ignored, unless ``open()`` was called for it.
 
-        :raises TileSourceError: if the name matches source_vips_ignored_names
-            and the file was not opened on purpose, or if it is no name.
+        :raises TileSourceError: if the name matches the setting
+            source_vips_ignored_names, or is not a path.
         """
         path = absolute_path(path)
         if not self._any_name:
@@ -191,10 +156,10 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
         """
         The key of a source in large_image's cache of sources.
 
-        It holds what the file system says of the file, so that a file that was
-        replaced is opened anew; and whether it was opened on purpose, else the
-        names that are ignored, so that one who would be refused the file does
-        not get it from the cache.
+        It contains the identity of the file, so that a replaced file is opened
+        again, and either that ``open()`` was called or the setting
+        source_vips_ignored_names, so that an ignored file is not returned from
+        the cache.
         """
         return str(strhash(
             FileTileSource.getLRUHash(*args, **kwargs), args[1:], file_identity(args[0]),
@@ -202,7 +167,7 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
 
     def getState(self) -> str:
         """
-        A part of the keys of everything that large_image caches of a source.
+        The part of large_image's cache keys that identifies the image.
 
         It changes whenever an editable image changes.
         """
@@ -210,30 +175,30 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
         store = self.__dict__.get('_store')
         return f'{state},{store.generation}' if store and store.generation else state
 
-    # Describing
+    # Description
 
     @property
     def dtype(self) -> Any:
-        """The numpy dtype of the samples; None for a new image without tiles."""
+        """The numpy dtype of the samples; None for an image without tiles."""
         return self._store.dtype
 
     @property
     def bandCount(self) -> int | None:
-        """The bands of each pixel, alpha included; None for a new image without tiles."""
+        """The number of bands, alpha included; None for an image without tiles."""
         return self._store.bands
 
     @property
     def bandFormat(self) -> str | None:
         """
-        The format of the samples, a ``pyvips.enums.BandFormat`` value.
+        The ``pyvips.enums.BandFormat`` value of the samples.
 
-        For an editable image, the format that will be written; None as long as
-        it has no tiles.
+        For an editable image, the format that will be written; None for an image
+        without tiles.
         """
         return None if self._store.dtype is None else format_of(self._store.dtype)
 
     def getMetadata(self) -> JSONDict:
-        """As the base class describes; all values survive ``json.dumps``."""
+        """The metadata of the base class; JSON-serializable."""
         metadata = super().getMetadata()
         if self.dtype is None:
             metadata['dtype'] = None
@@ -245,10 +210,10 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
 
     def getInternalMetadata(self, **kwargs: Any) -> dict[str, Any]:
         """
-        What libvips knows of the file, header field by header field.
+        The header fields that libvips reads from the file.
 
-        :returns: the fields of the first frame under their own names; those of
-            further frames, where they differ, in a list under 'frames'.
+        :returns: the fields of the first frame by name; under 'frames' a list
+            with those fields of the other frames that differ.
         """
         return self._store.internal_metadata()
 
@@ -257,8 +222,8 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
         The magnification and the size of a full-resolution pixel.
 
         :returns: 'magnification', 'mm_x' and 'mm_y' (mm per pixel), None where
-            unknown.  A magnification that the file does not state is taken to
-            be 0.01 / mm_x, which is 40 for pixels of 0.25 um.
+            unknown.  If the file states no magnification, it is estimated as
+            0.01 / mm_x: 40 for pixels of 0.25 um.
         """
         mm_x, mm_y = self._store.pixel_size
         mm_x, mm_y = mm_x or mm_y, mm_y or mm_x
@@ -268,7 +233,7 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
         return {'magnification': magnification, 'mm_x': mm_x, 'mm_y': mm_y}
 
     def getAssociatedImagesList(self) -> list[str]:
-        """The keys of the images that come with the slide: label, macro, ..."""
+        """The keys of the associated images: label, macro, ..."""
         return self._store.associated_names()
 
     def _getAssociatedImage(self, imageKey: str) -> PIL.Image.Image | None:
@@ -280,22 +245,23 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
                 numpyAllowed: bool | str = False, sparseFallback: bool = False,
                 frame: int | None = None, **kwargs: Any) -> Any:
         """
-        One tile.
+        Get one tile.
 
         :param x: the 0-based column of the tile.
         :param y: the 0-based row of the tile.
-        :param z: the level; 0 is a single tile, ``levels - 1`` full resolution.
-        :param pilImageAllowed: whether a PIL image may be returned.
-        :param numpyAllowed: whether an array (rows, cols, bands) may be
-            returned; 'always' to get one.
-        :param sparseFallback: of no effect, every tile can be had.
+        :param z: the level: 0 is a single tile, ``levels - 1`` full resolution.
+        :param pilImageAllowed: True to return a PIL image.
+        :param numpyAllowed: True or 'always' to return an array (rows, cols,
+            bands); takes precedence.
+        :param sparseFallback: ignored; every level is complete.
         :param frame: the 0-based frame; None is the first.
-        :returns: an encoded image, a PIL image or an array.  The last two are
-            the caller's own and can be changed in place.
+        :returns: an encoded image, a PIL image or an array.  The last two may be
+            changed in place.
         :raises TileSourceXYZRangeError: if there is no such tile.
         :raises TileSourceError: if the tile cannot be decoded.
         """
-        # Before large_image's cache, whose lock another thread may have held at a fork.
+        # Must come before the cache: after a fork its lock may be held by a thread
+        # that does not exist.
         self._store.check_process()
         return owned(self._cached_tile(
             x, y, z, pilImageAllowed, numpyAllowed, sparseFallback, frame, **kwargs))
@@ -304,7 +270,7 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
     def _cached_tile(self, x: int, y: int, z: int, pilImageAllowed: bool,
                      numpyAllowed: bool | str, sparseFallback: bool, frame: int | None,
                      **kwargs: Any) -> Any:
-        """What ``getTile`` returns, as large_image's cache holds it: not to be changed."""
+        """The result of ``getTile`` in large_image's cache; not to be changed."""
         frame = self._getFrame(frame)
         key = Key(x, y, z)
         in_order, pixels = read_ahead(self, frame, key)
@@ -315,16 +281,16 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
 
     def _read_tile(self, frame: int, key: Key, *, keep: bool = False) -> np.ndarray[Any, Any]:
         """
-        The pixels of a tile, cut at the edge of the image.
+        Read the pixels of a tile, cropped at the edge of the image.
 
-        :param keep: whether tiles of other levels are likely to be wanted soon.
+        :param keep: as for ``PixelStore.read``.
         :raises TileSourceXYZRangeError: if there is no such tile.
         """
         store, levels = self._store, self.levels
         left, top, reduction = key.x * TILE_SIZE, key.y * TILE_SIZE, levels - 1 - key.z
         width, height = store.size.reduced(reduction) if 0 <= reduction < levels else (0, 0)
         if not (0 <= left < width and 0 <= top < height and 0 <= frame < store.frame_count):
-            # The base class, which takes longer to look, has the words for it.
+            # Raises the error.  Not called for every tile because it is slower.
             self._xyzInRange(*key, frame, store.frame_count)
         return store.read(frame, reduction, Rect(
             left, top, min(TILE_SIZE, width - left), min(TILE_SIZE, height - top)), keep=keep)
@@ -347,7 +313,6 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
         :param kwargs: the arguments of ``tileIterator``.
         """
         if not self._store.decodes:
-            # Nothing is gained by reading ahead.
             return self
 
         def order() -> Iterator[Key]:
@@ -360,16 +325,17 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
                     pilImageAllowed: bool = False, numpyAllowed: bool | str = False,
                     applyStyle: bool = True, **kwargs: Any) -> Any:
         """
-        A tile as its caller asked for it.
+        Apply style, edge and encoding to a tile.
 
-        Unlike the base class, which rounds the size of a level down, this
-        rounds up, as ``getTile`` does: the last column or row of tiles of a
-        narrow level is never empty.
+        Replaces that of the base class, which rounds the size of a level down;
+        here it is rounded up, as in ``getTile``, so that the last tiles of a
+        level are never empty.
 
-        :param tile: an array (rows, cols, bands), cut at the edge of the image.
+        :param tile: an array (rows, cols, bands), cropped at the edge of the
+            image.
         """
         if applyStyle and getattr(self, '_style', None):
-            # Functions of a style write into it, and others may hold it.
+            # Style functions may write to it, and caches may hold it.
             tile = owned(tile)
         styled, mode = self._outputTileNumpyStyle(
             tile, applyStyle, x, y, z, self._getFrame(**kwargs))
@@ -388,10 +354,10 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
     @classmethod
     def canRead(cls, path: Any, *args: Any, **kwargs: Any) -> bool:
         """
-        Whether an instance could be made.
+        Whether the class can open a path.
 
         :param path: as for the class.
-        :returns: False, never an exception, for anything that is unreadable.
+        :returns: False, never an exception, for anything that cannot be read.
         """
         try:
             cls(path, *args, **kwargs)
@@ -399,17 +365,17 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
             return False
         return True
 
-    # What large_image keeps, or makes read-only
+    # Methods whose results large_image caches or makes read-only
 
     @wraps(FileTileSource.getThumbnail)
     def getThumbnail(self, width: int | None = None, height: int | None = None,
                      **kwargs: Any) -> Any:
-        # The base class keeps it in its cache.
+        # The base class caches the result.
         return owned(super().getThumbnail(width, height, **kwargs))
 
     @wraps(FileTileSource.histogram)
     def histogram(self, *args: Any, **kwargs: Any) -> Any:
-        # The base class keeps it in its cache.
+        # The base class caches the result.
         return owned(super().histogram(*args, **kwargs))
 
     @wraps(FileTileSource.tileFrames)
@@ -421,22 +387,22 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
         return writable(super().getAssociatedImage(imageKey, *args, **kwargs))
 
     def _applyICCProfile(self, sc: Any, frame: int) -> Any:
-        # Functions of a style write into it, too, and what PIL made is read-only.
+        # Style functions may write to it, but arrays made by PIL are read-only.
         sc.iccimage = writable(super()._applyICCProfile(sc, frame))
         return sc.iccimage
 
     # In notebooks
 
-    def _let_go(self) -> None:
-        """Have large_image's viewer not hold the source that it belongs to."""
+    def _make_viewer_weak(self) -> None:
+        """Replace the reference of large_image's viewer to this source by a weak one."""
         self._map._ts = weakref.proxy(self)
 
     def as_leaflet_layer(self, **kwargs: Any) -> Any:
         """
         A layer of tiles for an ``ipyleaflet.Map``.
 
-        It holds the source until it is closed and dropped; ipywidgets holds
-        every layer that was not closed.
+        The layer keeps the source open until it is closed and deleted;
+        ipywidgets keeps every layer that is not closed.
 
         :raises TileSourceError: if the source is cached; open it with
             ``noCache=True``.

@@ -1,9 +1,13 @@
 """
-The questions that a tile source asks of where its pixels are.
+The interface between a tile source, its pixels and a file writer.
 
-A ``VipsFileTileSource`` holds one ``PixelStore``: a ``reader.FileReader`` when
-it was opened from a file, a ``canvas.Canvas`` when it is being put together.
-Both answer these questions, so that ``getTile`` has one path.
+A source reads from a ``PixelStore``: a ``reading.reader.FileReader`` for a file,
+a ``sink.canvas.Canvas`` for a new image.  A writer gets a ``Picture``, which is
+all it knows of either.
+
+Coordinates are full-resolution pixels, or level pixels of a reduction ``r``,
+which is ``2 ** r`` times smaller; both count from the top left corner of the
+image.  Frames count from 0.
 """
 
 from __future__ import annotations
@@ -27,23 +31,24 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Picture:
     """
-    What is to be written: a frame of a file, or a canvas at one moment.
+    An image to write: one frame of a file, or a snapshot of a canvas.
 
-    It is good as long as the context lasts that gave it, and stays as it is,
-    whatever happens to the store meanwhile.
+    It does not change when the store does, and is valid until the context that
+    returned it ends.
 
-    :param size: in pixels.
-    :param dtype: of the samples.
+    :param size: width and height in pixels.
+    :param dtype: the dtype of the samples.
     :param meaning: what the bands are.
-    :param opaque: whether an alpha band would be opaque everywhere.
-    :param bare: whether it has no metadata but its pixel size and profile.
-    :param pixel_size: width and height of a pixel in mm, where known.
+    :param opaque: True if every pixel is opaque, so that no alpha is needed.
+    :param bare: True if there is no metadata besides pixel size and profile.
+    :param pixel_size: width and height of a pixel in mm, None where unknown.
     :param profile: the ICC profile, if any.
-    :param read: the pixels (rows, cols, bands), alpha included, of a rectangle.
-    :param filled: the rectangles outside of which every sample is 0.
-    :param image: gives all bands as a libvips image with some header fields
-        set, for as long as the context lasts; None if there is no such image
-        that ``read`` would not be needed for.
+    :param read: returns the pixels of a rectangle, (rows, cols, bands) with
+        alpha.
+    :param filled: yields rectangles; every sample outside of them is 0.
+    :param image: returns a context with all bands as a libvips image; its
+        argument has header fields to set.  None if there is no image that
+        libvips can use as it is; the writer then copies pixels with ``read``.
     :param color_image: the same without the alpha band.
     """
 
@@ -61,94 +66,105 @@ class Picture:
 
 
 class PixelStore(Protocol):
-    """Where the pixels of a source are: a file that is read or a canvas."""
+    """The pixels and the description of an image: a file, or a canvas."""
+
+    # Pixels
 
     @property
     def size(self) -> Size:
-        """The size of every frame in full-resolution pixels."""
+        """Width and height of every frame in full-resolution pixels."""
 
     @property
     def frame_count(self) -> int:
-        """How many frames there are, at least 1."""
-
-    @property
-    def generation(self) -> int:
-        """Changes whenever the image does; 0 for a file."""
-
-    @property
-    def decodes(self) -> bool:
-        """Whether reading is work that pays to be done ahead, in other threads."""
+        """The number of frames, at least 1."""
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
-        """The type of the samples, or None as long as that is not known."""
+        """The dtype of the samples; None for a canvas without tiles."""
 
     @property
     def bands(self) -> int | None:
-        """How many bands each pixel has, or None as long as that is not known."""
+        """The number of bands, alpha included; None for a canvas without tiles."""
 
     @property
-    def pixel_size(self) -> tuple[float | None, float | None]:
-        """The width and height of a full-resolution pixel in mm, where known."""
+    def generation(self) -> int:
+        """A number that changes whenever the image does; 0 for a file."""
+
+    @property
+    def decodes(self) -> bool:
+        """Whether reading is slow enough to read ahead in other threads."""
 
     def check_process(self) -> None:
         """
-        See to it that this process may read the pixels.
+        Check that this process may read the pixels.
 
-        :raises TileSourceError: if only another may.
+        :raises TileSourceError: for a canvas that was made before this process
+            was forked.
         """
 
     def read(self, frame: int, reduction: int, rect: Rect, *,
              keep: bool = False) -> npt.NDArray[Any]:
         """
-        The pixels of a rectangle at a reduction.
+        Read the pixels of a rectangle at a reduction.
 
         :param frame: the 0-based frame.
         :param reduction: 0 for full resolution, r for 2 ** r times smaller.
-        :param rect: a rectangle in level pixels of that reduction, inside
+        :param rect: in level pixels of that reduction, inside
             ``size.reduced(reduction)``.
-        :param keep: whether more of the image, also at other reductions, is
-            likely to be wanted soon.
-        :returns: an array (rect.height, rect.width, bands) of ``dtype``.  It
-            may be read-only and must not be changed.
-        :raises TileSourceError: if the pixels cannot be had; the message names
+        :param keep: True if more of the image will probably be read soon, also
+            at other reductions; a hint for caches.
+        :returns: an array (rect.height, rect.width, bands) of ``dtype``, alpha
+            last.  It may be read-only; do not change it.
+        :raises TileSourceError: if the pixels cannot be read; the message names
             the file, the frame and the place.
         """
 
     def picture(self, frame: int | None = None) -> AbstractContextManager[Picture]:
         """
-        A frame as it is now, to be written.
+        The current state of a frame, for a writer.
 
-        :param frame: the 0-based frame; None where there is only one.
-        :raises TileSourceError: if there is no such frame, or nothing in it.
+        :param frame: the 0-based frame; None if there is only one.
+        :returns: a context; the picture is valid inside it.
+        :raises TileSourceError: if there is no such frame, or it is empty.
         """
+
+    def close(self) -> None:
+        """Free memory, files and disk space; the store cannot be used afterwards."""
+
+    # Description
+
+    @property
+    def pixel_size(self) -> tuple[float | None, float | None]:
+        """Width and height of a full-resolution pixel in mm, None where unknown."""
 
     @property
     def magnification(self) -> float | None:
-        """The magnification of the objective that the file states, if any."""
+        """The magnification of the objective, if the file states it."""
 
     def frame_axes(self) -> list[dict[str, Any]]:
         """
-        One dictionary for each frame with its position on every axis.
+        The position of each frame on every axis.
 
-        :returns: entries such as ``{'IndexC': 0, 'IndexZ': 3}``, in frame
-            order, as large_image's ``getMetadata`` gives them under 'frames'.
+        :returns: one dictionary per frame, such as ``{'IndexC': 0, 'IndexZ':
+            3}``, as under 'frames' in large_image's ``getMetadata``; an empty
+            list for a canvas.
         """
 
     def channel_names(self) -> list[str] | None:
-        """The names along the axis C, where known."""
+        """The names along the axis C; None if unknown."""
 
     def internal_metadata(self) -> dict[str, Any]:
-        """What is known of the file, field by field; survives ``json.dumps``."""
+        """The header fields of the file; JSON-serializable."""
 
     def associated_names(self) -> list[str]:
-        """The keys of the images that come with this one (label, macro, ...)."""
+        """The keys of the associated images (label, macro, ...)."""
 
     def associated_image(self, key: str) -> PIL.Image.Image | None:
-        """An image that comes with this one, or None if there is none of that key."""
+        """
+        An associated image; None if there is none of that key.
+
+        :raises TileSourceError: if it cannot be decoded.
+        """
 
     def icc_profiles(self) -> list[bytes | None]:
-        """The ICC profile of each frame; empty if there is none at all."""
-
-    def close(self) -> None:
-        """Give back memory, files and disk; the store is not used again."""
+        """The ICC profile of each frame; empty if no frame has one."""

@@ -8,6 +8,7 @@ nothing reads.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -117,3 +118,28 @@ def _is_declared(cls: type, name: str) -> bool:
             if name in getattr(base, '__annotations__', {}):
                 return True
     return False
+
+
+class StoreSize:
+    """
+    A read-only attribute of a source that is computed from its pixel store.
+
+    It ignores the 0 that the base class assigns before there is a store.
+    """
+
+    def __init__(self, get: Callable[[Any], int]) -> None:
+        self._get = get
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, source: Any, owner: Any = None) -> Any:
+        if source is None:
+            return self
+        store = source.__dict__.get('_store')
+        return 0 if store is None else self._get(store)
+
+    def __set__(self, source: Any, value: int) -> None:
+        if source.__dict__.get('_store') is not None:
+            msg = f'{self._name!r} is read-only: it is derived from the image.'
+            raise SourceAttributeError(msg)

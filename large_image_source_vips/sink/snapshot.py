@@ -12,7 +12,7 @@ import pyvips
 
 from ..base.geometry import Rect, Size
 from ..store import Picture
-from ..writing.savers import plane_image
+from ..writing.blocks_image import plane_image
 from .blend import Array
 from .blocks import BLOCK_SIZE
 from .layers import FrozenLayers

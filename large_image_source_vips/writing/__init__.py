@@ -1,3 +1,3 @@
 """
-A picture, written to a file.
+Writes a ``Picture`` to a file: TIFF pyramids, and the formats of libvips' savers.
 """

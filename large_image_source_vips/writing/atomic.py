@@ -1,10 +1,9 @@
 """
-Files that appear whole or not at all.
+Writes files atomically: a file appears when it is complete, or not at all.
 
-A file is made in a folder of its own beside its target, which nobody else may look into,
-and moved when it is ready.  Where only the target itself can be written (its folder
-cannot, or the target is a mount point), it is filled in place once the file is ready; only
-there can an interruption leave a part.
+A file is written to a private temporary folder beside its target and moved when it is
+complete.  If only the target itself is writable (not its folder, or it is a mount point),
+the complete file is copied into it; only then can an interruption leave a partial file.
 """
 
 from __future__ import annotations
@@ -28,15 +27,15 @@ from ..base.errors import TileSourceError
 from .in_place import fill_in_place
 from .rights import give_rights, give_rights_below, reason, rights_of
 
-# What a killed write leaves behind is a folder whose name starts like this.
+# The names of temporary folders start so; a killed process leaves one behind.
 PARTIAL_PREFIX = '.large_image_vips_partial_'
 
-# Windows would hand the access list that Python makes of 0o700 down to the file.
+# Windows: Python turns 0o700 into an access list, which files in the folder inherit.
 _PARTIAL_MODE = 0o777 if os.name == 'nt' else 0o700
 
-# What systems say where a folder cannot be written to but a file in it perhaps can, and
-# where a file cannot be replaced: it is a mount point, or another's in a folder
-# such as /tmp.  Windows says EACCES of a file that something has open.
+# Errors after which a file in the folder may still be writable, and errors for a file
+# that may be writable but cannot be replaced: a mount point, or another user's file in a
+# folder such as /tmp.  Windows says EACCES if a program has the file open.
 _CLOSED_FOLDER = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _NOT_REPLACEABLE = frozenset({errno.EBUSY, errno.EXDEV, errno.EPERM})
 _DEEPZOOM = frozenset({'.dz', '.dzi'})
@@ -45,12 +44,12 @@ _DEEPZOOM = frozenset({'.dz', '.dzi'})
 @dataclass(frozen=True)
 class Target:
     """
-    Where an image is to be written.
+    The place to write an image to.
 
-    :param folder: the folder, which exists.
-    :param name: the name of the file in it; of formats of several files, that of the
-        one that is opened.
-    :param outputs: the names that the image will occupy there, this one first.
+    :param folder: an existing folder.
+    :param name: the name of the file in it; for formats of several files, of the file
+        to open.
+    :param outputs: the names of all files and folders of the image, ``name`` first.
     """
 
     folder: Path
@@ -59,36 +58,36 @@ class Target:
 
     @property
     def path(self) -> Path:
-        """The whole path."""
+        """The path of the file."""
         return self.folder / self.name
 
     @property
     def shown(self) -> str:
-        """The whole path as text that can be encoded, whatever bytes it has."""
+        """The path as text that can always be printed; undecodable bytes are escaped."""
         return os.fsencode(self.path).decode('utf-8', 'backslashreplace')
 
     @property
     def suffix(self) -> str:
-        """The suffix in lower case, with its dot; '' if there is none."""
+        """The suffix in lower case, with the dot; '' if there is none."""
         return os.path.splitext(self.name)[1].lower()
 
 
 def resolve_target(path: Any, overwrite: bool) -> Target:
     """
-    Check where an image is to be written.
+    Check that an image can be written to a path.
 
-    :param path: a path; a leading ~ is expanded, nothing else is special.  A
-        symbolic link stays, what it points to is replaced.
-    :param overwrite: whether what is there may be replaced.
-    :raises TileSourceError: if it cannot be written there.
+    :param path: a path; a leading ~ is expanded, nothing else is special.  If it is a
+        symbolic link, the file that it points to is replaced.
+    :param overwrite: whether existing files may be replaced.
+    :raises TileSourceError: if the image cannot be written there.
     """
     try:
         text = os.fsdecode(os.path.expanduser(path))
     except (TypeError, ValueError) as exc:
-        msg = f'A path to write to is needed, not {path!r}.'
+        msg = f'The path to write to must be a str, bytes or path object, not {path!r}.'
         raise TileSourceError(msg) from exc
     if '\0' in text:
-        msg = f'A path to write to is needed, not {path!r}: it has a NUL character.'
+        msg = f'The path to write to must not have a NUL character: {path!r}.'
         raise TileSourceError(msg)
     whole = Path(text)
     given = whole.name
@@ -100,10 +99,10 @@ def resolve_target(path: Any, overwrite: bool) -> Target:
         whole = Path(os.path.realpath(whole))
     folder = Path(os.path.abspath(whole.parent))
     if not whole.name or whole.is_dir():
-        msg = f'{whole} is a folder; the name of a file is needed.'
+        msg = f'{whole} is a folder; give the name of a file.'
         raise TileSourceError(msg)
     if not folder.is_dir():
-        msg = f'{whole} cannot be written: there is no folder {folder}.'
+        msg = f'{whole} cannot be written: the folder {folder} does not exist.'
         raise TileSourceError(msg)
     outputs = (whole.name, f'{whole.stem}_files') if is_deepzoom else (whole.name,)
     for name in dict.fromkeys((*outputs, given)) if is_deepzoom else outputs:
@@ -116,50 +115,52 @@ def resolve_target(path: Any, overwrite: bool) -> Target:
 
 def _check_writable(path: Path) -> None:
     """
-    Refuse what a plain program could not open to write to, and what is no file.
+    Check that an existing file is a regular file, and writable.
 
-    :raises TileSourceError: if that is so.
+    :raises TileSourceError: if it is not.
     """
     try:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):
             msg = (f'{path} cannot be written: it is a pipe or a device, not a file.  Write a '
-                   'file, and copy it there.')
+                   'file and copy it there.')
             raise TileSourceError(msg)
         os.close(os.open(path, os.O_WRONLY | getattr(os, 'O_BINARY', 0)))
     except FileNotFoundError:
         return
     except OSError as exc:
-        msg = (f'{path} cannot be written: {exc.strerror}.  Change who may write to it (on '
-               'Windows, close what has it open), or write to another name.')
+        msg = (f'{path} cannot be written: {exc.strerror}.  Change its permissions (on Windows, '
+               'close programs that have it open), or write to another name.')
         raise TileSourceError(msg) from exc
 
 
 @contextmanager
 def atomic_output(target: Target, overwrite: bool) -> Iterator[str]:
     """
-    A name to write an image to that moves to its target when all went well.
+    Return a temporary path; move the file to its target when the context ends.
 
-    :param target: where it is to go.
-    :param overwrite: whether what is there by then may be replaced.
-    :returns: a path in a new folder beside the target; elsewhere, if only the
-        target itself can be written.  It is ASCII where the system allows it, and
-        has the target's stem where that is plain.
-    :raises TileSourceError: if the system does not let us.
+    After an exception in the context nothing is moved.
+
+    :param target: the final place.
+    :param overwrite: whether files that exist by then may be replaced.
+    :returns: a path in a new folder: beside the target, or in the system's temporary
+        folder if only the target itself is writable.  libvips can use the path; its
+        stem is that of the target if that is plain ASCII.
+    :raises TileSourceError: if the file cannot be made or moved.
     """
     partial = _partial_folder(target)
     stem, suffix = os.path.splitext(target.name)
     plain = stem if re.fullmatch(r'[A-Za-z0-9_-][A-Za-z0-9_. -]*', stem) else 'image'
     moves = _Moves(partial, target, overwrite)
     try:
-        with _reachable(partial) as folder:
+        with _utf8_path(partial) as folder:
             yield f'{folder}/{plain}{suffix}'
         moves.carry_out(plain, stem)
     except OSError as exc:
-        msg = f'{target.path} cannot be written: {reason(exc)}{_elsewhere(partial, target)}'
+        msg = f'{target.path} cannot be written: {reason(exc)}{_folder_hint(partial, target)}'
         raise TileSourceError(msg) from exc
     except TileSourceError as exc:
-        hint = _elsewhere(partial, target)
+        hint = _folder_hint(partial, target)
         if not hint:
             raise
         msg = f'{exc}{hint}'
@@ -171,9 +172,9 @@ def atomic_output(target: Target, overwrite: bool) -> Iterator[str]:
 
 def _partial_folder(target: Target) -> Path:
     """
-    A new folder that only we may look into, beside the target if that can be.
+    Make a private temporary folder, beside the target if possible.
 
-    :raises TileSourceError: if there can be none.
+    :raises TileSourceError: if none can be made.
     """
     partial = target.folder / f'{PARTIAL_PREFIX}{uuid.uuid4().hex[:12]}'
     try:
@@ -189,23 +190,23 @@ def _partial_folder(target: Target) -> Path:
     try:
         return Path(tempfile.mkdtemp(prefix=PARTIAL_PREFIX.lstrip('.')))
     except OSError as exc:
-        msg = (f'{target.path} cannot be written: neither in {target.folder} nor in '
-               f'{tempfile.gettempdir()} can a file be made: {reason(exc)}')
+        msg = (f'{target.path} cannot be written: no file can be made in {target.folder} or '
+               f'{tempfile.gettempdir()}: {reason(exc)}')
         raise TileSourceError(msg) from exc
 
 
-def _elsewhere(partial: Path, target: Target) -> str:
-    """What to say of an error where a file is made in the temporary folder."""
+def _folder_hint(partial: Path, target: Target) -> str:
+    """Addition to an error text if the file is made in the system's temporary folder."""
     if partial.parent == target.folder:
         return ''
-    return (f'  (The file is first made in {partial.parent}, as no file can be made in '
-            f'{target.folder}.  If there is no room for it, set TMPDIR to a folder that has.)')
+    return (f'  (The file is first made in {partial.parent}, because no file can be made in '
+            f'{target.folder}.  If the disk is full, set TMPDIR to a folder with enough space.)')
 
 
 @contextmanager
-def _reachable(folder: Path) -> Iterator[str]:
+def _utf8_path(folder: Path) -> Iterator[str]:
     """
-    A name for a folder that libvips can take: it wants UTF-8.
+    A path of a folder in UTF-8, which libvips needs; if necessary through /proc.
 
     :raises TileSourceError: if there is none.
     """
@@ -213,8 +214,8 @@ def _reachable(folder: Path) -> Iterator[str]:
         os.fsencode(folder).decode('utf-8')
     except UnicodeDecodeError:
         if not os.path.isdir('/proc/self/fd'):
-            msg = (f'{folder.parent} cannot be written to: its name is not text that libvips can '
-                   'take.  Write to another folder, and move the file.')
+            msg = (f'{folder.parent} cannot be written to: its name is not UTF-8, which libvips '
+                   'needs.  Write to another folder and move the file.')
             raise TileSourceError(msg) from None
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -227,28 +228,29 @@ def _reachable(folder: Path) -> Iterator[str]:
 
 class _Moves:
     """
-    Everything that was written goes where it belongs, the named file last; or back.
+    Moves all written files to their places, the main file last, or none.
 
-    :param partial: the folder where it was written.
-    :param target: where it goes.
-    :param overwrite: whether what is there may be replaced.
+    :param partial: the folder with the written files.
+    :param target: their final place.
+    :param overwrite: whether existing files may be replaced.
     """
 
     def __init__(self, partial: Path, target: Target, overwrite: bool) -> None:
         self._partial = partial
         self._target = target
         self._overwrite = overwrite
-        # What could not be put back, which then must not be removed.
+        # Old files that could not be put back: their folder must not be removed.
         self.stranded: list[str] = []
 
     def carry_out(self, plain: str, stem: str) -> None:
         """
-        Move all, each after what it replaces has given it its rights.
+        Move all files, after giving each the permissions of the file it replaces.
 
-        :param plain: the stem of what was written.
-        :param stem: what it has to be.
-        :raises OSError: if the system does not let us; the old files are there then.
-        :raises TileSourceError: likewise.
+        :param plain: the stem of the written names.
+        :param stem: the stem of the final names.
+        :raises OSError: if a file cannot be moved; the old files are then in place.
+        :raises TileSourceError: likewise; unless the text says that old files could not
+            be put back.
         """
         named = self._target.name
         moves = [
@@ -263,18 +265,18 @@ class _Moves:
             if not self._overwrite and os.path.lexists(final):
                 msg = f'{final} exists, and overwriting is not allowed.'
                 raise TileSourceError(msg)
-        # Links stay, and what they point to is replaced.
+        # Replace the files that links point to, not the links.
         moves = [(new, Path(os.path.realpath(final)) if final.is_symlink() else final)
                  for new, final in moves]
         for written, replaced in moves:
-            _take_rights(written, replaced)
+            _copy_rights(written, replaced)
         if len(moves) == 1 and not moves[0][1].is_dir():
             self._replace_file(*moves[0])
         else:
             self._replace_several(moves)
 
     def _replace_file(self, new: Path, final: Path) -> None:
-        """Put one file in the place of another, in one step where that can be."""
+        """Replace one file, in one step if possible."""
         if self._partial.parent == self._target.folder:
             try:
                 os.replace(new, final)
@@ -287,10 +289,10 @@ class _Moves:
 
     def _replace_several(self, moves: list[tuple[Path, Path]]) -> None:
         """
-        Put files and folders in the place of others.
+        Replace several files and folders.
 
-        The last, if it is a file, goes there in one step.  The others do not; what they
-        replace is set aside until all is done, and put back if it is not.
+        The last one is replaced in one step if it is a file.  What the others replace is
+        set aside, and put back after an error.
         """
         undo: list[tuple[Path, Path]] = []
         last, last_final = moves[-1]
@@ -298,7 +300,7 @@ class _Moves:
             for new, final in moves:
                 if os.path.lexists(final) and (new is not last or final.is_dir()):
                     aside = self._partial / f'{uuid.uuid4().hex}.old'
-                    # Noted before it is done: an interruption may come right behind it.
+                    # Noted before the rename, because an interruption may follow it at once.
                     undo.append((aside, final))
                     os.rename(final, aside)
                 if new is not last:
@@ -313,9 +315,9 @@ class _Moves:
 
     def _put_back(self, undo: list[tuple[Path, Path]]) -> None:
         """
-        Take moves back, the last one first.
+        Undo moves, the last one first.
 
-        :raises TileSourceError: if one cannot be.
+        :raises TileSourceError: if one cannot be undone.
         """
         for source, back in reversed(undo):
             if os.path.lexists(source) and not os.path.lexists(back):
@@ -324,13 +326,13 @@ class _Moves:
                 except OSError as exc:
                     self.stranded.append(f'{source} to {back} ({exc.strerror})')
         if self.stranded:
-            msg = (f'{self._target.path} cannot be written, and what was there cannot be put back. '
+            msg = (f'{self._target.path} cannot be written, and the old files cannot be put back.  '
                    f'Move {", ".join(self.stranded)}.')
             raise TileSourceError(msg)
 
 
-def _take_rights(new: Path, final: Path) -> None:
-    """Let the same be done with what was written as with what it is to replace."""
+def _copy_rights(new: Path, final: Path) -> None:
+    """Give a written file or folder the permissions of the one that it will replace."""
     if new.is_dir() and final.is_dir():
         give_rights_below(new, final)
     elif (rights := rights_of(final)) is not None and new.is_dir() == final.is_dir():
@@ -338,16 +340,16 @@ def _take_rights(new: Path, final: Path) -> None:
 
 
 def _explained(exc: OSError, path: Path) -> TileSourceError:
-    """Why something at a path could not be replaced."""
+    """The error for a path that could not be replaced."""
     hint = ''
     if isinstance(exc, PermissionError):
-        hint = ('  If a program has it open (perhaps this one, as a source), close that and '
-                'write again; else change who may write there.')
+        hint = ('  If a program has it open (perhaps this one, as a source), close it and write '
+                'again; else change the permissions of the folder.')
     return TileSourceError(f'{path} cannot be replaced: {reason(exc)}{hint}')
 
 
 def _remove_tree(folder: Path) -> None:
-    """Remove a folder, also if what is in it is read-only; say so if that cannot be."""
+    """Remove a folder, even if files in it are read-only; log if that fails."""
     shutil.rmtree(folder, ignore_errors=True)
     if not folder.exists():
         return
@@ -357,4 +359,4 @@ def _remove_tree(folder: Path) -> None:
                 os.chmod(os.path.join(inside, name), 0o700)
     shutil.rmtree(folder, ignore_errors=True)
     if folder.exists():
-        config.getLogger().warning('%s cannot be removed; delete it.', folder)
+        config.getLogger().warning('The temporary folder %s cannot be removed; delete it.', folder)

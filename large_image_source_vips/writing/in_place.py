@@ -1,5 +1,7 @@
 """
-Filling a file that can be written to but not replaced.
+Overwrites the contents of a file that can be written to but not replaced.
+
+Disk space is reserved first, so that a full disk leaves the old file unchanged.
 """
 
 from __future__ import annotations
@@ -11,18 +13,20 @@ from ..base.errors import TileSourceError
 from ..base.files import read_at, reserve, write_at
 from .rights import reason
 
-# How much is copied at a time.
+# Bytes copied at a time.
 _PIECE = 1 << 20
 
 
 def fill_in_place(new: Path, final: Path) -> None:
     """
-    Fill a file with what another holds.
+    Replace the contents of a file by those of another.
 
-    The room is reserved first, so that a full disk leaves the old file.
-
-    :raises TileSourceError: if the system does not let us.
+    :param new: the file to copy.
+    :param final: the file to overwrite.
+    :raises TileSourceError: if it cannot be written; the text says if it is now
+        incomplete.
     """
+    # It may have the rights of a file that we cannot read.
     os.chmod(new, 0o600)
     binary = getattr(os, 'O_BINARY', 0)
     source = os.open(new, os.O_RDONLY | binary)
@@ -40,7 +44,7 @@ def fill_in_place(new: Path, final: Path) -> None:
 
 
 def _copy(source: int, target: int, path: Path) -> None:
-    """Copy all of one open file over all of another."""
+    """Copy an open file over another one."""
     size, before = os.fstat(source).st_size, os.fstat(target).st_size
     try:
         reserve(target, 0, size)
@@ -52,6 +56,6 @@ def _copy(source: int, target: int, path: Path) -> None:
             write_at(target, read_at(source, _PIECE, offset), offset)
         os.ftruncate(target, size)
     except OSError as exc:
-        msg = (f'{path} holds only a part of the image now: {reason(exc)}  It could only be filled '
-               'in place; write it again, or to another folder.')
+        msg = (f'{path} holds only a part of the image now: {reason(exc)}  Write it again, or '
+               'to another folder, where files can be replaced.')
         raise TileSourceError(msg) from exc

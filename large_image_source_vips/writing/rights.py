@@ -1,18 +1,18 @@
 """
-Who may do what with a file: taken from one that is there, given to its successor.
+Copies the access rights of a file to the file that replaces it.
 
-What carries over:
+These are copied:
 
 =====================================  ====================================================
-permission bits                        as they are; not the set-user and set-group bits of a
-                                       file, which writing to it takes away, too
-owner, group                           where the system lets the process give them
+permission bits                        except set-user and set-group bits of a file, which
+                                       writing to it also clears
+owner, group                           if the process is allowed to set them
 POSIX ACL (Linux)                      likewise
 ``user.`` extended attributes (Linux)  likewise
 =====================================  ====================================================
 
-Without the group, what was meant for it would be for another: then the group may do no
-more than everybody.
+If the group or an access list cannot be copied, the new file's group gets no more
+permissions than all others: the old ones were meant for another group.
 """
 
 from __future__ import annotations
@@ -35,12 +35,11 @@ _HAS_ATTRIBUTES = all(hasattr(os, name) for name in (
 @dataclass(frozen=True)
 class Rights:
     """
-    Who may do what with a file or folder.
+    The access rights of a file or folder.
 
-    :param mode: the permission bits; of folders also the set-group and sticky bits.
-    :param owner: the numbers of the user and the group.
-    :param attributes: extended attributes that carry over: access lists and those of
-        the user.
+    :param mode: the permission bits; for folders also the set-group and sticky bits.
+    :param owner: user and group ID.
+    :param attributes: the extended attributes to copy: access lists and ``user.`` ones.
     """
 
     mode: int
@@ -50,10 +49,10 @@ class Rights:
 
 def rights_of(path: str | os.PathLike[str]) -> Rights | None:
     """
-    Who may do what with what is at a path.
+    Read the access rights of a file or folder.
 
-    :param path: of a file or folder; symbolic links are followed.
-    :returns: None if nothing is there.
+    :param path: its path; symbolic links are followed.
+    :returns: the rights, or None if there is no such file.
     """
     try:
         status = os.stat(path)
@@ -64,10 +63,10 @@ def rights_of(path: str | os.PathLike[str]) -> Rights | None:
 
 
 def _attributes(path: str | os.PathLike[str]) -> dict[str, bytes]:
-    """The extended attributes that carry over; none where the system has none."""
+    """The extended attributes to copy; empty if the system has none."""
     found: dict[str, bytes] = {}
     if _HAS_ATTRIBUTES:
-        # File systems without them say so; some attributes are for others to read.
+        # Some file systems have no attributes; some attributes cannot be read by all.
         with suppress(OSError):
             for name in os.listxattr(path):
                 if name in _ACCESS_LISTS or name.startswith(_USER):
@@ -78,13 +77,13 @@ def _attributes(path: str | os.PathLike[str]) -> dict[str, bytes]:
 
 def give_rights(path: str | os.PathLike[str], rights: Rights) -> None:
     """
-    Let the same be done with a file as with another.
+    Set the access rights of a file or folder.
 
-    To be called before others can reach the file: until it returns, more may be allowed.
+    Call it before others can open the file: until it returns, more may be allowed.
 
     :param path: of the file or folder.
-    :param rights: of the other.
-    :raises OSError: if more could be done with the file than with the other.
+    :param rights: the rights to set.
+    :raises OSError: if the file would allow more than these rights.
     """
     group_kept = _give_owner(path, rights.owner)
     lists_kept = _give_attributes(path, rights.attributes)
@@ -97,7 +96,7 @@ def give_rights(path: str | os.PathLike[str], rights: Rights) -> None:
         os.chmod(path, mode)
     except OSError as exc:
         if _mode(path) & ~mode & 0o777:
-            text = f'it cannot be given the mode {mode:o} of what it replaces ({exc.strerror})'
+            text = f'it cannot be given the mode {mode:o} of the old file ({exc.strerror})'
             raise OSError(exc.errno, text) from exc
 
 
@@ -106,15 +105,14 @@ def _mode(path: str | os.PathLike[str]) -> int:
 
 
 def _give_owner(path: str | os.PathLike[str], owner: tuple[int, int]) -> bool:
-    """Give a file an owner and a group; says whether it has that group."""
+    """Set owner and group; return whether the group is set."""
     status = os.stat(path)
     if (status.st_uid, status.st_gid) == owner or not hasattr(os, 'chown'):
         return True
     try:
         os.chown(path, *owner)
     except OSError:
-        # Only an administrator may give a file away; the members of a group may
-        # give theirs to the group.
+        # Only administrators may change the owner; members of a group may set it.
         try:
             os.chown(path, -1, owner[1])
         except OSError:
@@ -123,18 +121,18 @@ def _give_owner(path: str | os.PathLike[str], owner: tuple[int, int]) -> bool:
 
 
 def _give_attributes(path: str | os.PathLike[str], wanted: Mapping[str, bytes]) -> bool:
-    """Give a file extended attributes; says whether it has those access lists."""
+    """Set the extended attributes; return whether the access lists are set."""
     has = _attributes(path)
-    # The first are lists that the folder hands down.
-    refused = {name for name in has.keys() - wanted.keys() if not _done(
+    # Remove access lists inherited from the folder, then set the wanted ones.
+    refused = {name for name in has.keys() - wanted.keys() if not _succeeds(
         lambda name: os.removexattr(path, name), name)}
-    refused |= {name for name, value in wanted.items() if has.get(name) != value and not _done(
+    refused |= {name for name, value in wanted.items() if has.get(name) != value and not _succeeds(
         lambda name, value: os.setxattr(path, name, value), name, value)}
     return not refused & _ACCESS_LISTS
 
 
-def _done(change: Callable[..., None], *arguments: Any) -> bool:
-    """Whether the system lets a change be made."""
+def _succeeds(change: Callable[..., None], *arguments: Any) -> bool:
+    """Make a change; return whether the system allowed it."""
     try:
         change(*arguments)
     except OSError:
@@ -144,14 +142,14 @@ def _done(change: Callable[..., None], *arguments: Any) -> bool:
 
 def give_rights_below(new: str | os.PathLike[str], old: str | os.PathLike[str]) -> None:
     """
-    Let the same be done with all of a folder as with all of another.
+    Copy the access rights of a folder and its contents to another folder.
 
-    What is below the new folder gets the rights of the first file, and the first folder,
-    below the old one.
+    All files below the new folder get the rights of the first file below the old one;
+    folders likewise.
 
-    :param new: the one.
-    :param old: the other.
-    :raises OSError: as ``give_rights``.
+    :param new: the folder to change.
+    :param old: the folder to copy from.
+    :raises OSError: as for ``give_rights``.
     """
     rights = rights_of(old)
     models = _models(old)
@@ -177,8 +175,8 @@ def _models(old: str | os.PathLike[str]) -> tuple[Rights | None, Rights | None]:
 
 
 def reason(exc: OSError) -> str:
-    """What the system said, and what would help."""
+    """The text of the system, and what to do."""
     said = exc.strerror or str(exc)
     if exc.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-        return f'{said}.  Make room, or write to another place.'
+        return f'{said}.  Free disk space, or write to another disk.'
     return f'{said}.'

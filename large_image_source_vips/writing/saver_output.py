@@ -1,9 +1,9 @@
 """
-A file for savers of libvips that must not fail.
+An output file for libvips' savers whose writes never fail.
 
-libvips 8.14 ends the process when writing a TIFF pyramid fails midway, as it
-does on a full disk.  Here a failure is kept for later: from then on the saver
-writes into the void, and reads zeros where it looks at what it wrote.
+libvips 8.14 ends the process if writing a TIFF pyramid fails midway, for example
+on a full disk.  Here the error is raised after the saver has finished; until
+then its output is discarded, and it reads zeros.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from ..base import files
 
 class _Output:
     """
-    A file as libvips writes it: from a position that moves, or is moved.
+    A file with a position, as libvips writes it.
 
-    :param descriptor: of a new file, open to read and write.
+    :param descriptor: a new file, open for reading and writing.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -54,9 +54,9 @@ class _Output:
 @contextmanager
 def patient_target(path: str) -> Iterator[pyvips.TargetCustom]:
     """
-    A target for a saver, which never fails while that writes.
+    Create a file and return a libvips target that writes it and never fails.
 
-    :param path: of the file, which is made.
+    :param path: the file to create.
     :raises OSError: when the context ends, if the file could not be written.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, 'O_BINARY', 0))

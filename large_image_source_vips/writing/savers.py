@@ -1,115 +1,256 @@
 """
-Pixels -> blocks in a spool of their own -> an image that libvips reads.
+Writes a picture with one of libvips' savers, and corrects the file afterwards.
 
-libvips could crop, drop a band or join one itself, but would keep what it is
-given (file, memory, disk) in its cache of operations after we are done.
+The saver runs in a thread of its own, so that Ctrl-C and exceptions of a
+progress function reach the caller.
 """
 
 from __future__ import annotations
 
+import os
+import struct
+import threading
+import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyvips
 
-from ..base.errors import SAVERS_CAN_FAIL
-from ..base.geometry import Rect, Size
-from ..base.libvips import close_descriptor
-from ..sink.blend import Array
-from ..sink.blocks import BLOCK_SIZE, BlockKey, BlockPool, FrozenPlane, Plane
-from ..sink.layers import block_area, parts
-from ..sink.spool import Spool
+from ..base import files
+from ..base.errors import SAVERS_CAN_FAIL, TileSourceError, vips_errors
+from ..base.geometry import Rect
+from ..store import Picture
+from ..tiff import directories as tiff
+from ..tiff.write import EXTRA_SAMPLES, edit_directories, resolution_fields
+from .atomic import Target
+from .blocks_image import plane_image, recomposed
+from .plan import TIFF_SUFFIXES, Plan, no_metadata
+from .saver_output import patient_target
+
+Progress = Callable[[float], None]
+
+# Pixels per mm that libvips accepts and writes precisely enough.
+_DENSITIES = 1e-3, 1e6
+
+# The time between two reports of progress, in which a write can be cancelled.
+_REPORT_SECONDS = 0.1
+
+# Saver options for the pixel size.
+_RESOLUTION = frozenset({'xres', 'yres', 'resunit'})
+
+# Saver options for which metadata to write.
+_METADATA = frozenset({'keep', 'strip', 'profile'})
 
 
-@contextmanager
-def recomposed(size: Size, dtype: np.dtype[Any], bands: int,
-               read: Callable[[Rect], Array]) -> Iterator[Plane]:
+def saver_for(target: Target) -> str:
     """
-    An image in blocks of a new spool, which is closed when the context ends.
+    The libvips operation for a suffix.
 
-    :param size: in pixels.
-    :param dtype: of the samples.
-    :param bands: of each pixel.
-    :param read: gives the samples (rows, cols, bands) of a rectangle.
-    :raises TileSourceError: if the disk has no room.
+    :raises TileSourceError: if this libvips cannot write such files.
     """
-    with closing(Spool()) as spool:
-        plane = Plane(BlockPool(spool), dtype, bands, 0)
-        for part in parts(0, 0, Rect(0, 0, *size)):
-            rows, cols = part.in_rect
-            samples = read(Rect(
-                cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start))
-            if not samples.any():
-                continue
-            block = samples
-            if not part.whole:
-                block = np.zeros(plane.shape, dtype)
-                block[part.in_block] = samples
-            plane.publish(part.key, block)
-        yield plane
+    suffix = target.suffix
+    if suffix == '.dzi':
+        suffix = '.dz'
+    name: str | None = None
+    # libvips parses [...] after a suffix as options.
+    if suffix and suffix[1:].isalnum():
+        found = pyvips.vips_lib.vips_foreign_find_save(f'x{suffix}'.encode())
+        if found != pyvips.ffi.NULL:
+            name = pyvips.ffi.string(found).decode()
+    if name is None:
+        known = ', '.join(sorted(pyvips.base.get_suffixes()))
+        msg = (f'{target.path} cannot be written: this libvips '
+               f'({".".join(str(pyvips.version(part)) for part in range(3))}) writes no '
+               f'{suffix or "file without a suffix"}; it writes {known}.')
+        raise TileSourceError(msg)
+    return name
 
 
-@contextmanager
-def plane_image(plane: Plane | FrozenPlane, place: Rect,
-                labels: Mapping[str, Any]) -> Iterator[pyvips.Image]:
+def save(what: Picture, plan: Plan, temporary: str, target: Target, report: Progress) -> None:
     """
-    What libvips makes of blocks, without copying any.
+    Write a picture with libvips, then correct resolution and bands in the file.
 
-    :param plane: the blocks, which do not change meanwhile.
-    :param place: the rectangle in the plane of the blocks; its corner is one
-        of a block.
-    :param labels: header fields to set, as ``pyvips.Image.copy`` takes them.
-    :raises TileSourceError: if the spool has no room or cannot be read.
+    :param what: the picture.
+    :param plan: how to write it; it must name a saver.
+    :param temporary: the path to write to.
+    :param target: the final path, for the suffix and error texts.
+    :param report: called with the fraction done, 0 to 1.
+    :raises TileSourceError: if libvips fails, or the format cannot store the
+        pixel size.
     """
-    pool = plane.pool
-    area = block_area(place)
-    offsets = np.zeros((area.height, area.width), np.uint64)
-    for row in range(area.height):
-        for column in range(area.width):
-            offsets[row, column] = plane.slots.get(
-                BlockKey(0, 0, area.left + column, area.top + row), 0)
-    missing = offsets == 0
-    with _blank_block(plane, needed=bool(missing.any())) as blank:
-        offsets[missing] = blank
-        with pool.lock:
-            pool.flush()
-            image, source = pool.spool.image(
-                Size(place.width, place.height), plane.dtype, plane.shape[2], BLOCK_SIZE, offsets,
-                labels)
-        try:
-            yield image
-            if not SAVERS_CAN_FAIL:
-                _check_readable(plane, offsets)
-        finally:
-            close_descriptor(source)
-
-
-@contextmanager
-def _blank_block(plane: Plane | FrozenPlane, *, needed: bool) -> Iterator[int]:
-    """The place of one block of zeros, which stands for all that are blank."""
-    if not needed:
-        yield 0
+    mm_x = what.pixel_size[0] or what.pixel_size[1]
+    mm_y = what.pixel_size[1] or what.pixel_size[0]
+    is_tiff = target.suffix in TIFF_SUFFIXES
+    # The options give a resolution; libvips writes it and takes the rest from the image.
+    is_stated = not _RESOLUTION.isdisjoint(plan.options)
+    fields = [*plan.fields, *resolution_fields(what.pixel_size)] if (
+        is_tiff and not is_stated) else []
+    labels: dict[str, Any] = {'interpretation': plan.interpretation, 'xres': 1.0, 'yres': 1.0}
+    if mm_x and mm_y and is_stated:
+        labels.update((name, 1 / mm) for name, mm in (('xres', mm_x), ('yres', mm_y))
+                      if name not in plan.options)
+    elif mm_x and mm_y and not is_tiff:
+        labels.update(xres=_density(mm_x, target), yres=_density(mm_y, target))
+    options = dict(plan.options)
+    if what.bare and not (mm_x or is_tiff or is_stated or _METADATA & options.keys()):
+        # libvips would write a made-up resolution.
+        options.update(no_metadata())
+    if target.suffix in {'.dz', '.dzi'}:
+        temporary = os.path.splitext(temporary)[0]
+    context = f'{target.path} cannot be written'
+    with vips_errors(context), _image(what, plan.alpha, labels) as image:
+        if SAVERS_CAN_FAIL or not is_tiff:
+            _run(lambda: pyvips.Operation.call(plan.saver, image, temporary, **options),
+                 image, report)
+        else:
+            with patient_target(temporary) as output:
+                _run(lambda: pyvips.Operation.call('tiffsave_target', image, output, **options),
+                     image, report)
+    if is_stated:
         return
-    spool, lock = plane.pool.spool, plane.pool.lock
-    with lock:
-        place = spool.allocate(plane.block_bytes)
+    if is_tiff:
+        # libvips makes these up; `fields` has the correct ones, if known.
+        remove = {tiff.X_RESOLUTION, tiff.Y_RESOLUTION, tiff.RESOLUTION_UNIT}
+        if plan.fields:
+            remove.add(EXTRA_SAMPLES)
+        edit_directories(temporary, frozenset(remove), fields)
+    elif not mm_x:
+        forget_density(temporary)
+
+
+@contextmanager
+def _image(what: Picture, alpha: bool, labels: Mapping[str, Any]) -> Iterator[pyvips.Image]:
+    """
+    A picture as a libvips image, valid until the context ends.
+
+    :param alpha: whether to include the alpha band, if there is one.
+    :param labels: header fields to set, as for ``pyvips.Image.copy``.
+    :raises TileSourceError: if the pixels must be copied and the disk is full.
+    """
+    direct = what.image if alpha and what.meaning.has_alpha else what.color_image
+    if direct is not None:
+        with direct(labels) as image:
+            yield image
+        return
+    bands = what.meaning.color_bands + (alpha and what.meaning.has_alpha)
+    with recomposed(what.size, what.dtype, bands,
+                    lambda rect: what.read(rect)[:, :, :bands]) as plane, \
+            plane_image(plane, Rect(0, 0, *what.size), labels) as image:
+        if what.profile:
+            image.set_type(pyvips.GValue.blob_type, 'icc-profile-data', what.profile)
+        yield image
+
+
+def _run(save: Callable[[], Any], image: pyvips.Image, report: Progress) -> None:
+    """
+    Run a saver in another thread, and report progress in this one.
+
+    An exception in a callback of libvips would be printed and lost.  libvips
+    before 8.15 cannot be stopped safely: an exception of ``report`` is then raised
+    when the saver has finished.
+
+    :param save: calls the saver.
+    :param image: the image that is saved, for progress.
+    :param report: called with the fraction done, 0 to 1.
+    """
+    _check_vips_threads()
+    fraction = 0.0
+    finished = threading.Event()
+    failures: list[BaseException] = []
+
+    def on_eval(_image: Any, state: Any) -> None:
+        nonlocal fraction
+        fraction = state.percent / 100
+
+    def work() -> None:
+        try:
+            save()
+        except (TypeError, ValueError, OverflowError) as exc:
+            # pyvips cannot convert an option.
+            failures.append(pyvips.Error('an option has the wrong type', str(exc)))
+        except pyvips.Error as exc:
+            # The frames of the traceback would keep the temporary file open.
+            failures.append(exc.with_traceback(None))
+        except BaseException as exc:  # noqa: BLE001 - raised again in the caller's thread
+            failures.append(exc)
+        finally:
+            finished.set()
+
+    image.set_progress(True)
+    image.signal_connect('eval', on_eval)
+    thread = threading.Thread(target=work, name='large_image_vips_write')
+    thread.start()
     try:
-        spool.write(place, np.zeros(plane.shape, plane.dtype))
-        yield place
+        while not finished.wait(_REPORT_SECONDS):
+            report(fraction)
+    except BaseException:
+        if SAVERS_CAN_FAIL:
+            image.set_kill(True)
+        raise
     finally:
-        with lock:
-            spool.free(place, plane.block_bytes)
+        thread.join()
+    if failures:
+        raise failures.pop()
 
 
-def _check_readable(plane: Plane | FrozenPlane, offsets: npt.NDArray[np.uint64]) -> None:
+# The process in which libvips has started its threads, if any.
+_vips_process: int | None = None
+
+
+def _check_vips_threads() -> None:
     """
-    Read blocks once more, to see whether libvips could.
+    Check that libvips' threads exist in this process.
 
-    :raises TileSourceError: if one cannot be read.
+    libvips keeps its threads for the next image.  They do not exist in a forked
+    process, where libvips would wait for them for ever.
+
+    :raises TileSourceError: if the process was forked from one that has written.
     """
-    samples = np.empty(plane.shape, plane.dtype)
-    for place in np.unique(offsets):
-        plane.pool.spool.read(int(place), samples)
+    global _vips_process  # noqa: PLW0603  (libvips has one set of threads per process)
+    here = files.process_id()
+    if _vips_process not in {None, here}:
+        msg = ('libvips cannot write in a process forked from one that has already written a file; '
+               "start the process with the method 'spawn' or 'forkserver', or write in the parent "
+               'process.')
+        raise TileSourceError(msg)
+    _vips_process = here
+
+
+def _density(mm: float, target: Target) -> float:
+    """
+    Convert a pixel size to pixels per mm.
+
+    :raises TileSourceError: if the format cannot store it precisely enough.
+    """
+    density = 1 / mm
+    # PNG stores whole pixels per metre.
+    rounded = round(density * 1000) / 1000 if target.suffix == '.png' else density
+    if not (_DENSITIES[0] <= density <= _DENSITIES[1] and abs(rounded / density - 1) < 1e-4):
+        msg = f'A pixel size of {mm} mm cannot be stored in {target.path}; write a .tif.'
+        raise TileSourceError(msg)
+    return density
+
+
+def forget_density(path: str) -> None:
+    """
+    Set the pixel density of a PNG or JPEG file to unknown, in place.
+
+    libvips writes 1 pixel per mm if it is unknown.  This sets the unit to
+    "unknown" and the aspect ratio to 1 (PNG: chunk pHYs; JPEG: JFIF segment,
+    ITU-T T.871).
+
+    :param path: the file; folders and other formats are left unchanged.
+    """
+    if not os.path.isfile(path):
+        return
+    with open(path, 'r+b') as file:
+        start = file.read(1 << 16)
+        at = start.find(b'pHYs')
+        if start.startswith(b'\x89PNG') and at >= 0:
+            chunk = b'pHYs' + struct.pack('>IIB', 1, 1, 0)
+            file.seek(at)
+            file.write(chunk + struct.pack('>I', zlib.crc32(chunk)))
+        elif start.startswith(b'\xff\xd8\xff\xe0') and start[6:11] == b'JFIF\0':
+            file.seek(13)
+            file.write(struct.pack('>BHH', 0, 1, 1))

@@ -119,7 +119,7 @@ class Trouble:
         link = self.admin.post('file', parentType='item', parentId=file['itemId'],
                                name='slide.tif', linkUrl='https://example.com/a.tif')
         self._refer(file['itemId'], link['_id'])
-        return r"'slide.tif' is a link to elsewhere"
+        return r"'slide.tif' is a link to another site"
 
     def no_file_at_all(self, file, stored):
         self._refer(file['itemId'], 24 * 'f')

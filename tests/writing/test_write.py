@@ -18,7 +18,8 @@ import large_image_source_vips
 from helpers.sink import make_sink, random_tile, read_all, read_file
 from large_image_source_vips.writing import atomic
 from large_image_source_vips.writing import pyramid as webp_tiff
-from large_image_source_vips.writing import write as writer
+from large_image_source_vips.writing.plan import make_plan
+from large_image_source_vips.writing.savers import saver_for
 
 PARTIAL = atomic.PARTIAL_PREFIX
 
@@ -197,7 +198,7 @@ def test_bigtiff_goes_by_the_bytes_that_may_be_needed(tmp_path, side, dtype, big
     sink.minWidth = sink.minHeight = side
     target = atomic.resolve_target(tmp_path / 'a.tif', True)
     with sink._store.picture() as picture:
-        plan = writer.make_plan(picture, target, writer.saver_for(target), False, True, None)
+        plan = make_plan(picture, target, saver_for(target), False, True, None)
     assert plan.options['bigtiff'] is big
 
 
