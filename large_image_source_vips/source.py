@@ -69,7 +69,7 @@ class Profiles:
     """
     The attribute with the ICC profiles of all frames, read at first use.
 
-    The base class corrects colours if the attribute exists; it does not if no
+    The base class corrects colours if this attribute exists; there is none if no
     frame has a profile.
     """
 
@@ -310,9 +310,10 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
         """
         This source, or a wrapper that reads tiles ahead if that is faster.
 
-        :param kwargs: those of ``tileIterator``.
+        :param kwargs: the arguments of ``tileIterator``.
         """
         if not self._store.decodes:
+            # Nothing is gained by reading ahead.
             return self
 
         def order() -> Iterator[Key]:
