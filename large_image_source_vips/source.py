@@ -69,7 +69,7 @@ class Profiles:
     """
     The attribute with the ICC profiles of all frames, read at first use.
 
-    The base class corrects colours if the attribute exists; it does not if no
+    The base class corrects colours if this attribute exists; there is none if no
     frame has a profile.
     """
 
@@ -313,6 +313,7 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
         :param kwargs: the arguments of ``tileIterator``.
         """
         if not self._store.decodes:
+            # Nothing is gained by reading ahead.
             return self
 
         def order() -> Iterator[Key]:

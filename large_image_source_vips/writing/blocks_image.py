@@ -25,8 +25,8 @@ from ..sink.spool import Spool
 
 
 @contextmanager
-def recomposed(size: Size, dtype: np.dtype[Any], bands: int,
-               read: Callable[[Rect], Array]) -> Iterator[Plane]:
+def copied_to_blocks(size: Size, dtype: np.dtype[Any], bands: int,
+                     read: Callable[[Rect], Array]) -> Iterator[Plane]:
     """
     Copy an image to blocks in a new spool, which is closed when the context ends.
 

@@ -20,7 +20,7 @@ from ..base.geometry import TILE_SIZE
 from ..store import Picture
 from ..tiff import directories as tiff
 from ..tiff.write import EXTRA_SAMPLES, SHORT, Field
-from . import pyramid as webp_tiff
+from . import pyramid
 from .atomic import Target
 
 # The quality of all lossy formats, 0 to 100.
@@ -96,12 +96,12 @@ class Plan:
     fields: tuple[Field, ...] = ()
 
 
-def make_plan(what: Picture, target: Target, saver: str, lossy: bool, alpha: bool,
+def make_plan(picture: Picture, target: Target, saver: str, lossy: bool, alpha: bool,
               vips_kwargs: Mapping[str, Any] | None) -> Plan:
     """
     Choose how to write a picture.
 
-    :param what: the picture; its pixels are not read.
+    :param picture: the picture; its pixels are not read.
     :param target: where to write it; the suffix decides the format.
     :param saver: the libvips operation for the suffix.
     :param lossy: whether lossy compression is allowed.
@@ -109,19 +109,19 @@ def make_plan(what: Picture, target: Target, saver: str, lossy: bool, alpha: boo
     :param vips_kwargs: options for the saver in place of ours, or None.
     :raises TileSourceError: if the format cannot store the picture.
     """
-    with_alpha = alpha and what.meaning.has_alpha and not what.opaque
-    natural = natural_interpretation(what)
+    with_alpha = alpha and picture.meaning.has_alpha and not picture.opaque
+    natural = natural_interpretation(picture)
     if vips_kwargs is not None:
         return Plan(saver, dict(vips_kwargs), with_alpha, natural)
     if target.suffix in TIFF_SUFFIXES:
-        return _tiff_plan(what, saver, lossy, with_alpha, natural)
+        return _tiff_plan(picture, saver, lossy, with_alpha, natural)
     form = FILE_FORMATS.get(target.suffix)
-    code = f'{what.dtype.kind}{what.dtype.itemsize}'
+    code = f'{picture.dtype.kind}{picture.dtype.itemsize}'
     problem = None
     if form is None:
         problem = 'it is not known what this format can store'
     elif code not in form.dtypes:
-        problem = f'it cannot store {what.dtype} samples exactly'
+        problem = f'it cannot store {picture.dtype} samples exactly'
     elif with_alpha and not form.alpha:
         problem = 'it cannot store alpha; alpha=False fills the transparent parts'
     elif not lossy and form.lossless is None:
@@ -130,9 +130,9 @@ def make_plan(what: Picture, target: Target, saver: str, lossy: bool, alpha: boo
         msg = (f'{target.path} cannot be written as {target.suffix}: {problem}.  Write a .tif, '
                f"or pass vips_kwargs={{}} to leave the conversion to libvips' saver.")
         raise TileSourceError(msg)
-    exact = not lossy or what.meaning.labels
+    exact = not lossy or picture.meaning.labels
     options = form.lossy if form.lossless is None or not exact else form.lossless
-    if what.bare and (target.suffix in {'.v', '.vips'} or not any(what.pixel_size)):
+    if picture.bare and (target.suffix in {'.v', '.vips'} or not any(picture.pixel_size)):
         # Otherwise libvips adds an EXIF block with a resolution: made up, or less
         # precise than that of the format itself.
         options = {**options, **no_metadata()}
@@ -144,7 +144,7 @@ def no_metadata() -> dict[str, Any]:
     return {'keep': 'none'} if pyvips.at_least_libvips(8, 15) else {'strip': True}
 
 
-def _tiff_plan(what: Picture, saver: str, lossy: bool, with_alpha: bool, natural: str) -> Plan:
+def _tiff_plan(picture: Picture, saver: str, lossy: bool, with_alpha: bool, natural: str) -> Plan:
     """
     The plan for a tiled pyramid.
 
@@ -152,17 +152,18 @@ def _tiff_plan(what: Picture, saver: str, lossy: bool, with_alpha: bool, natural
     libvips writes no alpha in JPEG tiles.  Everything else is LZW, and its lower
     levels hold picked, not averaged samples.
     """
-    meaning = what.meaning
-    if lossy and what.dtype == np.uint8 and not meaning.labels and meaning.kind in {'gray', 'rgb'}:
+    meaning = picture.meaning
+    if (lossy and picture.dtype == np.uint8 and not meaning.labels and
+            meaning.kind in {'gray', 'rgb'}):
         if not with_alpha:
-            raw = what.size.width * what.size.height * meaning.color_bands
+            raw = picture.size.width * picture.size.height * meaning.color_bands
             return Plan(saver, {
                 **_TIFF_LAYOUT, 'compression': 'jpeg', 'Q': JPEG_QUALITY,
                 'bigtiff': _needs_bigtiff(raw)}, with_alpha, natural)
-        if meaning.kind == 'rgb' and webp_tiff.is_supported():
+        if meaning.kind == 'rgb' and pyramid.is_supported():
             return Plan('', {}, with_alpha, natural)
     bands = meaning.color_bands + with_alpha
-    raw = what.size.width * what.size.height * bands * what.dtype.itemsize
+    raw = picture.size.width * picture.size.height * bands * picture.dtype.itemsize
     photometric = _PHOTOMETRIC.get(meaning.kind, 1)
     colors = {1: 1, 2: 3, 5: 4}[photometric]
     extra = (2,) * with_alpha if meaning.kind in _PHOTOMETRIC else ()
@@ -172,7 +173,7 @@ def _tiff_plan(what: Picture, saver: str, lossy: bool, with_alpha: bool, natural
         fields.append(Field(EXTRA_SAMPLES, SHORT, extra))
     return Plan(saver, {
         **_TIFF_LAYOUT, 'compression': 'lzw', 'region_shrink': 'nearest',
-        'predictor': 'float' if what.dtype.kind == 'f' else 'horizontal',
+        'predictor': 'float' if picture.dtype.kind == 'f' else 'horizontal',
         'bigtiff': _needs_bigtiff(raw),
         # 'multiband', because libvips averages in spite of 'nearest' if it knows
         # of an alpha band, and converts some interpretations.  The fields then
@@ -186,10 +187,10 @@ def _needs_bigtiff(raw_bytes: int) -> bool:
     return raw_bytes * 2 > (1 << 32) - (1 << 24)
 
 
-def natural_interpretation(what: Picture) -> str:
+def natural_interpretation(picture: Picture) -> str:
     """The libvips interpretation of a picture's bands."""
-    kind, wide = what.meaning.kind, what.dtype == np.uint16
-    if what.meaning.interpretation is not None:
-        return what.meaning.interpretation
+    kind, wide = picture.meaning.kind, picture.dtype == np.uint16
+    if picture.meaning.interpretation is not None:
+        return picture.meaning.interpretation
     return {'gray': 'grey16' if wide else 'b-w', 'rgb': 'rgb16' if wide else 'srgb'}.get(
         kind, kind)

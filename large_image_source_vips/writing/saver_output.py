@@ -52,7 +52,7 @@ class _Output:
 
 
 @contextmanager
-def patient_target(path: str) -> Iterator[pyvips.TargetCustom]:
+def unfailing_target(path: str) -> Iterator[pyvips.TargetCustom]:
     """
     Create a file and return a libvips target that writes it and never fails.
 

@@ -24,9 +24,9 @@ from ..store import Picture
 from ..tiff import directories as tiff
 from ..tiff.write import EXTRA_SAMPLES, edit_directories, resolution_fields
 from .atomic import Target
-from .blocks_image import plane_image, recomposed
+from .blocks_image import copied_to_blocks, plane_image
 from .plan import TIFF_SUFFIXES, Plan, no_metadata
-from .saver_output import patient_target
+from .saver_output import unfailing_target
 
 Progress = Callable[[float], None]
 
@@ -67,11 +67,11 @@ def saver_for(target: Target) -> str:
     return name
 
 
-def save(what: Picture, plan: Plan, temporary: str, target: Target, report: Progress) -> None:
+def save(picture: Picture, plan: Plan, temporary: str, target: Target, report: Progress) -> None:
     """
     Write a picture with libvips, then correct resolution and bands in the file.
 
-    :param what: the picture.
+    :param picture: the picture.
     :param plan: how to write it; it must name a saver.
     :param temporary: the path to write to.
     :param target: the final path, for the suffix and error texts.
@@ -79,12 +79,12 @@ def save(what: Picture, plan: Plan, temporary: str, target: Target, report: Prog
     :raises TileSourceError: if libvips fails, or the format cannot store the
         pixel size.
     """
-    mm_x = what.pixel_size[0] or what.pixel_size[1]
-    mm_y = what.pixel_size[1] or what.pixel_size[0]
+    mm_x = picture.pixel_size[0] or picture.pixel_size[1]
+    mm_y = picture.pixel_size[1] or picture.pixel_size[0]
     is_tiff = target.suffix in TIFF_SUFFIXES
     # The options give a resolution; libvips writes it and takes the rest from the image.
     is_stated = not _RESOLUTION.isdisjoint(plan.options)
-    fields = [*plan.fields, *resolution_fields(what.pixel_size)] if (
+    fields = [*plan.fields, *resolution_fields(picture.pixel_size)] if (
         is_tiff and not is_stated) else []
     labels: dict[str, Any] = {'interpretation': plan.interpretation, 'xres': 1.0, 'yres': 1.0}
     if mm_x and mm_y and is_stated:
@@ -93,18 +93,18 @@ def save(what: Picture, plan: Plan, temporary: str, target: Target, report: Prog
     elif mm_x and mm_y and not is_tiff:
         labels.update(xres=_density(mm_x, target), yres=_density(mm_y, target))
     options = dict(plan.options)
-    if what.bare and not (mm_x or is_tiff or is_stated or _METADATA & options.keys()):
+    if picture.bare and not (mm_x or is_tiff or is_stated or _METADATA & options.keys()):
         # libvips would write a made-up resolution.
         options.update(no_metadata())
     if target.suffix in {'.dz', '.dzi'}:
         temporary = os.path.splitext(temporary)[0]
     context = f'{target.path} cannot be written'
-    with vips_errors(context), _image(what, plan.alpha, labels) as image:
+    with vips_errors(context), _image(picture, plan.alpha, labels) as image:
         if SAVERS_CAN_FAIL or not is_tiff:
             _run(lambda: pyvips.Operation.call(plan.saver, image, temporary, **options),
                  image, report)
         else:
-            with patient_target(temporary) as output:
+            with unfailing_target(temporary) as output:
                 _run(lambda: pyvips.Operation.call('tiffsave_target', image, output, **options),
                      image, report)
     if is_stated:
@@ -120,7 +120,7 @@ def save(what: Picture, plan: Plan, temporary: str, target: Target, report: Prog
 
 
 @contextmanager
-def _image(what: Picture, alpha: bool, labels: Mapping[str, Any]) -> Iterator[pyvips.Image]:
+def _image(picture: Picture, alpha: bool, labels: Mapping[str, Any]) -> Iterator[pyvips.Image]:
     """
     A picture as a libvips image, valid until the context ends.
 
@@ -128,17 +128,17 @@ def _image(what: Picture, alpha: bool, labels: Mapping[str, Any]) -> Iterator[py
     :param labels: header fields to set, as for ``pyvips.Image.copy``.
     :raises TileSourceError: if the pixels must be copied and the disk is full.
     """
-    direct = what.image if alpha and what.meaning.has_alpha else what.color_image
+    direct = picture.image if alpha and picture.meaning.has_alpha else picture.color_image
     if direct is not None:
         with direct(labels) as image:
             yield image
         return
-    bands = what.meaning.color_bands + (alpha and what.meaning.has_alpha)
-    with recomposed(what.size, what.dtype, bands,
-                    lambda rect: what.read(rect)[:, :, :bands]) as plane, \
-            plane_image(plane, Rect(0, 0, *what.size), labels) as image:
-        if what.profile:
-            image.set_type(pyvips.GValue.blob_type, 'icc-profile-data', what.profile)
+    bands = picture.meaning.color_bands + (alpha and picture.meaning.has_alpha)
+    with copied_to_blocks(picture.size, picture.dtype, bands,
+                          lambda rect: picture.read(rect)[:, :, :bands]) as plane, \
+            plane_image(plane, Rect(0, 0, *picture.size), labels) as image:
+        if picture.profile:
+            image.set_type(pyvips.GValue.blob_type, 'icc-profile-data', picture.profile)
         yield image
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..base.errors import TileSourceError
 from ..store import Picture
-from . import pyramid as webp_tiff
+from . import pyramid
 from .atomic import Target, atomic_output, resolve_target
 from .plan import FILE_FORMATS, JPEG_QUALITY, Plan, make_plan
 from .savers import Progress, save, saver_for
@@ -30,7 +30,7 @@ FEW_VALUES = 64
 _CALLER = 4
 
 
-def write_image(picture: Callable[[], AbstractContextManager[Picture]], path: Any, *,
+def write_image(open_picture: Callable[[], AbstractContextManager[Picture]], path: Any, *,
                 lossy: bool = True, alpha: bool = True, overwrite: bool = True,
                 vips_kwargs: Mapping[str, Any] | None = None,
                 progress: Progress | bool | None = None) -> None:
@@ -40,7 +40,7 @@ def write_image(picture: Callable[[], AbstractContextManager[Picture]], path: An
     The file appears when it is complete; after an error an existing file is
     unchanged.
 
-    :param picture: returns a context with the picture; called once the path is
+    :param open_picture: returns a context with the picture; called once the path is
         known to be writable.
     :param path: the file; its suffix decides the format.
     :param lossy: whether lossy compression is allowed.
@@ -54,23 +54,23 @@ def write_image(picture: Callable[[], AbstractContextManager[Picture]], path: An
     """
     target = resolve_target(path, overwrite)
     saver = saver_for(target)
-    with picture() as what:
-        plan = make_plan(what, target, saver, lossy, alpha, vips_kwargs)
-        if not what.meaning.labels:
-            labels = replace(what, meaning=replace(what.meaning, labels=True))
+    with open_picture() as picture:
+        plan = make_plan(picture, target, saver, lossy, alpha, vips_kwargs)
+        if not picture.meaning.labels:
+            labels = replace(picture, meaning=replace(picture.meaning, labels=True))
             other = make_plan(labels, target, saver, lossy, alpha, vips_kwargs)
-            if other != plan and has_few_values(what):
+            if other != plan and has_few_values(picture):
                 _warn_of_few_values(target)
-                what, plan = labels, other
+                picture, plan = labels, other
         elif vips_kwargs is None and _loses_labels(target):
             warnings.warn(
                 f'{target.shown}: {target.suffix} always compresses with loss, which changes '
                 f'labels; write a .tif or .png to keep them.', stacklevel=_CALLER)
         with _reporter(progress, target.name) as report:
-            _write_plan(what, plan, target, overwrite, report)
+            _write_plan(picture, plan, target, overwrite, report)
 
 
-def _write_plan(what: Picture, plan: Plan, target: Target, overwrite: bool,
+def _write_plan(picture: Picture, plan: Plan, target: Target, overwrite: bool,
                 report: Progress) -> None:
     """Carry out a plan; exceptions of ``report`` are passed on, even an ``OSError``."""
     raised: list[BaseException] = []
@@ -86,12 +86,12 @@ def _write_plan(what: Picture, plan: Plan, target: Target, overwrite: bool,
         with atomic_output(target, overwrite) as temporary:
             tell(0.0)
             if plan.saver:
-                save(what, plan, temporary, target, tell)
+                save(picture, plan, temporary, target, tell)
             else:
                 with open(temporary, 'xb') as file:
-                    webp_tiff.WebpTiffWriter(
-                        file, what.size, what.read, JPEG_QUALITY, what.pixel_size,
-                        what.profile).write(tell)
+                    pyramid.WebpTiffWriter(
+                        file, picture.size, picture.read, JPEG_QUALITY, picture.pixel_size,
+                        picture.profile).write(tell)
             tell(1.0)
     except BaseException:
         if raised:
@@ -99,17 +99,17 @@ def _write_plan(what: Picture, plan: Plan, target: Target, overwrite: bool,
         raise
 
 
-def has_few_values(what: Picture) -> bool:
+def has_few_values(picture: Picture) -> bool:
     """
     Whether a picture is one 8-bit band with at most ``FEW_VALUES`` different values.
 
     Reads pixels until there are more.
     """
-    if what.dtype != np.uint8 or what.meaning.color_bands != 1:
+    if picture.dtype != np.uint8 or picture.meaning.color_bands != 1:
         return False
     seen = np.zeros(256, np.bool_)
-    for rect in what.filled():
-        seen |= np.bincount(what.read(rect)[:, :, 0].reshape(-1), minlength=256) > 0
+    for rect in picture.filled():
+        seen |= np.bincount(picture.read(rect)[:, :, 0].reshape(-1), minlength=256) > 0
         if np.count_nonzero(seen) > FEW_VALUES:
             return False
     return True
