@@ -55,9 +55,9 @@ class Limits:
         1 << 20, 'planes', 'Of one OME-XML text; more than one file holds.')
 
     # codecs
-    codecs_tile_samples: int = _limit(
-        1 << 28, 'samples', 'A deflate tile or strip decoded by this package; larger ones are '
-        'left to libvips.')
+    codecs_strip_samples: int = _limit(
+        1 << 28, 'samples', 'A deflate strip decoded by this package; larger ones are left to '
+        'libvips.')
     codecs_stacked_pixels: int = _limit(
         1 << 22, 'pixels', 'JPEG tiles joined and decoded in one call.')
     codecs_stacked_rows: int = _limit(
@@ -65,7 +65,8 @@ class Limits:
 
     # reading
     reading_pages: int = _limit(
-        100_000, 'pages', 'Pages of a document that are looked at.')
+        100_000, 'pages', 'A PDF of more is refused; further images of a HEIF file are '
+        'ignored.')
     reading_handles: int = _limit(
         128, 'images', 'Images kept open; each has a descriptor, and a process usually 1,024.')
     reading_handle_memory: int = _limit(
