@@ -23,12 +23,13 @@ from large_image.tilesource.tiledict import LazyTileDict
 from large_image.tilesource.tileiterator import TileIterator
 
 from .base.arrays import writable
+from .base.limits import LIMITS
 from .base.threads import WORKERS
 
 Array = npt.NDArray[Any]
 
 # How many tiles are decoded ahead, at most; the pixels of so many are held.
-MAX_AHEAD = 16
+MAX_AHEAD = LIMITS.regions_ahead
 
 
 class Key(NamedTuple):

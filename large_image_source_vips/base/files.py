@@ -20,6 +20,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from .limits import LIMITS
+
 # Without these a positioned read is two steps, and a lock keeps them together.
 HAS_PREAD = hasattr(os, 'pread')
 _HAS_PREADV = hasattr(os, 'preadv')
@@ -34,7 +36,7 @@ SHARES_DESCRIPTORS = HAS_PREAD
 READ_FLAGS = os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_BINARY', 0)
 
 # macOS and Windows refuse to move more than 2 GiB at once.
-_MOST_AT_ONCE = 1 << 30
+_MOST_AT_ONCE = LIMITS.base_transfer
 # How much is read at once into memory that is copied from.
 _COPIED = 1 << 20
 

@@ -26,6 +26,7 @@ import PIL.features
 import PIL.Image
 
 from ..base.geometry import Rect, Size
+from ..base.limits import LIMITS
 from ..base.reduce import reduce_pixels
 from ..reading.layout import Stored
 from ..tiff.directories import JPEG_TABLES, MCU, Page
@@ -48,8 +49,8 @@ _MODES = {1: 'L', 3: 'RGB'}
 _SAMPLING = {1: {(1, 1)}, 3: {(1, 1), (2, 1), (2, 2)}}
 # The pixels of the tiles that are stacked, at most, and their rows: libjpeg takes no
 # taller picture.
-_MAX_STACKED = 1 << 22
-_MAX_ROWS = 65_500
+_MAX_STACKED = LIMITS.codecs_stacked_pixels
+_MAX_ROWS = LIMITS.codecs_stacked_rows
 
 
 @functools.cache

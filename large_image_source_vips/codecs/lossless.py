@@ -18,13 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..base.geometry import TILE_SIZE, Rect
+from ..base.limits import LIMITS
 from ..base.threads import scratch
 from ..tiff.directories import Page
 from ..tiff.stored_tiles import Damaged, PackedPage
 
 Array = npt.NDArray[Any]
 
-_MAX_PIXELS = 1 << 28
+_MAX_PIXELS = LIMITS.codecs_strip_samples
 # The bytes of rows that are handed out together, about.
 _TOGETHER = 1 << 21
 

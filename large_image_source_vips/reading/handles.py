@@ -20,14 +20,15 @@ import numpy.typing as npt
 import pyvips
 
 from ..base.geometry import Rect
+from ..base.limits import LIMITS
 from ..base.threads import CleanupLock
 from .unpack import Unpacker, unpacker
 
 # The bound for what libvips keeps decoded behind all handles together.  The
 # most recent handle is kept whatever it takes.
-MAX_BYTES = 256 << 20
+MAX_BYTES = LIMITS.reading_handle_memory
 # Each handle has a descriptor; the usual limit of a process is 1,024.
-MAX_HANDLES = 128
+MAX_HANDLES = LIMITS.reading_handles
 # What a handle takes besides its tiles.
 _BASE_BYTES = 1 << 16
 

@@ -28,6 +28,7 @@ import pyvips
 from ..base.errors import TileSourceError
 from ..base.formats import is_averaged
 from ..base.geometry import Rect, Size
+from ..base.limits import LIMITS
 from ..base.reduce import orient, reduce_pixels, stored_rect
 from ..base.threads import side_by_side
 from ..codecs.jpeg import MAX_HALVINGS, smaller, suits
@@ -53,9 +54,9 @@ _BLOCK = Size(1024, 512)
 _HALVED_ROWS = 32
 # A picture that is decoded whole and takes more bytes than this is not kept
 # when only a small level of it is wanted.
-_MAX_KEPT = 2 << 30
+_MAX_KEPT = LIMITS.reading_kept
 # More than these are not kept for later; a stack has many pictures.
-_MAX_ALL_KEPT = 8 << 30
+_MAX_ALL_KEPT = LIMITS.reading_kept_disk
 # The decoder of a smaller picture does not wait where it was stopped, but goes on to
 # the end: it would hold a file open.
 _MIN_STOPPED = 64 << 20

@@ -19,6 +19,7 @@ import pyvips
 
 from ..base.errors import TileSourceError
 from ..base.files import read_at
+from ..base.limits import LIMITS
 from ..tiff import ome
 from ..tiff.directories import (
     DESCRIPTION,
@@ -42,10 +43,10 @@ _INCH, _CENTIMETRE, _METRE = 25.4, 10.0, 1000.0
 _TIFF_UNITS = {2: _INCH, 3: _CENTIMETRE}
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 # Text longer than this is cut in the internal metadata, and longer lists too.
-_MAX_TEXT = 100_000
-_MAX_ITEMS = 1000
+_MAX_TEXT = LIMITS.reading_text
+_MAX_ITEMS = LIMITS.reading_items
 # Further frames that are described one by one.
-_MAX_FRAMES = 10_000
+_MAX_FRAMES = LIMITS.reading_described_frames
 
 
 class MadeUp(NamedTuple):

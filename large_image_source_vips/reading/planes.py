@@ -22,21 +22,22 @@ import numpy.typing as npt
 
 from ..base.errors import TileSourceError
 from ..base.files import HAS_PREAD, SHARES_DESCRIPTORS, after_fork_in_child, reserve, write_at
+from ..base.limits import LIMITS
 from ..base.threads import CleanupLock
 
 # The bounds for all planes of the process together, in RAM and in temporary
 # files; the plane made last is kept whatever it takes.
-MAX_MEMORY = 512 << 20
-MAX_DISK = 32 << 30
+MAX_MEMORY = LIMITS.reading_memory
+MAX_DISK = LIMITS.reading_disk
 # To decode a picture that takes fewer bytes takes half a second or so: nobody grows
 # impatient, and nothing is done to spare that time later.
-LARGE_PICTURE = 512 << 20
+LARGE_PICTURE = LIMITS.reading_large
 # The bytes that are written to a file at a time.  Linux takes a piece of memory for
 # each write; large ones, which it is less likely to have at hand, took 2 s a
 # gigabyte on a virtual machine, those of this size 0.3 s.
 _WRITTEN = 1 << 16
 # A single plane beyond this goes to a temporary file.
-MAX_PLANE_MEMORY = 256 << 20
+MAX_PLANE_MEMORY = LIMITS.reading_image_memory
 
 
 class Plane:

@@ -18,6 +18,7 @@ from ..base.errors import SAVERS_CAN_FAIL, TileSourceError, TileSourceFileNotFou
 from ..base.formats import format_of, meaning_of
 from ..base.geometry import TILE_SIZE, Rect, Size
 from ..base.identity import absolute_path, file_identity
+from ..base.limits import LIMITS
 from ..store import Picture
 from . import metadata
 from .file import SourceFile, source_file
@@ -27,7 +28,7 @@ from .survey import survey
 from .unpack import unpacker
 
 # An associated image larger than this is given at a lower resolution.
-_MAX_ASSOCIATED = 8192
+_MAX_ASSOCIATED = LIMITS.reading_associated_side
 
 # How many rows of a picture are looked at together.
 _FILLED_ROWS = 256

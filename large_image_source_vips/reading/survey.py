@@ -15,6 +15,7 @@ from large_image import config
 from ..base.errors import TileSourceError, vips_errors
 from ..base.formats import alpha_band
 from ..base.geometry import Size
+from ..base.limits import LIMITS
 from .file import SourceFile
 from .layout import Layout, Opening, Picture, Stored, reduction_between, unique_keys
 from .planes import LARGE_PICTURE, MAX_PLANE_MEMORY
@@ -38,7 +39,7 @@ _ORIENT_THEMSELVES = frozenset({'heifload', 'jxlload', 'openslideload'})
 # Loaders that leave colours multiplied by alpha, as OpenEXR stores them.
 _MULTIPLIED = frozenset({'openexrload'})
 # More pages of a document than these are not looked at one by one.
-_MAX_PAGES = 100_000
+_MAX_PAGES = LIMITS.reading_pages
 
 
 def survey(file: SourceFile) -> Layout:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import pyvips
 
 from ..base.errors import TileSourceError
+from ..base.limits import LIMITS
 from ..tiff import ome
 from ..tiff.directories import DESCRIPTION, EXTRA_SAMPLES, Page, TiffDirectories, TiffFormatError
 from .file import SourceFile
@@ -30,7 +31,7 @@ _COLOURS = {0: 1, 1: 1, 2: 3, 5: 4, 6: 3}
 _ALPHA = frozenset({1, 2})
 _MASK_SUBFILE = 4
 # What the sub-IFDs of a file list together, at most; a level has some 20 entries.
-_MAX_ENTRIES = 1 << 18
+_MAX_ENTRIES = LIMITS.tiff_sub_ifd_entries
 # With more pages than this, walking the chain of directories at each open, as
 # libvips and libtiff do, is what costs; pages are shown to them one by one then.
 _MANY_PAGES = 64
@@ -44,7 +45,7 @@ _ALWAYS_THERE = frozenset({1, 5, 7, 8, 32773, 32946})
 _MOST_OF_A_BYTE = {1: 1, 5: 2731, 8: 1033, 32773: 64, 32946: 1033}
 # What may be claimed beyond that: a file that was cut is to open, and to fail
 # where it was cut.
-_CLAIMED_BYTES = 1 << 30
+_CLAIMED_BYTES = LIMITS.tiff_missing
 # Forms that libvips does not read, at least up to 8.18.
 _NOT_READ: dict[str, Callable[[Page], bool]] = {
     'samples of more than 32 bits, such as 64-bit floats': lambda page: page.bits > 32,

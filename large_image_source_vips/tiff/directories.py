@@ -29,6 +29,7 @@ import numpy.typing as npt
 
 from ..base.files import read_at
 from ..base.geometry import Size
+from ..base.limits import LIMITS
 
 # The bytes of one value of each type, and numpy's code for it.  Rationals are
 # pairs; ASCII and UNDEFINED are bytes.
@@ -51,9 +52,9 @@ JPEG_TABLES, ICC_PROFILE = 347, 34675
 
 # What a value of a tag may take in memory; an OME-XML of a large screen is some
 # 50 MB, the table of a slide of 10 million tiles 80 MB.
-_MAX_VALUE_BYTES = 1 << 28
+_MAX_VALUE_BYTES = LIMITS.tiff_value
 # More directories than any instrument writes; a bound for broken chains.
-_MAX_DIRECTORIES = 1 << 20
+_MAX_DIRECTORIES = LIMITS.tiff_directories
 # One read that holds an ordinary directory and what it points to right behind it.
 _READ_AHEAD = 1024
 
@@ -300,7 +301,7 @@ class TiffDirectories:
             compression=first(COMPRESSION, 1), orientation=first(ORIENTATION, 1),
             subfile_type=first(SUBFILE_TYPE, 0), tile=tile,
             rows_per_strip=first(ROWS_PER_STRIP, size.height),
-            sub_offsets=tuple(self.integers(entries.get(SUB_IFDS), limit=256))
+            sub_offsets=tuple(self.integers(entries.get(SUB_IFDS), limit=LIMITS.tiff_sub_ifds))
             if SUB_IFDS in entries else (), predictor=first(PREDICTOR, 1), entries=entries)
         return page, next_offset
 
@@ -364,7 +365,7 @@ class TiffDirectories:
         values = np.frombuffer(data, self._dtype(entry.kind))
         return values.reshape(-1, 2) if entry.kind in _RATIONALS else values
 
-    def integers(self, entry: Entry | None, limit: int = 1 << 16) -> list[int]:
+    def integers(self, entry: Entry | None, limit: int = LIMITS.tiff_integers) -> list[int]:
         """The values of an entry of integers; empty if it holds none, or more than a limit."""
         if entry is None or entry.kind not in _INTEGERS or entry.values > limit:
             return []

@@ -17,6 +17,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ..base.limits import LIMITS
+
 # Lengths in mm.  OME's own names, and those that ImageJ writes.
 MM_OF_UNIT = {
     'm': 1e3, 'dm': 1e2, 'cm': 10.0, 'mm': 1.0, 'µm': 1e-3, 'μm': 1e-3, 'um': 1e-3,
@@ -26,7 +28,7 @@ MM_OF_UNIT = {
 }
 _AXES = ('C', 'Z', 'T')
 # More planes than this are not what one file holds.
-_MAX_PLANES = 1 << 20
+_MAX_PLANES = LIMITS.tiff_ome_planes
 
 
 class Plane(NamedTuple):
