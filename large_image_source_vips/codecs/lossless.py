@@ -23,7 +23,7 @@ from ..tiff.stored_tiles import Damaged, PackedPage
 
 Array = npt.NDArray[Any]
 
-_MAX_PIXELS = LIMITS.codecs_tile_samples
+_MAX_PIXELS = LIMITS.codecs_strip_samples
 # Bytes of rows that are yielded at a time, approximately.
 _TOGETHER = 1 << 21
 

@@ -12,8 +12,8 @@ import pyvips
 
 from ..base.geometry import Rect, Size
 from ..store import Picture
-from ..writing.blocks_image import plane_image
 from .blend import Array
+from .block_image import plane_image
 from .blocks import BLOCK_SIZE
 from .layers import FrozenLayers
 

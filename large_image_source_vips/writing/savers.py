@@ -20,11 +20,11 @@ import pyvips
 from ..base import files
 from ..base.errors import SAVERS_CAN_FAIL, TileSourceError, vips_errors
 from ..base.geometry import Rect
+from ..sink.block_image import copied_to_blocks, plane_image
 from ..store import Picture
 from ..tiff import directories as tiff
 from ..tiff.write import EXTRA_SAMPLES, edit_directories, resolution_fields
 from .atomic import Target
-from .blocks_image import copied_to_blocks, plane_image
 from .plan import TIFF_SUFFIXES, Plan, no_metadata
 from .saver_output import unfailing_target
 

@@ -18,10 +18,10 @@ import pyvips
 from ..base.errors import SAVERS_CAN_FAIL
 from ..base.geometry import Rect, Size
 from ..base.libvips import close_descriptor
-from ..sink.blend import Array
-from ..sink.blocks import BLOCK_SIZE, BlockKey, BlockPool, FrozenPlane, Plane
-from ..sink.layers import block_area, parts
-from ..sink.spool import Spool
+from .blend import Array
+from .blocks import BLOCK_SIZE, BlockKey, BlockPool, FrozenPlane, Plane
+from .layers import block_area, parts
+from .spool import Spool
 
 
 @contextmanager
