@@ -9,6 +9,7 @@ copied, and all arrays are writable.
 from __future__ import annotations
 
 import inspect
+import operator
 import os
 import weakref
 from collections.abc import Collection, Iterator
@@ -21,7 +22,7 @@ from large_image.constants import (
     TILE_FORMAT_IMAGE,
     TILE_FORMAT_NUMPY,
 )
-from large_image.exceptions import TileGeneralError
+from large_image.exceptions import TileGeneralError, TileSourceError
 from large_image.tilesource import FileTileSource
 from large_image.tilesource.tileiterator import TileIterator
 from large_image.tilesource.utilities import JSONDict, _encodeImageBinary, _imageToPIL
@@ -272,12 +273,12 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
                      **kwargs: Any) -> Any:
         """The result of ``getTile`` in large_image's cache; not to be changed."""
         frame = self._getFrame(frame)
-        key = Key(x, y, z)
+        key = Key(_whole(x, 'x'), _whole(y, 'y'), _whole(z, 'z'))
         in_order, pixels = read_ahead(self, frame, key)
         if pixels is None:
             pixels = self._read_tile(frame, key, keep=not in_order)
         return self._outputTile(
-            pixels, TILE_FORMAT_NUMPY, x, y, z, pilImageAllowed, numpyAllowed, frame=frame)
+            pixels, TILE_FORMAT_NUMPY, *key, pilImageAllowed, numpyAllowed, frame=frame)
 
     def _read_tile(self, frame: int, key: Key, *, keep: bool = False) -> np.ndarray[Any, Any]:
         """
@@ -371,12 +372,14 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
     @wraps(FileTileSource.getThumbnail)
     def getThumbnail(self, width: int | None = None, height: int | None = None,
                      **kwargs: Any) -> Any:
-        # The base class caches the result.
+        # The base class caches the result; its lock may have been held at a fork.
+        self._store.check_process()
         return owned(super().getThumbnail(width, height, **kwargs))
 
     @wraps(FileTileSource.histogram)
     def histogram(self, *args: Any, **kwargs: Any) -> Any:
-        # The base class caches the result.
+        # As getThumbnail.
+        self._store.check_process()
         return owned(super().histogram(*args, **kwargs))
 
     @wraps(FileTileSource.tileFrames)
@@ -412,3 +415,18 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
         layer._large_image_source = self
         self._map._ts = self
         return layer
+
+
+def _whole(value: Any, name: str) -> int:
+    """
+    A column, row or level as an int; floats are accepted if they are whole numbers.
+
+    :raises TileSourceError: for anything else.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        if isinstance(value, float) and value.is_integer():
+            return int(value)
+    msg = f'{name} of a tile must be a whole number, not {value!r}.'
+    raise TileSourceError(msg)

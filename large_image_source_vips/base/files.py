@@ -42,10 +42,8 @@ _COPY_SIZE = 1 << 20
 _locks: dict[int, threading.Lock] = {}
 
 
-def process_id() -> int:
-    """The number of this process; 0 on systems without processes."""
-    getpid: Callable[[], int] | None = getattr(os, 'getpid', None)
-    return 0 if getpid is None else getpid()
+# The number of this process, which a forked child does not share.
+process_id = os.getpid
 
 
 def after_fork_in_child(action: Callable[[], None]) -> None:

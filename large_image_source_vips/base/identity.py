@@ -47,7 +47,7 @@ def absolute_path(path: Any) -> str:
     A path made absolute with the current working directory.
 
     :param path: a str, bytes or path object.
-    :raises TileSourceError: if it is none of these or contains NUL.
+    :raises TileSourceFileNotFoundError: if it is none of these or contains NUL.
     """
     try:
         text = os.fsdecode(path)
@@ -56,7 +56,7 @@ def absolute_path(path: Any) -> str:
         return os.path.abspath(text)
     except (TypeError, ValueError) as exc:
         msg = f'Not the path of a file: {path!r:.200}'
-        raise TileSourceError(msg) from exc
+        raise TileSourceFileNotFoundError(msg) from exc
 
 
 def open_regular(path: str) -> int:
@@ -65,13 +65,16 @@ def open_regular(path: str) -> int:
 
     :param path: an absolute path.
     :returns: a descriptor, for the caller to close.
-    :raises TileSourceFileNotFoundError: if there is no such file.
+    :raises TileSourceFileNotFoundError: if there is no such file, or it is a directory.
     :raises TileSourceError: if it cannot be opened, is empty or is not a regular file.
     """
     try:
         # Opening a pipe or a device can block or have side effects, so check first.
         _check_regular(path, os.stat(path))
         descriptor = os.open(path, READ_FLAGS)
+    except TileSourceError:
+        # A missing file is an OSError as well.
+        raise
     except OSError as exc:
         if exc.errno in {errno.ENOENT, errno.ENOTDIR}:
             msg = f'No such file: {path!r}'
@@ -97,7 +100,7 @@ def _check_regular(path: str, status: os.stat_result) -> None:
     for is_kind, kind in kinds:
         if is_kind(status.st_mode):
             msg = f'Cannot read {path!r}: it is {kind}, not a file'
-            raise TileSourceError(msg)
+            raise (TileSourceFileNotFoundError if kind == 'a directory' else TileSourceError)(msg)
     if not status.st_size:
         msg = f'Cannot read {path!r}: it is empty'
         raise TileSourceError(msg)

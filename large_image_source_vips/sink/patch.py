@@ -44,14 +44,8 @@ Array = npt.NDArray[Any]
 
 PIXELMAP, LABELS = 'pixelmap', 'labels'
 
-# large_image's short names: the interpretation, and whether there must be an alpha
-# band (None: there may be one).
-_SHORT_NAMES: dict[str, tuple[str, bool | None]] = {
-    'L': ('b-w', False),
-    'LA': ('b-w', True),
-    'RGB': ('srgb', None),
-    'RGBA': ('srgb', True),
-}
+# large_image's short names of interpretations.
+_SHORT_NAMES = {'L': 'b-w', 'LA': 'b-w', 'RGB': 'srgb', 'RGBA': 'srgb'}
 
 # PIL modes whose samples are taken unchanged, with their dtypes; all other modes are
 # converted to the mode named in the second table.
@@ -344,7 +338,8 @@ def _meaning(array: Array, interpretation: Any, expected: Meaning | None) -> tup
         if bands <= 4:
             return (GRAY if bands <= 2 else RGB), bands in (2, 4)
         interpretation = 'multiband'
-    name, must_have_alpha = _SHORT_NAMES.get(str(interpretation), (interpretation, None))
+    # An alpha band may be present or missing, whatever the name says.
+    name = _SHORT_NAMES.get(str(interpretation), interpretation)
     if not isinstance(name, str):
         name = repr(name)
     if name in COLOR_BANDS:
@@ -356,8 +351,7 @@ def _meaning(array: Array, interpretation: Any, expected: Meaning | None) -> tup
                f"pyvips.enums.Interpretation, 'L', 'LA', 'RGB', 'RGBA', 'labels' or 'pixelmap'.")
         raise TileSourceError(msg)
     alpha_given = bands == color + 1
-    if bands != color + alpha_given or (
-            must_have_alpha is not None and must_have_alpha != alpha_given):
+    if bands != color + alpha_given:
         msg = f'A tile of {bands} bands cannot have the interpretation {interpretation!r}.'
         raise TileSourceError(msg)
     return Meaning(kind, name, color), alpha_given

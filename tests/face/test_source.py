@@ -12,7 +12,7 @@ import pytest
 import pyvips
 import tifffile
 from large_image.constants import TILE_FORMAT_NUMPY
-from large_image.exceptions import TileSourceError
+from large_image.exceptions import TileSourceError, TileSourceFileNotFoundError
 
 import large_image_source_vips
 from helpers.around import declare_empty, real_file
@@ -186,3 +186,27 @@ def test_a_png_is_written_as_a_slide(tmp_path):
     source = open_file(tmp_path / 'a.jpg')
     source.write(str(tmp_path / 'b.tif'), lossy=False)
     np.testing.assert_array_equal(tifffile.imread(tmp_path / 'b.tif', key=0), full(source))
+
+
+@pytest.mark.parametrize('position', [(1.0, 0.0, 2.0), (np.int64(1), np.uint8(0), np.int32(2))])
+def test_positions_may_be_whole_numbers_of_any_type(tmp_path, position):
+    pixels = np.arange(600 * 700 * 3, dtype=np.uint8).reshape(600, 700, 3)
+    tifffile.imwrite(tmp_path / 'a.tif', pixels, tile=(256, 256), photometric='rgb')
+    source = large_image_source_vips.open(tmp_path / 'a.tif')
+    tile = source.getTile(*position, numpyAllowed='always')
+    assert np.array_equal(tile, pixels[:256, 256:512])
+
+
+@pytest.mark.parametrize('position', [(0.5, 0, 0), (0, 0, 1.5), ('0', 0, 0), (0, None, 0)])
+def test_positions_that_are_no_whole_numbers_are_named(tmp_path, position):
+    tifffile.imwrite(tmp_path / 'a.tif', np.zeros((600, 700, 3), np.uint8), photometric='rgb')
+    source = large_image_source_vips.open(tmp_path / 'a.tif')
+    with pytest.raises(TileSourceError, match='must be a whole number'):
+        source.getTile(*position)
+
+
+@pytest.mark.parametrize('path', [None, 5, 'folder'])
+def test_what_is_no_file_is_not_found(tmp_path, path):
+    """As the released package says it, so that `except FileNotFoundError` goes on working."""
+    with pytest.raises(TileSourceFileNotFoundError):
+        large_image_source_vips.open(tmp_path if path == 'folder' else path)

@@ -71,8 +71,8 @@ _INTEGERS = ('uint8', 'int8', 'uint16', 'int16', 'uint32', 'int32')
 
 # Interpretation: kind, colour bands, and whether there must be alpha (None: may be).
 _INTERPRETATIONS = {
-    'L': ('gray', 1, False), 'LA': ('gray', 1, True), 'b-w': ('gray', 1, None),
-    'RGB': ('rgb', 3, None), 'RGBA': ('rgb', 3, True), 'srgb': ('rgb', 3, None),
+    'L': ('gray', 1, None), 'LA': ('gray', 1, None), 'b-w': ('gray', 1, None),
+    'RGB': ('rgb', 3, None), 'RGBA': ('rgb', 3, None), 'srgb': ('rgb', 3, None),
     'hsv': ('hsv', 3, None), 'cmyk': ('cmyk', 4, None),
 }
 

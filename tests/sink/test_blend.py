@@ -192,7 +192,8 @@ def test_three_data_bands_stay_data():
 
 @pytest.mark.parametrize(('interpretation', 'bands', 'count'), [
     ('hsv', 3, 4), ('lab', 3, 4), ('cmyk', 4, 5), ('cmyk', 5, 5), ('xyz', 4, 4), ('L', 1, 2),
-    ('LA', 2, 2), ('RGB', 3, 4), ('RGBA', 4, 4), ('multiband', 4, 4), ('grey16', 1, 2)])
+    ('LA', 2, 2), ('LA', 1, 2), ('L', 2, 2), ('RGB', 3, 4), ('RGBA', 4, 4), ('RGBA', 3, 4),
+    ('multiband', 4, 4), ('grey16', 1, 2)])
 def test_interpretations_are_labels(interpretation, bands, count):
     tile = random_tile('uint8', (9, 9, bands))
     sink = make_sink(tile, interpretation=interpretation)
@@ -202,7 +203,7 @@ def test_interpretations_are_labels(interpretation, bands, count):
 
 
 @pytest.mark.parametrize(('interpretation', 'bands'), [
-    ('L', 3), ('LA', 1), ('RGBA', 3), ('RGB', 2), ('lab', 2), ('cmyk', 3), ('nonsense', 3),
+    ('L', 3), ('LA', 3), ('RGBA', 5), ('RGB', 2), ('lab', 2), ('cmyk', 3), ('nonsense', 3),
     (7, 3), (['RGB'], 3), ('pixelmap', 3)])
 def test_interpretations_that_do_not_fit_are_refused(interpretation, bands):
     with pytest.raises(TileSourceError, match='interpretation'):
