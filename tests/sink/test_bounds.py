@@ -339,3 +339,15 @@ def test_a_conversion_keeps_the_icc_profile(tmp_path, mode, kwargs, suffix):
             assert file.pages[0].tags[34675].value == profile
     else:
         assert PIL.Image.open(tmp_path / 'out.png').info['icc_profile'] == profile
+
+
+@pytest.mark.parametrize('bands', [3, 4])
+@pytest.mark.parametrize('mask', [False, True])
+def test_no_block_stays_in_use_after_a_tile(bands, mask):
+    sink = make_sink(random_tile('uint8', (900, 900, bands)))
+    for x, y in ((0, 0), (200, 300), (500, 500), (-50, 700)):
+        sink.addTile(random_tile('uint8', (150, 150, bands), 1), x, y,
+                     mask=np.eye(150, dtype=bool) if mask else None)
+    held = sink._store._layers.pool.held
+    assert held
+    assert {key for key, block in held.items() if block.pins} == set()

@@ -168,3 +168,17 @@ def test_an_image_of_many_blocks_is_whole(tmp_path):
     sink.write(tmp_path / 'a.tif')
     assert np.array_equal(read_file(tmp_path / 'a.tif'), whole)
     assert np.array_equal(read_all(sink)[:, :, :3], whole)
+
+
+@pytest.mark.parametrize(('x', 'y', 'rows', 'cols'), [
+    (0, 64, 128, 256), (64, 0, 256, 128), (64, 64, 128, 128), (256, 256, 256, 256),
+    (0, 0, 256, 255), (0, 0, 255, 256), (128, 0, 256, 256), (0, 128, 256, 256),
+    (-256, -64, 64, 256), (-64, -256, 256, 64), (-128, -128, 256, 256), (767, 511, 1, 1)])
+@pytest.mark.parametrize('bands', [1, 3])
+def test_a_tile_inside_the_image_covers_its_own_pixels_only(x, y, rows, cols, bands):
+    pixels = random_tile('uint8', (1024, 1024, bands))
+    sink = make_sink(pixels, -256, -256)
+    tile = random_tile('uint8', (rows, cols, bands), 1)
+    sink.addTile(tile, x, y)
+    pixels[y + 256:y + 256 + rows, x + 256:x + 256 + cols] = tile
+    np.testing.assert_array_equal(read_all(sink)[:, :, :bands], pixels)

@@ -2,6 +2,7 @@
 
 import copy
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from helpers.sink import (
     run_threads,
 )
 from helpers.sink_model import SinkModel
+from large_image_source_vips.sink.layers import FrozenLayers
 
 
 @pytest.fixture(autouse=True)
@@ -364,3 +366,31 @@ def test_pixels_read_by_many_threads_are_those_that_are_there():
             pixels[...] = number
 
     run_threads(*(lambda number=number: look(number) for number in range(4)))
+
+
+@pytest.mark.parametrize(('x', 'dtype'), [(1500, 'uint8'), (800, 'uint16')],
+                         ids=['larger', 'another dtype'])
+def test_what_changes_the_whole_image_waits_for_readers_anywhere(monkeypatch, x, dtype):
+    sink = make_sink(random_tile('uint8', (900, 900, 3)))
+    added, order, real = threading.Event(), [], FrozenLayers.gather
+
+    def add():
+        sink.addTile(np.full((40, 40, 3), 9, dtype), x, 800)
+        order.append('added')
+        added.set()
+
+    def gather(layers, level, rect):
+        found = real(layers, level, rect)
+        if not order:
+            order.append('reading')
+            thread.start()
+            # Ends only if the other thread does not wait for this one.
+            added.wait(0.5)
+            order.append('read')
+        return found
+
+    thread = threading.Thread(target=add)
+    monkeypatch.setattr(FrozenLayers, 'gather', gather)
+    sink.getTile(0, 0, sink.levels - 1, numpyAllowed='always')
+    thread.join()
+    assert order == ['reading', 'read', 'added']
