@@ -1,8 +1,11 @@
 """Blocks of samples, of which a few are in memory."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from large_image_source_vips.base.limits import LIMITS
 from large_image_source_vips.sink.blocks import BLOCK_SIZE, BlockKey, BlockPool, Plane
 from large_image_source_vips.sink.spool import Spool
 
@@ -11,9 +14,11 @@ KEYS = [BlockKey(0, 0, number, 0) for number in range(8)]
 
 
 @pytest.fixture
-def pool():
+def pool(monkeypatch):
     """Room for four blocks of bytes."""
-    return BlockPool(Spool(), 4 * BYTES)
+    monkeypatch.setattr('large_image_source_vips.sink.blocks.LIMITS',
+                        dataclasses.replace(LIMITS, sink_pool=4 * BYTES))
+    return BlockPool(Spool())
 
 
 def fill(plane, key, value):
