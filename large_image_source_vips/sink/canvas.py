@@ -191,8 +191,8 @@ class Canvas:
         Add a tile with little overhead, in two common cases.
 
         The tile is opaque, has the format of the canvas, lies inside the image, and
-        covers one block or lies in one that is in memory; no other thread uses the
-        canvas.
+        covers one block or lies in one that is in memory; no other thread has claimed
+        that block.
 
         :param tile: (rows, cols) or (rows, cols, bands).
         :param x: the column of its left edge in the caller plane.
@@ -220,7 +220,8 @@ class Canvas:
                 0, 0, x // BLOCK_SIZE, y // BLOCK_SIZE))
         with self._claims.lock:
             # Another thread may have changed these before the lock was acquired.
-            if not (self._claims.idle and layers is self._layers and extent is self._extent and
+            if not (layers is self._layers and extent is self._extent and
+                    not self._claims.covers(x // BLOCK_SIZE, y // BLOCK_SIZE) and
                     layers.paste_in_memory(tile, x, y, right, bottom)):
                 return False
             if self._lower is not None:
@@ -239,7 +240,8 @@ class Canvas:
         measured = self._ranges.measured(tile)
         offset = layers.color.store(tile)
         with self._claims.lock:
-            fits = self._claims.idle and layers is self._layers and extent is self._extent
+            fits = (layers is self._layers and extent is self._extent and
+                    not self._claims.covers(key.column, key.row))
             if fits:
                 layers.put_block(key, offset)
                 left, top = key.column * BLOCK_SIZE, key.row * BLOCK_SIZE

@@ -38,8 +38,8 @@ class Claims:
     """
     Claims on areas of blocks, granted in order of arrival.
 
-    Work of a few microseconds needs no claim: while a thread holds ``lock`` and
-    there are no claims (``idle``), no other thread uses any block.
+    Work of a few microseconds needs no claim: while a thread holds ``lock``, no other
+    thread starts to use a block that no claim covers (``covers``).
     """
 
     def __init__(self) -> None:
@@ -56,10 +56,19 @@ class Claims:
         """
         return _Claim(self, area, write)
 
-    @property
-    def idle(self) -> bool:
-        """Whether no thread holds or waits for a claim."""
-        return not self._claims
+    def covers(self, column: int, row: int) -> bool:
+        """
+        Whether a claim is held or waited for on a block.
+
+        For callers that hold ``lock``.
+
+        :param column: the column of the block.
+        :param row: the row of the block.
+        """
+        return any(
+            claim.area is None or (claim.area.left <= column < claim.area.right and
+                                   claim.area.top <= row < claim.area.bottom)
+            for claim in self._claims)
 
     def enter(self, claim: _Claim) -> None:
         """Add a claim and wait until it is granted."""

@@ -252,22 +252,24 @@ class Layers(FrozenLayers):
                 color_plane.pinned):
             return False
         key = BlockKey(0, 0, column, row)
-        in_memory = color_plane.pool.held
-        color = in_memory.get((0, key))
-        if color is None:
-            return False
         left, top = column * BLOCK_SIZE, row * BLOCK_SIZE
         place = slice(y - top, bottom - top), slice(x - left, right - left)
-        if key in alpha_plane.slots:
-            alpha = in_memory.get((1, key))
-            if alpha is None:
+        in_memory = color_plane.pool.held
+        # Other threads may evict blocks meanwhile.
+        with color_plane.pool.lock:
+            color = in_memory.get((0, key))
+            if color is None:
                 return False
-            alpha.samples[place] = opaque_alpha(self.dtype)
-            alpha.dirty = True
-            if _is_opaque(alpha.samples):
-                alpha_plane.release([key])
-        color.samples[place] = tile
-        color.dirty = True
+            if key in alpha_plane.slots:
+                alpha = in_memory.get((1, key))
+                if alpha is None:
+                    return False
+                alpha.samples[place] = opaque_alpha(self.dtype)
+                alpha.dirty = True
+                if _is_opaque(alpha.samples):
+                    alpha_plane.release([key])
+            color.samples[place] = tile
+            color.dirty = True
         return True
 
     def paste(self, rect: Rect, color: Array, alpha: Array | None,
