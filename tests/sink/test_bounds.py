@@ -161,6 +161,7 @@ def test_a_blank_place_that_was_looked_at_shows_what_is_added_later():
 # All or nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('failing', range(1, 12))
 @pytest.mark.parametrize('kind', ['small', 'large', 'masked'])
 def test_a_disk_that_fails_midway_changes_nothing(monkeypatch, failing, kind):

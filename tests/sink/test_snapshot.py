@@ -13,6 +13,8 @@ import large_image_source_vips
 from helpers.sink import assert_same, read_all, read_file
 from helpers.sink_model import SinkModel
 
+pytestmark = pytest.mark.slow
+
 SIDE = 900
 
 

@@ -22,6 +22,8 @@ from helpers.sink import (
 from helpers.sink_model import SinkModel
 from large_image_source_vips.sink.layers import FrozenLayers
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _frequent_switches():
