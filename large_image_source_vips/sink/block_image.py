@@ -80,6 +80,10 @@ def plane_image(plane: Plane | FrozenPlane, place: Rect,
                 Size(place.width, place.height), plane.dtype, plane.shape[2], BLOCK_SIZE, offsets,
                 labels)
         try:
+            # Where an error of libvips would end the process, one is looked for before
+            # and after instead.
+            if not SAVERS_CAN_FAIL:
+                _check_readable(plane, offsets)
             yield image
             if not SAVERS_CAN_FAIL:
                 _check_readable(plane, offsets)

@@ -59,7 +59,8 @@ def unfailing_target(path: str) -> Iterator[pyvips.TargetCustom]:
     :param path: the file to create.
     :raises OSError: when the context ends, if the file could not be written.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, 'O_BINARY', 0))
+    descriptor = os.open(
+        path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, 'O_BINARY', 0), 0o666)
     try:
         output = _Output(descriptor)
         target = pyvips.TargetCustom()
