@@ -12,18 +12,14 @@ EXTRAS = {
     # The libvips that pyvips brings along as a wheel.  Leave it out to use the
     # libvips of the system, which reads more formats.
     'binary': ['pyvips[binary]'],
-    # Decodes deflated TIFF files about twice as fast as libtiff.
-    'fast': ['imagecodecs'],
     # Its releases need Girder 3, its pre-releases Girder 5; either will do.
     'girder': ['girder-large-image>=1.35'],
     'demo': ['scikit-image', 'tqdm'],
     'docs': ['sphinx'],
     'test': [
         'hypothesis',
-        'imagecodecs',
         'pytest>=8',
         'pytest-xdist',
-        'tifffile',
         'tqdm',
     ],
 }
@@ -53,10 +49,13 @@ setup(
     ],
     python_requires='>=3.10',
     install_requires=[
+        'imagecodecs>=2025.3.30',
         'large-image>=1.35',
         'numpy',
         'Pillow',
         'pyvips>=3',
+        'simplejpeg>=1.8.2',
+        'tifffile>=2025.5.10',
     ],
     extras_require=EXTRAS,
     packages=find_packages(include=['large_image_source_vips', 'large_image_source_vips.*']),

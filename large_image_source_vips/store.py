@@ -12,7 +12,7 @@ image.  Frames count from 0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -26,6 +26,29 @@ if TYPE_CHECKING:
 
     from .base.formats import Meaning
     from .base.geometry import Rect, Size
+
+
+@dataclass(frozen=True)
+class EncodedLevel:
+    """
+    The tiles of a level as the file stores them, to pass on without decoding.
+
+    :param tile: width and height of a stored tile in pixels; the grid starts at the
+        top left corner of the level.
+    :param compression: TIFF's number for the codec, such as 7 for JPEG.
+    :param photometric: TIFF's PhotometricInterpretation of the encoded samples.
+    :param predictor: TIFF's Predictor; 1 for none.
+    :param subsampling: the horizontal and vertical chroma subsampling; (1, 1) for none.
+    :param read: returns the encoded tile of a column and row, complete with its tables,
+        its headers and end checked; None if the tile has to be decoded and encoded.
+    """
+
+    tile: Size
+    compression: int
+    photometric: int
+    predictor: int
+    subsampling: tuple[int, int]
+    read: Callable[[int, int], bytes | None]
 
 
 @dataclass(frozen=True)
@@ -50,6 +73,7 @@ class Picture:
         argument has header fields to set.  None if there is no image that
         libvips can use as it is; the writer then copies pixels with ``read``.
     :param color_image: the same without the alpha band.
+    :param encoded: the levels whose tiles can be passed on, by reduction.
     """
 
     size: Size
@@ -63,6 +87,7 @@ class Picture:
     filled: Callable[[], Iterator[Rect]]
     image: Callable[[Mapping[str, Any]], AbstractContextManager[pyvips.Image]] | None
     color_image: Callable[[Mapping[str, Any]], AbstractContextManager[pyvips.Image]] | None
+    encoded: Mapping[int, EncodedLevel] = field(default_factory=dict)
 
 
 class PixelStore(Protocol):
@@ -103,7 +128,7 @@ class PixelStore(Protocol):
         """
 
     def read(self, frame: int, reduction: int, rect: Rect, *,
-             keep: bool = False) -> npt.NDArray[Any]:
+             keep: bool = False, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
         """
         Read the pixels of a rectangle at a reduction.
 
@@ -113,11 +138,24 @@ class PixelStore(Protocol):
             ``size.reduced(reduction)``.
         :param keep: True if more of the image will probably be read soon, also
             at other reductions; a hint for caches.
+        :param out: an array (rect.height, rect.width, bands) of ``dtype``, of any
+            strides, to fill and return.
         :returns: an array (rect.height, rect.width, bands) of ``dtype``, alpha
-            last.  It may be read-only; do not change it.
+            last.  Unless it is ``out``, it may be read-only; do not change it.
         :raises TileSourceError: if the pixels cannot be read; the message names
             the file, the frame and the place.
         """
+
+    def tile_size(self, frame: int, reduction: int) -> Size | None:
+        """
+        The tiles in which a level is decoded, for splitting a rectangle among threads.
+
+        :returns: width and height of a tile in level pixels; None if the level is not
+            decoded in tiles.
+        """
+
+    def encoded_level(self, frame: int, reduction: int) -> EncodedLevel | None:
+        """The tiles of a level as stored; None if they cannot be passed on undecoded."""
 
     def picture(self, frame: int | None = None) -> AbstractContextManager[Picture]:
         """

@@ -22,7 +22,7 @@ from ..base.formats import format_of, meaning_of
 from ..base.geometry import TILE_SIZE, Rect, Size
 from ..base.identity import absolute_path, file_identity
 from ..base.limits import LIMITS
-from ..store import Picture
+from ..store import EncodedLevel, Picture
 from . import metadata
 from .file import SourceFile, source_file
 from .layout import Layout
@@ -195,7 +195,7 @@ class FileReader:
         """A file may be read in any process."""
 
     def read(self, frame: int, reduction: int, rect: Rect, *,
-             keep: bool = False) -> npt.NDArray[Any]:
+             keep: bool = False, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
         """
         The pixels of a rectangle at a reduction.
 
@@ -205,8 +205,9 @@ class FileReader:
             ``size.reduced(reduction)``.
         :param keep: whether more of the image, at this or other reductions, is likely to
             be read soon.
-        :returns: an array (rect.height, rect.width, bands) of ``dtype``.  It may be
-            read-only and must not be changed.
+        :param out: an array to fill, as for ``PixelStore.read``.
+        :returns: an array (rect.height, rect.width, bands) of ``dtype``.  Unless it is
+            ``out``, it may be read-only and must not be changed.
         :raises TileSourceError: if the pixels cannot be read; the message names the file,
             the frame, the level and the tile.
         """
@@ -217,10 +218,22 @@ class FileReader:
             if pixels.dtype != self.dtype or pixels.shape[2] != self.bands:
                 msg = f'its pixels are {pixels.shape[2]} x {pixels.dtype}'
                 raise TileSourceError(msg)
-            return pixels
+            if out is None:
+                return pixels
+            out[:] = pixels
+            return out
         except (TileSourceError, pyvips.Error, OSError, MemoryError) as exc:
             what = f'frame {frame}, {self._place(reduction, rect)}'
             raise self._failed(what, exc) from exc
+
+    def tile_size(self, frame: int, reduction: int) -> Size | None:
+        """The stored tiles of a level; see ``PixelStore``."""
+        stored = self._layout.frames[frame].levels.get(reduction)
+        return stored.page.tile if stored is not None and stored.page is not None else None
+
+    def encoded_level(self, frame: int, reduction: int) -> EncodedLevel | None:
+        """See ``PixelStore``."""
+        return None
 
     def _place(self, reduction: int, rect: Rect) -> str:
         """The level and tile of large_image at a rectangle, for errors."""

@@ -27,7 +27,7 @@ from ..base.errors import TileSourceError
 from ..base.formats import Meaning, converted, converted_alpha, joined_dtype
 from ..base.geometry import Rect, Size
 from ..base.limits import LIMITS
-from ..store import Picture
+from ..store import EncodedLevel, Picture
 from .blocks import BLOCK_SIZE, BlockKey
 from .claims import Claims
 from .layers import Layers, block_area
@@ -339,7 +339,8 @@ class Canvas:
 
     # Reading
 
-    def read(self, frame: int, reduction: int, rect: Rect, *, keep: bool = False) -> Array:
+    def read(self, frame: int, reduction: int, rect: Rect, *, keep: bool = False,
+             out: Array | None = None) -> Array:
         """
         The pixels of a rectangle with alpha; see ``PixelStore.read``.
 
@@ -351,7 +352,12 @@ class Canvas:
             with self._claims.on(block_area(footprint(reduction, rect).moved(*origin))):
                 # The corner may have moved while this waited for the claim.
                 if origin == self.origin:
-                    return self._read_claimed(reduction, rect, origin)
+                    pixels = self._read_claimed(reduction, rect, origin)
+                    break
+        if out is None:
+            return pixels
+        out[:] = pixels
+        return out
 
     def _read_claimed(self, reduction: int, rect: Rect, origin: tuple[int, int]) -> Array:
         """Read while the area is claimed."""
@@ -400,6 +406,13 @@ class Canvas:
         return rect
 
     # Other parts of PixelStore, which a canvas does not have
+
+    def tile_size(self, frame: int, reduction: int) -> None:
+        """See ``PixelStore``; blocks are not decoded."""
+
+    def encoded_level(self, frame: int, reduction: int) -> EncodedLevel | None:
+        """See ``PixelStore``."""
+        return None
 
     def frame_axes(self) -> list[dict[str, Any]]:
         """See ``PixelStore``."""
