@@ -33,6 +33,8 @@ class EncodedLevel:
     """
     The tiles of a level as the file stores them, to pass on without decoding.
 
+    :param size: width and height of the stored level in pixels; writers round the
+        size of a smaller level in different ways.
     :param tile: width and height of a stored tile in pixels; the grid starts at the
         top left corner of the level.
     :param compression: TIFF's number for the codec, such as 7 for JPEG.
@@ -43,6 +45,7 @@ class EncodedLevel:
         its headers and end checked; None if the tile has to be decoded and encoded.
     """
 
+    size: Size
     tile: Size
     compression: int
     photometric: int
