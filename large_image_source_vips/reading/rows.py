@@ -24,6 +24,7 @@ from ..base.errors import TileSourceError
 from ..base.geometry import Rect, Size
 from ..base.identity import Identity
 from ..codecs.lossless import suits
+from ..tiff import tile_table
 from ..tiff.directories import TiffDirectories, TiffFormatError
 from ..tiff.stored_tiles import Damaged
 from .decode_process import decode_in_process, has_thread_pool, needs_own_process
@@ -102,7 +103,7 @@ def empty_tiles(file: SourceFile, stored: Stored) -> npt.NDArray[np.bool_] | Non
         return None
     with file.descriptor() as descriptor:
         try:
-            return TiffDirectories(descriptor).empty_tiles(stored.page)
+            return tile_table.empty_tiles(TiffDirectories(descriptor), stored.page)
         except TiffFormatError as exc:
             msg = f'Cannot read {file.path!r}: {exc}'
             raise TileSourceError(msg) from exc

@@ -1,11 +1,12 @@
 """
-Read TIFF and BigTIFF directories: pages, sub-IFDs, tags, and where tiles are.
+Read TIFF and BigTIFF directories: pages, sub-IFDs and tags.
 
 libvips does not report most of this, or only after opening every page.
 
 Files are treated as hostile: offsets and counts are checked against the file size
 before reading, loops in the chain of directories are detected, and a value takes at
-most 256 MB of memory.
+most 256 MB of memory.  Slips that other readers forgive are forgiven: tags out of order or
+twice, no photometric interpretation, tiles listed in the tags of strips.
 
 Tags and types: TIFF 6.0 (Adobe, 1992), its supplement 1 (sub-IFDs), and the BigTIFF
 design (AWare Systems).
@@ -13,6 +14,7 @@ design (AWare Systems).
 
 from __future__ import annotations
 
+import logging
 import os
 import struct
 from collections.abc import Iterator
@@ -42,6 +44,7 @@ _CODES = {1: 'B', 3: 'H', 4: 'I', 6: 'b', 8: 'h', 9: 'i', 13: 'I', 16: 'Q', 17: 
 
 SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 DESCRIPTION, STRIP_OFFSETS, ORIENTATION, SAMPLES, ROWS_PER_STRIP = 270, 273, 274, 277, 278
+FILL_ORDER = 266
 STRIP_COUNTS, X_RESOLUTION, Y_RESOLUTION, PLANAR, RESOLUTION_UNIT = 279, 282, 283, 284, 296
 SOFTWARE, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_COUNTS = 305, 322, 323, 324, 325
 PREDICTOR, SUB_IFDS, EXTRA_SAMPLES, SAMPLE_FORMAT = 317, 330, 338, 339
@@ -55,7 +58,10 @@ _MAX_DIRECTORIES = LIMITS.tiff_directories
 # The bytes of one read: an ordinary directory and the values that follow it.
 _READ_AHEAD = 1024
 
-_OLD_JPEG, _JPEG, _YCBCR = 6, 7, 6
+UNCOMPRESSED, _OLD_JPEG, _JPEG, _YCBCR = 1, 6, 7, 6
+_SEPARATE = 2
+# CCITT compressions, in whose data 0 is white (ITU-T T.4).
+_FAX = frozenset({2, 3, 4})
 _DEFLATE = frozenset({8, 32946})
 # (photometric interpretation, samples) of gray, RGB and YCbCr.
 _JPEG_COLOURS = frozenset({(1, 1), (2, 3), (6, 3)})
@@ -74,6 +80,8 @@ COMPRESSIONS = {
     34677: 'SGI LogLuv', 34712: 'JPEG 2000', 34887: 'LERC', 34925: 'LZMA', 50000: 'ZSTD',
     50001: 'WebP', 50002: 'JPEG XL',
 }
+
+_logger = logging.getLogger(__name__)
 
 
 class TiffFormatError(ValueError):
@@ -102,6 +110,12 @@ class Page:
     One directory of a TIFF file: the properties of a picture.
 
     Sizes are in stored pixels, before the orientation is applied.
+
+    :param bits: of the widest sample.
+    :param bits_each: the bits of each sample if they differ; else empty.
+    :param fill_order: 2 if the bits of each compressed byte are in reverse order.
+    :param shift: added to the offsets of strips, for images that follow the first one
+        without a directory of their own.
     """
 
     offset: int
@@ -119,13 +133,33 @@ class Page:
     rows_per_strip: int
     sub_offsets: tuple[int, ...]
     predictor: int
+    bits_each: tuple[int, ...]
+    fill_order: int
     entries: dict[int, Entry] = field(repr=False, compare=False)
+    shift: int = 0
+
+    @property
+    def piece(self) -> Size:
+        """The size of a tile, or of every strip but the last."""
+        return self.tile or self.size._replace(height=min(self.rows_per_strip, self.size.height))
+
+    @property
+    def planes(self) -> int:
+        """The number of planes, each with tiles or strips of its own."""
+        return self.samples if self.planar == _SEPARATE else 1
+
+    @property
+    def pieces(self) -> int:
+        """The number of tiles or strips that the size of the page requires."""
+        across, down = (-(-extent // max(1, each))
+                        for extent, each in zip(self.size, self.piece, strict=True))
+        return across * down * self.planes
 
     @property
     def kind(self) -> tuple[object, ...]:
         """Equal for pages of the same dtype and bands."""
         family = {0: 1, 6: 2}.get(self.photometric, self.photometric)
-        return self.bits, self.sample_format, self.samples, family
+        return self.bits, self.bits_each, self.sample_format, self.samples, family
 
     @property
     def compression_name(self) -> str:
@@ -173,9 +207,22 @@ class Page:
                 for entry in lists))
 
     @property
+    def table(self) -> tuple[Entry | None, Entry | None]:
+        """
+        The entries that list the offsets and the byte counts of the tiles or strips.
+
+        Some writers list tiles in the tags of strips.
+        """
+        strips, tiles = (STRIP_OFFSETS, STRIP_COUNTS), (TILE_OFFSETS, TILE_COUNTS)
+        for offsets, counts in (tiles, strips) if self.tile else (strips, tiles):
+            if offsets in self.entries:
+                return self.entries[offsets], self.entries.get(counts)
+        return None, None
+
+    @property
     def tile_count(self) -> int:
         """The number of tiles (or strips) that the page lists."""
-        entry = self.entries.get(TILE_OFFSETS if self.tile else STRIP_OFFSETS)
+        entry = self.table[0]
         return entry.values if entry else 0
 
 
@@ -245,14 +292,19 @@ class TiffDirectories:
         """
         Iterate over the pages of the main chain, in order.
 
-        A later page that cannot be read ends the chain, as in libtiff.
+        A later page that cannot be read ends the chain, as in libtiff.  So does a page
+        that comes a second time, with a warning.
 
-        :raises TiffFormatError: if the first page cannot be read, or the chain loops.
+        :raises TiffFormatError: if the first page cannot be read, or there are too many.
         """
         offset, seen = self._first, set[int]()
         while offset:
-            if offset in seen or len(seen) >= _MAX_DIRECTORIES:
-                msg = 'its chain of directories does not end'
+            if offset in seen:
+                _logger.warning('A chain of %d TIFF directories leads back to the one at offset '
+                                '%d; each is read once.', len(seen), offset)
+                return
+            if len(seen) >= _MAX_DIRECTORIES:
+                msg = f'it has more than {_MAX_DIRECTORIES} directories'
                 raise TiffFormatError(msg)
             seen.add(offset)
             try:
@@ -275,14 +327,19 @@ class TiffDirectories:
         """Read a page and the offset of the next one, 0 for none."""
         block, entries, next_offset_at, next_offset = self._entries(offset)
 
-        def first(tag: int, default: int) -> int:
+        def several(tag: int, most: int) -> list[int]:
             entry = entries.get(tag)
             if entry is None or entry.kind not in _INTEGERS or not entry.values:
-                return default
-            number = self._integers[entry.kind]
-            if 0 <= entry.offset - offset <= len(block) - number.size:
-                return int(number.unpack_from(block, entry.offset - offset)[0])
-            values = self.integers(entry._replace(values=1))
+                return []
+            number, count = self._integers[entry.kind], min(entry.values, most)
+            at = entry.offset - offset
+            if 0 <= at <= len(block) - count * number.size:
+                return [value for value, in number.iter_unpack(
+                    block[at:at + count * number.size])]
+            return self.integers(entry._replace(values=count))
+
+        def first(tag: int, default: int) -> int:
+            values = several(tag, 1)
             return values[0] if values else default
 
         size = Size(first(WIDTH, 0), first(HEIGHT, 0))
@@ -290,15 +347,20 @@ class TiffDirectories:
             msg = f'its directory at offset {offset} has no image size'
             raise TiffFormatError(msg)
         tile = Size(first(TILE_WIDTH, 0), first(TILE_HEIGHT, 0)) if TILE_WIDTH in entries else None
+        samples, compression = first(SAMPLES, 1), first(COMPRESSION, UNCOMPRESSED)
+        bits = several(BITS, max(1, samples)) or [1]
         page = Page(
-            offset=offset, next_offset_at=next_offset_at, size=size, bits=first(BITS, 1),
-            sample_format=first(SAMPLE_FORMAT, 1), samples=first(SAMPLES, 1),
-            photometric=first(PHOTOMETRIC, 0), planar=first(PLANAR, 1),
-            compression=first(COMPRESSION, 1), orientation=first(ORIENTATION, 1),
+            offset=offset, next_offset_at=next_offset_at, size=size, bits=max(bits),
+            sample_format=first(SAMPLE_FORMAT, 1), samples=samples,
+            photometric=first(PHOTOMETRIC, _usual_photometric(samples, compression)),
+            planar=first(PLANAR, 1), compression=compression,
+            orientation=first(ORIENTATION, 1),
             subfile_type=first(SUBFILE_TYPE, 0), tile=tile,
             rows_per_strip=first(ROWS_PER_STRIP, size.height),
             sub_offsets=tuple(self.integers(entries.get(SUB_IFDS), limit=LIMITS.tiff_sub_ifds))
-            if SUB_IFDS in entries else (), predictor=first(PREDICTOR, 1), entries=entries)
+            if SUB_IFDS in entries else (), predictor=first(PREDICTOR, 1),
+            bits_each=tuple(bits) if len(set(bits)) > 1 else (), fill_order=first(FILL_ORDER, 1),
+            entries=entries)
         return page, next_offset
 
     def _entries(self, offset: int) -> tuple[bytes, dict[int, Entry], int, int]:
@@ -331,6 +393,11 @@ class TiffDirectories:
     def _dtype(self, kind: int) -> np.dtype[Any]:
         """The numpy dtype of a TIFF type, in the byte order of the file."""
         return np.dtype(self.order + _TYPES[kind][1])
+
+    @property
+    def file_size(self) -> int:
+        """The size of the file in bytes, when this object was made."""
+        return self._file_size
 
     def _read(self, offset: int, size: int) -> bytes:
         """Read bytes of the file; fewer than ``size`` at its end."""
@@ -382,26 +449,7 @@ class TiffDirectories:
         values = None if entry is None or entry.kind not in {1, 2, 7} else self.array(entry)
         return b'' if values is None else values.tobytes()
 
-    def empty_tiles(self, page: Page) -> npt.NDArray[np.bool_] | None:
-        """
-        Find the tiles (or strips) that a page declares empty: offset 0, byte count 0.
 
-        :returns: one flag per tile in file order; None if no tile is empty.
-        """
-        extents = self.tile_extents(page)
-        if extents is None:
-            return None
-        empty = (extents[0] == 0) & (extents[1] == 0)
-        return empty if empty.any() else None
-
-    def tile_extents(self, page: Page) -> tuple[npt.NDArray[Any], npt.NDArray[Any]] | None:
-        """
-        The offsets and byte counts of the tiles (or strips) of a page, in file order.
-
-        :returns: two arrays of the same length; None if the page lacks such lists.
-        """
-        tags = (TILE_OFFSETS, TILE_COUNTS) if page.tile else (STRIP_OFFSETS, STRIP_COUNTS)
-        offsets, counts = (self.array(page.entries.get(tag)) for tag in tags)
-        if offsets is None or counts is None or offsets.shape != counts.shape:
-            return None
-        return offsets, counts
+def _usual_photometric(samples: int, compression: int) -> int:
+    """The photometric interpretation of a page that does not state it."""
+    return 0 if compression in _FAX else 2 if samples >= 3 else 1

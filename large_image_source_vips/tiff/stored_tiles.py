@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ..base.files import read_at, read_into
 from ..base.threads import scratch
 from .directories import Page, TiffDirectories, TiffFormatError
+from .tile_table import tile_table
 
 
 class Damaged(Exception):  # noqa: N818  (always caught; libvips reads the tile then)
@@ -38,7 +39,7 @@ class PackedPage:
             self._tiff = TiffDirectories(descriptor)
         except TiffFormatError as exc:
             raise Damaged from exc
-        extents = self._tiff.tile_extents(page)
+        extents = tile_table(self._tiff, page)
         if extents is None:
             raise Damaged
         self._offsets, self._counts = extents
