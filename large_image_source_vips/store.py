@@ -37,6 +37,8 @@ class EncodedLevel:
         size of a smaller level in different ways.
     :param tile: width and height of a stored tile in pixels; the grid starts at the
         top left corner of the level.
+    :param samples: the number of bands of a stored tile; alpha is one of them unless it
+        comes from a mask of its own.
     :param compression: TIFF's number for the codec, such as 7 for JPEG.
     :param photometric: TIFF's PhotometricInterpretation of the encoded samples.
     :param predictor: TIFF's Predictor; 1 for none.
@@ -47,6 +49,7 @@ class EncodedLevel:
 
     size: Size
     tile: Size
+    samples: int
     compression: int
     photometric: int
     predictor: int
