@@ -283,7 +283,7 @@ class TiffDirectories:
             width = _TYPES[entry.kind][0]
             values = entry.offset + first * width
             size = (end - first) * width
-            value = (self._read(values, size).ljust(self._pointer.size, b'\0')
+            value = (self.read(values, size).ljust(self._pointer.size, b'\0')
                      if size <= self._pointer.size else self._pointer.pack(values))
             patches[entry.at + 4] = self._pointer.pack(end - first) + value
         return patches
@@ -365,7 +365,7 @@ class TiffDirectories:
 
     def _entries(self, offset: int) -> tuple[bytes, dict[int, Entry], int, int]:
         """Read a directory: its bytes, entries, offset of the next-pointer, next-pointer."""
-        block = self._read(offset, _READ_AHEAD)
+        block = self.read(offset, _READ_AHEAD)
         if len(block) < self._count.size:
             msg = f'its directory at offset {offset} lies beyond the end of the file'
             raise TiffFormatError(msg)
@@ -375,7 +375,7 @@ class TiffDirectories:
             msg = f'its directory at offset {offset} is damaged: it claims {count} entries'
             raise TiffFormatError(msg)
         if end + self._pointer.size > len(block):
-            block = self._read(offset, end + self._pointer.size)
+            block = self.read(offset, end + self._pointer.size)
         entries: dict[int, Entry] = {}
         inline = self._pointer.size
         at = offset + self._count.size
@@ -399,7 +399,7 @@ class TiffDirectories:
         """The size of the file in bytes, when this object was made."""
         return self._file_size
 
-    def _read(self, offset: int, size: int) -> bytes:
+    def read(self, offset: int, size: int) -> bytes:
         """Read bytes of the file; fewer than ``size`` at its end."""
         if not 0 <= offset < self._file_size:
             return b''
@@ -417,7 +417,7 @@ class TiffDirectories:
         size = _TYPES[entry.kind][0] * entry.values
         if size > _MAX_VALUE_BYTES or entry.offset + size > self._file_size:
             return None
-        data = self._read(entry.offset, size)
+        data = self.read(entry.offset, size)
         if len(data) < size:
             return None
         values = np.frombuffer(data, self._dtype(entry.kind))

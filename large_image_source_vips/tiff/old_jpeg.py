@@ -1,0 +1,146 @@
+"""
+Assemble the JPEG stream of a page of old-style JPEG (TIFF compression 6).
+
+TIFF 6.0, section 22, and its many readings scatter the stream over the file.  The strips
+are its coded samples: each strip is one interval between restart markers, which writers leave
+out.  What comes before them is, in this order of preference, in the first strip, in
+JPEGInterchangeFormat, or in tags with the tables alone.  Markers and segments are those of
+ITU-T T.81, annex B.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from .directories import Page, TiffDirectories, TiffFormatError
+from .tile_table import tile_table
+
+YCBCR_SUBSAMPLING = 530
+_INTERCHANGE, _RESTART_INTERVAL, _Q_TABLES, _DC_TABLES, _AC_TABLES = 513, 515, 519, 520, 521
+_START, _END, _SCAN = b'\xff\xd8', b'\xff\xd9', b'\xff\xda'
+_YCBCR, _RESTARTS = 6, 0xDD
+# Segments that describe the coded samples: frames, and tables of Huffman codes, quantisation
+# and restart intervals.
+_NEEDED = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC4, 0xDB, _RESTARTS})
+_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC3})
+
+
+def old_jpeg_stream(tiff: TiffDirectories, page: Page) -> bytes:
+    """
+    The picture of a page as one JPEG stream.
+
+    :raises TiffFormatError: if its parts are not in the file.
+    """
+    strips = _strips(tiff, page)
+    if strips[0].startswith(_START):
+        head, end = _segments(strips[0])
+        strips[0] = strips[0][end:]
+    else:
+        offset = tiff.integers(page.entries.get(_INTERCHANGE))
+        head = _segments(tiff.read(offset[0], tiff.file_size))[0] if offset else []
+    if not any(segment[1] in _FRAMES for segment in head):
+        head = _tables(tiff, page)
+    if not strips[0].startswith(_SCAN):
+        strips[0] = _scan_header(page) + strips[0]
+    if len(strips) > 1:
+        head.append(_segment(_RESTARTS, struct.pack('>H', _units_of_strip(page, head))))
+        strips = [*(_with_restart(strip, number) for number, strip in enumerate(strips[:-1])),
+                  strips[-1]]
+    stream = b''.join([_START, *head, *strips])
+    return stream if stream.endswith(_END) else stream + _END
+
+
+def _strips(tiff: TiffDirectories, page: Page) -> list[bytes]:
+    """The stored bytes of each strip."""
+    table = tile_table(tiff, page)
+    if table is None or len(table[0]) != page.pieces or page.planes > 1:
+        msg = 'it does not list the strips of its old-style JPEG'
+        raise TiffFormatError(msg)
+    parts = []
+    for offset, count in zip(*(values.tolist() for values in table), strict=True):
+        parts.append(tiff.read(offset, count))
+        if len(parts[-1]) < count or sum(map(len, parts)) > tiff.file_size:
+            msg = f'strip {len(parts) - 1} of its old-style JPEG is not in the file'
+            raise TiffFormatError(msg)
+    return parts
+
+
+def _units_of_strip(page: Page, head: list[bytes]) -> int:
+    """
+    The number of coding units (MCU) of a strip.
+
+    :raises TiffFormatError: if strips do not end where units do.
+    """
+    frame = next(segment for segment in head if segment[1] in _FRAMES)
+    factors = [divmod(each, 16) for each in frame[11::3]] if len(frame) > 12 else [(0, 0)]
+    width, height = (8 * max(sides) for sides in zip(*factors, strict=True))
+    if not width or not height or page.piece.height % height:
+        msg = f'its strips of {page.piece.height} rows are not whole units of JPEG'
+        raise TiffFormatError(msg)
+    units: int = -(-page.size.width // width) * (page.piece.height // height)
+    return min(0xFFFF, units)
+
+
+def _with_restart(strip: bytes, number: int) -> bytes:
+    """A strip with the restart marker that ends it."""
+    marker = bytes((0xFF, 0xD0 + number % 8))
+    return strip if strip.endswith(marker) else strip + marker
+
+
+def _segments(stream: bytes) -> tuple[list[bytes], int]:
+    """
+    The needed segments of a stream, up to its scan or its coded samples.
+
+    :returns: the segments, and the offset where they end.
+    """
+    kept: list[bytes] = []
+    at = len(_START)
+    if not stream.startswith(_START):
+        return kept, 0
+    while at + 4 <= len(stream) and stream[at] == 0xFF and stream[at + 1] != _SCAN[1]:
+        end = at + 2 + int.from_bytes(stream[at + 2:at + 4], 'big')
+        if stream[at:at + 2] == _END or end > len(stream):
+            break
+        if stream[at + 1] in _NEEDED:
+            kept.append(stream[at:end])
+        at = end
+    return kept, at
+
+
+def _tables(tiff: TiffDirectories, page: Page) -> list[bytes]:
+    """Segments made of the tags that hold tables, one for each component."""
+    segments = []
+    offsets = {tag: tiff.integers(page.entries.get(tag))[:page.samples]
+               for tag in (_Q_TABLES, _DC_TABLES, _AC_TABLES)}
+    if any(len(found) != page.samples for found in offsets.values()) or page.samples > 4:
+        msg = 'it lacks the tables of its old-style JPEG'
+        raise TiffFormatError(msg)
+    for number, offset in enumerate(offsets[_Q_TABLES]):
+        segments.append(_segment(0xDB, bytes([number]) + tiff.read(offset, 64)))
+    for kind, tag in ((0x00, _DC_TABLES), (0x10, _AC_TABLES)):
+        for number, offset in enumerate(offsets[tag]):
+            counts = tiff.read(offset, 16)
+            values = tiff.read(offset + 16, sum(counts))
+            segments.append(_segment(0xC4, bytes([kind + number]) + counts + values))
+    interval = tiff.integers(page.entries.get(_RESTART_INTERVAL))
+    if interval and interval[0]:
+        segments.append(_segment(_RESTARTS, struct.pack('>H', interval[0] & 0xFFFF)))
+    factors = [0x11] * page.samples
+    if page.photometric == _YCBCR:
+        across, down = (tiff.integers(page.entries.get(YCBCR_SUBSAMPLING)) or [2, 2])[:2]
+        factors[0] = (across & 7) << 4 | (down & 7)
+    frame = struct.pack('>BHHB', 8, *page.size[::-1], page.samples) if max(
+        page.size) < 1 << 16 else b''
+    segments.append(_segment(0xC0, frame + b''.join(
+        bytes((number + 1, factor, number)) for number, factor in enumerate(factors))))
+    return segments
+
+
+def _scan_header(page: Page) -> bytes:
+    """The header of a scan of all components, each with tables of its own number."""
+    table_numbers = b''.join(bytes((number + 1, number * 0x11)) for number in range(page.samples))
+    return _segment(_SCAN[1], bytes([page.samples]) + table_numbers + b'\0\x3f\0')
+
+
+def _segment(marker: int, content: bytes) -> bytes:
+    return struct.pack('>BBH', 0xFF, marker, 2 + len(content)) + content
