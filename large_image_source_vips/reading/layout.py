@@ -39,12 +39,15 @@ class Opening:
         None for the file as it is.
     :param strips: with a directory, the range (start, stop) of its strips to read; None
         for all.
+    :param shift: with a directory, the bytes from the image that it describes to another one
+        like it, which only this package reads.
     :param attached: the header field that holds the image; '' for the opened image itself.
     """
 
     options: tuple[tuple[str, Any], ...] = ()
     directory: int | None = None
     strips: tuple[int, int] | None = None
+    shift: int = 0
     attached: str = ''
 
 
@@ -114,6 +117,7 @@ class Layout:
     :param channels: the names of the channels.
     :param associated: associated images by key.
     :param pages: the number of pages of the file; 0 if libvips' header states it.
+    :param left_out: levels and pages that are not used, with the reasons.
     """
 
     frames: tuple[Picture, ...]
@@ -124,6 +128,7 @@ class Layout:
     channels: tuple[str, ...] = ()
     associated: Mapping[str, Picture] = field(default_factory=dict)
     pages: int = 0
+    left_out: tuple[str, ...] = ()
 
     @cached_property
     def size(self) -> Size:

@@ -42,6 +42,8 @@ def internal_metadata(file: SourceFile, layout: Layout, image: pyvips.Image,
     if layout.pages:
         # libvips counts 1 if it was given a single directory.
         fields['n-pages'] = layout.pages
+    if layout.left_out:
+        fields['left-out'] = list(layout.left_out)
     fields.update(json_safe_table(description.further))
     if len(layout.frames) > 1:
         fields['frames'] = _frame_fields(file, layout, image)

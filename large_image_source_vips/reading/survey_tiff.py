@@ -2,40 +2,47 @@
 Find the frames, levels and associated images of a TIFF file.
 
 The directories are parsed here instead of opening each page with libvips; libvips opens
-only the first frame.  ``arrange`` is a pure function of the directories.
+only the first frame.  ``arrange`` decides what the pages are.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import pyvips
 
 from ..base.errors import TileSourceError
 from ..base.limits import LIMITS
-from ..tiff import ome
-from ..tiff.directories import DESCRIPTION, EXTRA_SAMPLES, Page, TiffDirectories, TiffFormatError
+from ..tiff.directories import (
+    DESCRIPTION,
+    EXTRA_SAMPLES,
+    Page,
+    TiffDirectories,
+    TiffFormatError,
+)
+from .arrange import Arrangement, Directories, Place, arrange
 from .file import SourceFile
-from .layout import Layout, Opening, Picture, Stored, reduction_between, unique_keys
+from .layout import Layout, Opening, Picture, Stored
 from .loader import lacks_codec, why_not_decoded
 from .rows import empty_tiles
 from .unpack import Unpacker, unpacker
 
+_logger = logging.getLogger(__name__)
+
 _PALETTE = 3
+# The pages whose descriptions are read.
+_DESCRIBED = 64
 # The number of colour samples by photometric interpretation.
 _COLOURS = {0: 1, 1: 1, 2: 3, 5: 4, 6: 3}
 # In the tag ExtraSamples: associated and unassociated alpha.
 _ALPHA = frozenset({1, 2})
-_MASK_SUBFILE = 4
 # The most entries that all sub-IFDs of a file may have; a level has about 20.
 _MAX_ENTRIES = LIMITS.tiff_sub_ifd_entries
 # libtiff follows the chain of directories at each open.  In files with more pages than this
 # each page is opened as if it were the only one.
 _MANY_PAGES = 64
-_NAMES = re.compile(r'\b(label|macro|thumbnail|overview)\b', re.IGNORECASE)
 # Compressions that every libtiff decodes: none, LZW, JPEG, deflate, PackBits.
 _ALWAYS_THERE = frozenset({1, 5, 7, 8, 32773, 32946})
 # The most bytes that one compressed byte can expand to: a PackBits run has 128 bytes in 2,
@@ -54,27 +61,6 @@ _UNSUPPORTED: dict[str, Callable[[Page], bool]] = {
 }
 
 
-@dataclass
-class Arrangement:
-    """
-    The role of each page.
-
-    :param frames: the page numbers of the frames, in frame order.
-    :param axes: the position of each frame on each axis; empty if no axes are known.
-    :param channels: the names of the channels.
-    :param levels: the reduced levels of each frame by reduction: the directory, the number
-        of its page in the main chain, and its index among the sub-IFDs of that page, None
-        for the page itself.
-    :param associated: the page numbers of associated images, by key.
-    """
-
-    frames: list[int]
-    axes: list[Mapping[str, int]] = field(default_factory=list)
-    channels: list[str] = field(default_factory=list)
-    levels: list[dict[int, tuple[Page, int, int | None]]] = field(default_factory=list)
-    associated: dict[str, int] = field(default_factory=dict)
-
-
 def survey_tiff(file: SourceFile) -> Layout:
     """
     The layout of a TIFF file.
@@ -90,25 +76,30 @@ def survey_tiff(file: SourceFile) -> Layout:
                 msg = 'it has no page'
                 raise TiffFormatError(msg)
             texts = {number: tiff.text(page.entries.get(DESCRIPTION))
-                     for number, page in enumerate(pages) if number < 64}
-            sub_pages = _sub_pages(tiff, pages)
-            plan = arrange(pages, sub_pages, texts, os.path.basename(file.path))
-            alpha = {number: alpha_band(tiff, pages[number])
-                     for number in (plan.frames[0], *plan.associated.values())}
+                     for number, page in enumerate(pages) if number < _DESCRIBED}
+            plan = arrange(Directories(
+                pages, _sub_pages(tiff, pages), texts, os.path.basename(file.path),
+                why_unreadable=why_unreadable))
+            alpha = {place.page.offset: alpha_band(tiff, place.page)
+                     for place in (plan.frames[0], *plan.associated.values())}
         except TiffFormatError as exc:
             msg = f'Cannot read {file.path!r}: {exc}'
             raise TileSourceError(msg) from exc
-    frames = [_picture(pages, number, levels, alpha[plan.frames[0]])
-              for number, levels in zip(plan.frames, plan.levels, strict=True)]
+    for what in plan.left_out:
+        _logger.warning('%s is read without %s', file.path, what)
+    alone = len(pages) > _MANY_PAGES
+    band = alpha[plan.frames[0].page.offset]
+    frames = [_picture({0: place, **levels}, plan, band, alone)
+              for place, levels in zip(plan.frames, plan.levels, strict=True)]
     first = frames[0].levels[0]
     _check_tables(file, first)
     unpack = _open_first(file, first)
     return Layout(
         tuple(frames), unpack.dtype, unpack.bands, unpack.interpretation,
         axes=tuple(plan.axes), channels=tuple(plan.channels),
-        pages=len(pages),
-        associated={key: _picture(pages, number, {}, alpha[number])
-                    for key, number in plan.associated.items()})
+        pages=len(pages), left_out=tuple(plan.left_out),
+        associated={key: _picture({0: place}, plan, alpha[place.page.offset], alone)
+                    for key, place in plan.associated.items()})
 
 
 def alpha_band(tiff: TiffDirectories, page: Page) -> int | None:
@@ -131,52 +122,6 @@ def alpha_band(tiff: TiffDirectories, page: Page) -> int | None:
     kinds = tiff.integers(page.entries[EXTRA_SAMPLES])
     found = [index for index, kind in enumerate(kinds[:extra]) if kind in _ALPHA]
     return found[0] - extra if len(found) == 1 else None
-
-
-def arrange(pages: Sequence[Page], sub_pages: Mapping[int, Sequence[Page | None]],
-            texts: Mapping[int, str], file_name: str) -> Arrangement:
-    """
-    Decide which pages are frames, levels and associated images.
-
-    :param pages: the pages of the main chain.
-    :param sub_pages: the sub-IFDs of each page; None for unreadable ones.
-    :param texts: the ImageDescription of the first pages, by page number.
-    :param file_name: without its folder, because OME-XML may also describe other files.
-    """
-    base = _base_page(pages)
-    full, kind = pages[base].size, pages[base].kind
-    alike = [number for number, page in enumerate(pages)
-             if page.size == full and page.kind == kind
-             and page.orientation == pages[base].orientation
-             and not page.subfile_type & _MASK_SUBFILE]
-    series = ome.ome_series(texts.get(0, ''), file_name, max(1, pages[base].samples))
-    plan = _ome_frames(series, alike) or _imagej_frames(texts.get(0, ''), alike)
-    if plan is None:
-        plan = Arrangement(alike)
-    taken = set(plan.frames)
-    plan.levels = [{} for _ in plan.frames]
-    for position, number in enumerate(plan.frames):
-        for index, sub_page in enumerate(sub_pages.get(number, ())):
-            if sub_page is not None and sub_page.kind == kind:
-                reduction = reduction_between(full, sub_page.size)
-                if reduction:
-                    plan.levels[position].setdefault(reduction, (sub_page, number, index))
-    aperio = texts.get(0, '').startswith('Aperio')
-    by_reduction: dict[int, list[int]] = {}
-    for number, page in enumerate(pages):
-        if number in taken or page.kind != kind or (aperio and page.tile is None):
-            continue
-        reduction = reduction_between(full, page.size)
-        if reduction:
-            by_reduction.setdefault(reduction, []).append(number)
-    for reduction, numbers in by_reduction.items():
-        if len(numbers) != len(plan.frames) and len(plan.frames) > 1:
-            continue
-        for position, number in enumerate(numbers[:len(plan.frames)]):
-            plan.levels[position].setdefault(reduction, (pages[number], number, None))
-            taken.add(number)
-    _name_others(plan, pages, texts, series, taken, base)
-    return plan
 
 
 def _open_first(file: SourceFile, stored: Stored) -> Unpacker:
@@ -210,6 +155,12 @@ def _open_first(file: SourceFile, stored: Stored) -> Unpacker:
             msg = f'Cannot read {file.path!r}: {reason}'
             raise TileSourceError(msg) from exc
     return unpack
+
+
+def why_unreadable(page: Page) -> str | None:
+    """Why the pixels of a page cannot be decoded, from its header fields; None if they can."""
+    return next((f'libvips does not read TIFF files of {kind}'
+                 for kind, matches in _UNSUPPORTED.items() if matches(page)), None)
 
 
 def _sub_pages(tiff: TiffDirectories, pages: Sequence[Page]) -> dict[int, list[Page | None]]:
@@ -247,17 +198,15 @@ def _check_tables(file: SourceFile, stored: Stored) -> None:
     """
     page = stored.page
     assert page is not None  # it is a TIFF file
-    piece = page.tile or page.size._replace(height=min(page.rows_per_strip, page.size.height))
+    piece = page.piece
     if min(piece) < 1:
         msg = f'Cannot read {file.path!r}: its tiles or strips have no pixels'
         raise TileSourceError(msg)
-    planes = page.samples if page.planar == 2 else 1
-    expected = -(-page.size.width // piece.width) * -(-page.size.height // piece.height) * planes
-    if page.tile is not None and page.tile_count < expected:
-        msg = f'Cannot read {file.path!r}: it lists {page.tile_count} of its {expected} tiles'
+    if page.tile is not None and page.tile_count < page.pieces:
+        msg = f'Cannot read {file.path!r}: it lists {page.tile_count} of its {page.pieces} tiles'
         raise TileSourceError(msg)
     most = _MAX_EXPANSION.get(page.compression)
-    needed = piece.width * piece.height * page.samples // planes * page.bits // 8
+    needed = piece.width * piece.height * page.samples // page.planes * page.bits // 8
     if most is not None and needed > most * file.identity.size + _EXTRA_BYTES:
         empty = empty_tiles(file, stored)
         if empty is None or not empty.all():
@@ -266,101 +215,30 @@ def _check_tables(file: SourceFile, stored: Stored) -> None:
             raise TileSourceError(msg)
 
 
-def _base_page(pages: Sequence[Page]) -> int:
+def _picture(places: Mapping[int, Place], plan: Arrangement, alpha: int | None,
+             alone: bool) -> Picture:
     """
-    The number of the page that gives the size of the frames.
+    A frame or associated image with its levels.
 
-    It is the first page, or the largest if that has more than four times the area of the
-    first, which is a thumbnail then.
+    :param places: its levels, by reduction.
+    :param alpha: its alpha band, counted from the end.
+    :param alone: whether libvips gets each directory alone.
     """
-    areas = [page.size.width * page.size.height for page in pages]
-    largest = areas.index(max(areas))
-    return largest if areas[largest] > 4 * areas[0] else 0
+    stored = {reduction: _stored(place, alone) for reduction, place in sorted(places.items())}
+    page = places[0].page
+    return Picture(stored, page.orientation if 1 <= page.orientation <= 8 else 1,
+                   page.photometric == _PALETTE, alpha)
 
 
-def _ome_frames(series: Sequence[ome.Series], alike: Sequence[int]) -> Arrangement | None:
-    """The frames in the order and with the axes of OME-XML, if it describes these pages."""
-    allowed = set(alike)
-    present = [(image, [plane for plane in image.planes if plane.page in allowed])
-               for image in series]
-    present = [(image, planes) for image, planes in present if planes]
-    if allowed - {plane.page for _, planes in present for plane in planes}:
-        # It does not describe every page, so it belongs to another file.
-        return None
-    plan = Arrangement([])
-    seen = set[int]()
-    for position, (_, planes) in enumerate(present):
-        for plane in planes:
-            if plane.page in seen:
-                continue
-            seen.add(plane.page)
-            plan.frames.append(plane.page)
-            axes = dict(plane.axes)
-            if len(present) > 1:
-                axes['IndexXY'] = position
-            plan.axes.append(axes)
-    _even_out(plan)
-    channels = present[0][0].channels
-    if any(channel.name for channel in channels):
-        plan.channels = unique_keys([channel.name or f'Channel {number + 1}'
-                                     for number, channel in enumerate(channels)])
-    return plan
-
-
-def _even_out(plan: Arrangement) -> None:
-    """Give every frame the same axes, with position 0 on those it lacks."""
-    keys = sorted({key for axes in plan.axes for key in axes})
-    plan.axes = [{key: axes.get(key, 0) for key in keys} for axes in plan.axes]
-
-
-def _imagej_frames(text: str, alike: Sequence[int]) -> Arrangement | None:
-    """The frames with the axes of an ImageJ hyperstack."""
-    axes = ome.imagej_axes(ome.imagej_fields(text), len(alike)) if text else []
-    return Arrangement(list(alike), list(axes)) if axes else None
-
-
-def _name_others(plan: Arrangement, pages: Sequence[Page], texts: Mapping[int, str],
-                 series: Sequence[ome.Series], taken: set[int], base: int) -> None:
-    """Name the other pages as associated images, from their descriptions."""
-    ome_names = {plane.page: image.name for image in series for plane in image.planes}
-    numbers = [number for number in range(len(pages)) if number not in taken]
-    names = []
-    for number in numbers:
-        text = f'{ome_names.get(number, "")} {texts.get(number, "")[:200]}'
-        found = None if number == 0 else _NAMES.search(text)
-        aperio_thumbnail = number == 1 and texts.get(0, '').startswith('Aperio')
-        if found:
-            names.append(found[1].lower())
-        elif aperio_thumbnail or (number == 0 and base):
-            names.append('thumbnail')
-        else:
-            names.append(f'page_{number}')
-    plan.associated = dict(zip(unique_keys(names), numbers, strict=True))
-
-
-def _picture(pages: Sequence[Page], number: int,
-             levels: Mapping[int, tuple[Page, int, int | None]], alpha: int | None) -> Picture:
-    """A frame or associated image with its levels."""
-    alone = len(pages) > _MANY_PAGES
-    stored = {0: _stored(pages[number], number, None, alone)}
-    for reduction, (page, owner, index) in sorted(levels.items()):
-        stored[reduction] = _stored(page, owner, index, alone)
-    orientation = pages[number].orientation
-    return Picture(stored, orientation if 1 <= orientation <= 8 else 1,
-                   pages[number].photometric == _PALETTE, alpha)
-
-
-def _stored(page: Page, number: int, sub_page: int | None, alone: bool) -> Stored:
+def _stored(place: Place, alone: bool) -> Stored:
     """
     A page or a sub-IFD of it as a stored picture.
 
-    :param page: its directory.
-    :param number: the number of the page in the main chain.
-    :param sub_page: the index of the sub-IFD, None for the page itself.
-    :param alone: whether libvips gets its directory only.
+    :param alone: whether libvips gets its directory alone.
     """
+    page, number, sub_page = place
     options = {'page': number} if sub_page is None else {'page': number, 'subifd': sub_page}
-    opening = (Opening(directory=page.offset) if alone or page.is_separate_gray
-               else Opening(tuple(options.items())))
+    opening = (Opening(directory=page.offset, shift=page.shift)
+               if alone or page.is_separate_gray or page.shift else Opening(tuple(options.items())))
     return Stored(page.size, opening, random=page.tile is not None,
                   kept_rows=2 * page.tile.height if page.tile else 0, page=page)

@@ -225,6 +225,23 @@ def imagej_fields(text: str) -> dict[str, str]:
     return {key.strip(): value.strip() for key, mark, value in pairs if mark}
 
 
+def described_images(text: str, size: tuple[int, int], samples: int) -> int:
+    """
+    The number of images that ImageJ or tifffile says a file has; 1 if neither says so.
+
+    :param text: the image description of the first page.
+    :param size: width and height of an image.
+    :param samples: its samples per pixel.
+    """
+    if text.startswith('{"shape": ['):
+        # tifffile: {"shape": [12, 50, 60]}
+        found = re.match(r'\{"shape": \[(\d{1,9}(?:, \d{1,9})*)\]', text)
+        extents = [int(extent) for extent in found[1].split(',')] if found else []
+        images, rest = divmod(math.prod(extents), size[0] * size[1] * samples)
+        return 1 if rest else images
+    return _whole(imagej_fields(text).get('images'), 1)
+
+
 def imagej_axes(fields: Mapping[str, str], frames: int) -> list[dict[str, int]]:
     """
     The position of each page of a hyperstack on its axes.

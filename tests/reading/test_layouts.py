@@ -335,3 +335,50 @@ def test_a_thousand_pages_are_not_opened_one_by_one(tmp_path, monkeypatch):
     assert reader.frame_count == 1000
     np.testing.assert_array_equal(found[..., 0], pixels[999])
     assert opened.count('tiffload_source') <= 3
+
+
+@pytest.mark.parametrize('interleaved', [False, True], ids=['after all', 'after each'])
+def test_levels_in_the_main_chain_belong_to_pages_not_to_frames(tmp_path, interleaved):
+    # The planes of the text are in another order than the pages.
+    order = (2, 0, 1)
+    xml = ('<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">'
+           '<Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" SizeX="160" SizeY="128" '
+           'SizeZ="3" SizeC="1" SizeT="1"><Channel ID="Channel:0:0" SamplesPerPixel="1"/>' +
+           ''.join(f'<TiffData IFD="{page * (2 if interleaved else 1)}" FirstZ="{plane}"/>'
+                   for plane, page in enumerate(order)) + '</Pixels></Image></OME>')
+    full = random_pixels((3, 128, 160))
+    half = random_pixels((3, 64, 80), seed=1)
+    path = tmp_path / 'a.ome.tif'
+    with tifffile.TiffWriter(path) as tiff:
+        def write(pixels, reduced, text=None):
+            tiff.write(pixels, photometric='minisblack', metadata=None, description=text,
+                       subfiletype=int(reduced), tile=(64, 64))
+        for page in range(3):
+            write(full[page], reduced=False, text=None if page else xml)
+            if interleaved:
+                write(half[page], reduced=True)
+        for page in range(0 if interleaved else 3):
+            write(half[page], reduced=True)
+    reader = FileReader(path)
+    assert reader.frame_axes() == [{'IndexZ': plane} for plane in range(3)]
+    assert reader.associated_names() == []
+    for frame, page in enumerate(order):
+        np.testing.assert_array_equal(level(reader, 0, frame)[..., 0], full[page])
+        np.testing.assert_array_equal(level(reader, 1, frame)[..., 0], half[page])
+
+
+def test_masks_and_unreadable_pages_are_not_listed(tmp_path, caplog):
+    pixels = random_pixels((130, 150, 3))
+    with tifffile.TiffWriter(tmp_path / 'a.tif') as tiff:
+        tiff.write(pixels, photometric='rgb', metadata=None)
+        tiff.write(np.ones((130, 150), bool), photometric='mask', subfiletype=4, metadata=None)
+        tiff.write(np.ones((30, 50), 'complex64'), photometric='minisblack', metadata=None)
+        tiff.write(pixels[:50], photometric='rgb', metadata=None)
+    # Complex integers, which nobody reads.
+    with tifffile.TiffFile(tmp_path / 'a.tif', mode='r+') as tiff:
+        tiff.pages[2].tags['SampleFormat'].overwrite(5)
+    reader = FileReader(tmp_path / 'a.tif')
+    assert (reader.frame_count, reader.associated_names()) == (1, ['page_3'])
+    left_out, = reader.internal_metadata()['left-out']
+    assert left_out.startswith('page 2: ')
+    assert left_out in caplog.text

@@ -1,0 +1,299 @@
+"""
+Decide which pages of a TIFF file are frames, levels, masks and associated images.
+
+All is a pure function of the directories and texts of the file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from ..tiff import ome
+from ..tiff.directories import Page
+from .layout import reduction_between, unique_keys
+
+_MASK_SUBFILE = 4
+_NAMES = re.compile(r'\b(label|macro|thumbnail|overview)\b', re.IGNORECASE)
+
+
+class Place(NamedTuple):
+    """
+    Where a picture is stored.
+
+    :param page: its directory.
+    :param number: of the page of the main chain that it is, or is a sub-IFD of.
+    :param sub_page: its index among the sub-IFDs of that page; None for the page itself.
+    """
+
+    page: Page
+    number: int
+    sub_page: int | None = None
+
+
+@dataclass(frozen=True)
+class Directories:
+    """
+    What is known of a file.
+
+    :param pages: the pages of the main chain.
+    :param sub_pages: the sub-IFDs of each page that has any; None for unreadable ones.
+    :param texts: the ImageDescription of the first pages, by page number.
+    :param file_name: without its folder, because OME-XML may also describe other files.
+    :param images: the number of images that the first page holds, and the bytes from one to
+        the next.
+    :param why_unreadable: says why the pixels of a page cannot be decoded, from its header
+        fields; None if they can.
+    """
+
+    pages: Sequence[Page]
+    sub_pages: Mapping[int, Sequence[Page | None]] = field(default_factory=dict)
+    texts: Mapping[int, str] = field(default_factory=dict)
+    file_name: str = ''
+    images: tuple[int, int] = (1, 0)
+    why_unreadable: Callable[[Page], str | None] = lambda page: None
+
+    @property
+    def text(self) -> str:
+        """The ImageDescription of the first page."""
+        return self.texts.get(0, '')
+
+    def subs(self, number: int) -> Iterator[Place]:
+        """The readable sub-IFDs of a page."""
+        for index, page in enumerate(self.sub_pages.get(number, ())):
+            if page is not None:
+                yield Place(page, number, index)
+
+
+@dataclass
+class Arrangement:
+    """
+    The role of each page.
+
+    :param frames: in frame order.
+    :param axes: the position of each frame on each axis; empty if no axes are known.
+    :param channels: the names of the channels.
+    :param levels: the reduced levels of each frame, by reduction.
+    :param masks: the transparency mask of each picture that has one, by the offsets of its
+        directory.
+    :param associated: associated images, by key.
+    :param left_out: why pages that could be levels or associated images are not used.
+    """
+
+    frames: list[Place]
+    axes: list[Mapping[str, int]] = field(default_factory=list)
+    channels: list[str] = field(default_factory=list)
+    levels: list[dict[int, Place]] = field(default_factory=list)
+    masks: dict[int, Place] = field(default_factory=dict)
+    associated: dict[str, Place] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+
+
+def arrange(found: Directories) -> Arrangement:
+    """Decide which pages are frames, levels, masks and associated images."""
+    pages = found.pages
+    base = _base_page(pages)
+    alike = [Place(page, number) for number, page in enumerate(pages)
+             if page.size == pages[base].size and page.kind == pages[base].kind
+             and page.orientation == pages[base].orientation and not is_mask(page)]
+    count, step = found.images
+    if count > 1 and len(alike) == 1:
+        alike = [alike[0]._replace(page=replace(pages[base], shift=number * step))
+                 for number in range(count)]
+    series = ome.ome_series(found.text, found.file_name, max(1, pages[base].samples))
+    plan = _ome_frames(series, alike) or _imagej_frames(found.text, alike) or Arrangement(alike)
+    plan.levels = [{} for _ in plan.frames]
+    taken = {frame.number for frame in plan.frames}
+    _add_sub_levels(plan, found, pages[base])
+    taken |= _add_chain_levels(plan, found, pages[base], taken)
+    taken |= _add_masks(plan, found)
+    _name_others(plan, found, series, taken, base)
+    return plan
+
+
+def is_mask(page: Page) -> bool:
+    """Whether a page says which pixels of another are opaque."""
+    return bool(page.subfile_type & _MASK_SUBFILE)
+
+
+def _base_page(pages: Sequence[Page]) -> int:
+    """
+    The number of the page that gives the size of the frames.
+
+    It is the first page, or the largest if that has more than four times the area of the
+    first, which is a thumbnail then.
+    """
+    areas = [0 if is_mask(page) and number else page.size.area
+             for number, page in enumerate(pages)]
+    largest = areas.index(max(areas))
+    return largest if areas[largest] > 4 * areas[0] else 0
+
+
+# Levels
+
+def _add_sub_levels(plan: Arrangement, found: Directories, base: Page) -> None:
+    """Add the levels that are sub-IFDs of their frames."""
+    for position, frame in enumerate(plan.frames):
+        for place in found.subs(frame.number):
+            reduction = _reduction(place.page, base)
+            if reduction and _is_usable(plan, found, place, reduction):
+                plan.levels[position].setdefault(reduction, place)
+
+
+def _add_chain_levels(plan: Arrangement, found: Directories, base: Page,
+                      taken: set[int]) -> set[int]:
+    """
+    Add the levels that are pages: the levels of a reduction are in the file in the same
+    order as the frames, which is not always the order of frames.
+
+    :returns: the numbers of the pages that are levels, also of those that are not used.
+    """
+    aperio = found.text.startswith('Aperio')
+    by_reduction: dict[int, list[Place]] = {}
+    for number, page in enumerate(found.pages):
+        if number not in taken and not (aperio and page.tile is None):
+            reduction = _reduction(page, base)
+            if reduction:
+                by_reduction.setdefault(reduction, []).append(Place(page, number))
+    in_file_order = sorted(range(len(plan.frames)), key=lambda frame: (
+        plan.frames[frame].number, plan.frames[frame].page.shift))
+    levels = set[int]()
+    for reduction, places in by_reduction.items():
+        if len(places) != len(plan.frames) and len(plan.frames) > 1:
+            continue
+        for position, place in zip(in_file_order, places, strict=False):
+            levels.add(place.number)
+            if _is_usable(plan, found, place, reduction):
+                plan.levels[position].setdefault(reduction, place)
+    return levels
+
+
+def _reduction(page: Page, base: Page) -> int | None:
+    """The reduction at which a page can be a level; None or 0 if it cannot."""
+    if page.kind != base.kind or is_mask(page):
+        return None
+    return reduction_between(base.size, page.size)
+
+
+def _is_usable(plan: Arrangement, found: Directories, place: Place, reduction: int) -> bool:
+    """Whether a level can be decoded; notes why if it cannot."""
+    reason = found.why_unreadable(place.page)
+    if reason:
+        width, height = place.page.size
+        plan.left_out.append(
+            f'the level of {width} x {height} pixels, which is computed instead: {reason}')
+    return not reason
+
+
+# Masks
+
+def _add_masks(plan: Arrangement, found: Directories) -> set[int]:
+    """
+    Find the mask of each picture.
+
+    A mask that is a page follows its picture, not always at once; one that is a sub-IFD
+    belongs to the page, or to a level of that frame.
+
+    :returns: the numbers of the pages that are masks.
+    """
+    levels = {frame.number: level for frame, level in zip(plan.frames, plan.levels, strict=True)}
+    for number, page in enumerate(found.pages):
+        pictures = [page, *(level.page for level in levels.get(number, {}).values())]
+        for mask in found.subs(number):
+            if is_mask(mask.page):
+                _add_mask(plan, found, mask, pictures)
+    masks = [Place(page, number) for number, page in enumerate(found.pages)
+             if number and is_mask(page)]
+    for mask in masks:
+        _add_mask(plan, found, mask, [found.pages[number]
+                                      for number in range(mask.number - 1, -1, -1)])
+    return {mask.number for mask in masks}
+
+
+def _add_mask(plan: Arrangement, found: Directories, mask: Place,
+              pictures: Sequence[Page]) -> None:
+    """Give a mask to the first picture of its size that has none."""
+    for picture in pictures:
+        if picture.size == mask.page.size and not is_mask(picture) \
+                and picture.offset not in plan.masks:
+            reason = found.why_unreadable(mask.page)
+            if reason:
+                plan.left_out.append(
+                    f'the mask of {picture.size.width} x {picture.size.height} pixels: {reason}')
+            else:
+                plan.masks[picture.offset] = mask
+            return
+
+
+# Frames
+
+def _ome_frames(series: Sequence[ome.Series], alike: Sequence[Place]) -> Arrangement | None:
+    """The frames in the order and with the axes of OME-XML, if it describes these pages."""
+    allowed = {place.number: place for place in alike}
+    present = [(image, [plane for plane in image.planes if plane.page in allowed])
+               for image in series]
+    present = [(image, planes) for image, planes in present if planes]
+    if allowed.keys() - {plane.page for _, planes in present for plane in planes} \
+            or len(allowed) < len(alike):
+        # It does not describe every image, so it belongs to another file.
+        return None
+    plan = Arrangement([])
+    seen = set[int]()
+    for position, (_, planes) in enumerate(present):
+        for plane in planes:
+            if plane.page in seen:
+                continue
+            seen.add(plane.page)
+            plan.frames.append(allowed[plane.page])
+            axes = dict(plane.axes)
+            if len(present) > 1:
+                axes['IndexXY'] = position
+            plan.axes.append(axes)
+    _even_out(plan)
+    channels = present[0][0].channels
+    if any(channel.name for channel in channels):
+        plan.channels = unique_keys([channel.name or f'Channel {number + 1}'
+                                     for number, channel in enumerate(channels)])
+    return plan
+
+
+def _even_out(plan: Arrangement) -> None:
+    """Give every frame the same axes, with position 0 on those it lacks."""
+    keys = sorted({key for axes in plan.axes for key in axes})
+    plan.axes = [{key: axes.get(key, 0) for key in keys} for axes in plan.axes]
+
+
+def _imagej_frames(text: str, alike: Sequence[Place]) -> Arrangement | None:
+    """The frames with the axes of an ImageJ hyperstack."""
+    axes = ome.imagej_axes(ome.imagej_fields(text), len(alike)) if text else []
+    return Arrangement(list(alike), list(axes)) if axes else None
+
+
+# Associated images
+
+def _name_others(plan: Arrangement, found: Directories, series: Sequence[ome.Series],
+                 taken: set[int], base: int) -> None:
+    """Name the other pages as associated images, from their descriptions."""
+    ome_names = {plane.page: image.name for image in series for plane in image.planes}
+    numbers, names = [], []
+    for number, page in enumerate(found.pages):
+        if number in taken:
+            continue
+        reason = found.why_unreadable(page)
+        if reason:
+            plan.left_out.append(f'page {number}: {reason}')
+            continue
+        numbers.append(number)
+        text = f'{ome_names.get(number, "")} {found.texts.get(number, "")[:200]}'
+        name = None if number == 0 else _NAMES.search(text)
+        aperio_thumbnail = number == 1 and found.text.startswith('Aperio')
+        if name:
+            names.append(name[1].lower())
+        elif aperio_thumbnail or (number == 0 and base):
+            names.append('thumbnail')
+        else:
+            names.append(f'page_{number}')
+    plan.associated = {key: Place(found.pages[number], number)
+                       for key, number in zip(unique_keys(names), numbers, strict=True)}
