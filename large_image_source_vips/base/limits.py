@@ -38,21 +38,31 @@ class Limits:
 
     # tiff
     tiff_directories: int = _limit(
-        1 << 20, 'directories', 'More than any instrument writes; ends broken or circular chains.')
+        1 << 18, 'directories', 'More than any instrument writes; ends broken or circular '
+        'chains.')
     tiff_sub_ifds: int = _limit(
         256, 'sub-IFDs', 'Of one page; more than any pyramid has levels.')
-    tiff_sub_ifd_entries: int = _limit(
-        1 << 18, 'entries', 'In all sub-IFDs of a file; a level has about 20.')
+    tiff_entries: int = _limit(
+        1 << 21, 'entries', 'In all directories of a file, which may overlap; 100,000 pages '
+        'have about 20 each.')
     tiff_value: int = _limit(
-        256 * _MIB, 'bytes', 'One tag; the OME-XML of a large screen has about 50 MB, the tile '
-        'table of a slide of 10 million tiles 80 MB.')
+        256 * _MIB, 'bytes', 'One tag; the tile table of a slide of 10 million tiles takes 80 MB.')
+    tiff_text: int = _limit(
+        64 * _MIB, 'bytes', 'A description; the OME-XML of a large screen takes 50 MB.')
+    tiff_field_text: int = _limit(
+        1 << 20, 'characters', "Of a maker's description in which fields are looked for; they "
+        'have a few thousand.')
     tiff_integers: int = _limit(
         1 << 16, 'values', 'A tag read as a list of integers, other than a tile table.')
     tiff_missing: int = _limit(
         _GIB, 'bytes', 'Pixels that a file may claim beyond what its bytes can hold; a truncated '
         'file still opens.')
+    tiff_xml_marks: int = _limit(
+        1 << 22, 'tags and attributes', 'Of an XML text, counted before it is parsed; 330,000 '
+        'planes have about 10 each.')
     tiff_ome_planes: int = _limit(
-        1 << 20, 'planes', 'Of one OME-XML text; more than one file holds.')
+        1 << 20, 'planes', 'That the elements of an OME-XML text place in the file, repeated '
+        'ones counted; a file has fewer pages.')
 
     # codecs
     codecs_strip_samples: int = _limit(
@@ -95,6 +105,14 @@ class Limits:
         1000, 'items', 'A list of the internal metadata; longer ones are cut.')
     reading_described_frames: int = _limit(
         10_000, 'frames', 'Frames that the internal metadata describe one by one.')
+
+    reading_frame_texts: int = _limit(
+        16 * _MIB, 'bytes', 'The descriptions of all frames in the internal metadata; further '
+        'ones are left out.')
+    reading_profiles: int = _limit(
+        64 * _MIB, 'bytes', 'All different ICC profiles of a file; a large one has 4 MB.')
+    reading_png_chunks: int = _limit(
+        1000, 'chunks', 'Of a PNG file before its pixels; ends the search in a damaged file.')
 
     # regions
     regions_ahead: int = _limit(

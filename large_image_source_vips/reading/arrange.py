@@ -16,6 +16,8 @@ from ..tiff.directories import Page
 from .layout import reduction_between, unique_keys
 
 _MASK_SUBFILE = 4
+# The start of a description in which the name of an associated image is looked for.
+NAME_TEXT = 200
 _NAMES = re.compile(r'\b(label|macro|thumbnail|overview)\b', re.IGNORECASE)
 
 
@@ -102,7 +104,8 @@ def arrange(found: Directories) -> Arrangement:
     if count > 1 and len(alike) == 1:
         alike = [alike[0]._replace(page=replace(pages[base], shift=number * step))
                  for number in range(count)]
-    series = ome.ome_series(found.text, found.file_name, max(1, pages[base].samples))
+    series = ome.ome_series(
+        found.text, found.file_name, max(1, pages[base].samples), len(pages))
     plan = _ome_frames(series, alike) or _imagej_frames(found.text, alike) or Arrangement(alike)
     plan.levels = [{} for _ in plan.frames]
     taken = {frame.number for frame in plan.frames}
@@ -286,7 +289,7 @@ def _name_others(plan: Arrangement, found: Directories, series: Sequence[ome.Ser
             plan.left_out.append(f'page {number}: {reason}')
             continue
         numbers.append(number)
-        text = f'{ome_names.get(number, "")} {found.texts.get(number, "")[:200]}'
+        text = f'{ome_names.get(number, "")} {found.texts.get(number, "")[:NAME_TEXT]}'
         name = None if number == 0 else _NAMES.search(text)
         aperio_thumbnail = number == 1 and found.text.startswith('Aperio')
         if name:

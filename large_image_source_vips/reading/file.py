@@ -43,13 +43,16 @@ class SourceFile:
     :param identity: the identity of that version.
     :param chosen: the loader.
     :param source: an open source on that version, from which one image can be loaded.
+    :param instead: the loader to use if the first cannot open the file.
     """
 
     def __init__(self, path: str, identity: Identity, chosen: loader.Loader,
-                 source: pyvips.Source | None = None) -> None:
+                 source: pyvips.Source | None = None,
+                 instead: loader.Loader | None = None) -> None:
         self.path = path
         self.identity = identity
         self.loader = chosen
+        self.instead = instead
         self._sources = [source] if source else []
         self.layout: Layout | None = None
         self.description: Description | None = None

@@ -168,10 +168,12 @@ def reduction_between(full: Size, other: Size) -> int | None:
 
 def unique_keys(names: Sequence[str]) -> list[str]:
     """Names made unique by appending numbers to repeated ones."""
-    keys: list[str] = []
+    # By key, the next number to try: a name may be repeated, or equal a numbered one.
+    numbers: dict[str, int] = {}
     for name in names:
-        key, number = name, 2
-        while key in keys:
+        key, number = name, numbers.get(name, 2)
+        while key in numbers:
             key, number = f'{name}_{number}', number + 1
-        keys.append(key)
-    return keys
+        numbers[name] = number
+        numbers.setdefault(key, 2)
+    return list(numbers)

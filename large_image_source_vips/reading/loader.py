@@ -41,6 +41,8 @@ _NAMED_SOURCES = {
     # CFITSIO also reads gzipped files.
     'fitsload': (b'SIMPLE', b'\x1f\x8b'), 'openslideload': (b'',),
     'vipsload': (b'\x08\xf2\xa6\xb6', b'\xb6\xa6\xf2\x08')}
+# How TIFF and BigTIFF files begin.
+_TIFF_HEADS = frozenset({b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'})
 # The least serious problem at which a loader fails instead of returning what it could
 # decode.  In TIFF a damaged tile is only a warning; other libraries also warn about files
 # that they decode correctly.
@@ -74,10 +76,12 @@ class Found(NamedTuple):
 
     :param loader: the loader.
     :param source: the source with which it was found, if an image can be loaded from it.
+    :param instead: a loader that also reads such files, if the first cannot open this one.
     """
 
     loader: Loader
-    source: pyvips.Source | None
+    source: pyvips.Source | None = None
+    instead: Loader | None = None
 
 
 def find_loader(path: str, descriptor: int, default: str | Collection[str] = 'all') -> Found:
@@ -121,9 +125,13 @@ def find_loader(path: str, descriptor: int, default: str | Collection[str] = 'al
                f'{LOADERS}')
         raise TileSourceError(msg)
     if through == 'path':
-        return Found(Loader(base, through), None)
+        return Found(Loader(base, through))
     if base in _NAMED_SOURCES or not SHARES_DESCRIPTORS:
-        return Found(Loader(base, 'file'), None)
+        # OpenSlide recognises some TIFF files, such as exports of slides, that it then refuses.
+        instead = (Loader('tiffload', 'descriptor' if SHARES_DESCRIPTORS else 'file')
+                   if base == 'openslideload' and head[:4] in _TIFF_HEADS and
+                   (allowed is None or allowed('tiffload')) else None)
+        return Found(Loader(base, 'file'), instead=instead)
     return Found(Loader(base, through), None if named else source)
 
 

@@ -8,25 +8,29 @@ first is opened with libvips.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyvips
+from pyvips import ffi, glib_lib, vips_lib
 
 from ..base.errors import TileSourceError
 from ..base.limits import LIMITS
-from ..tiff.directories import DESCRIPTION, ICC_PROFILE, TiffDirectories, TiffFormatError
+from ..tiff.directories import (
+    DESCRIPTION,
+    ICC_PROFILE,
+    Entry,
+    TiffDirectories,
+    TiffFormatError,
+    decode_text,
+)
 from .file import SourceFile
 from .layout import Layout
 from .pixel_size import Description
+from .png_chunks import png_texts
 from .unpack import unpacker
-
-# The most characters of a text and items of a list in the internal metadata.
-_MAX_TEXT = LIMITS.reading_text
-_MAX_ITEMS = LIMITS.reading_items
-# The most frames that are described one by one.
-_MAX_FRAMES = LIMITS.reading_described_frames
 
 
 def internal_metadata(file: SourceFile, layout: Layout, image: pyvips.Image,
@@ -44,6 +48,7 @@ def internal_metadata(file: SourceFile, layout: Layout, image: pyvips.Image,
         fields['n-pages'] = layout.pages
     if layout.left_out:
         fields['left-out'] = list(layout.left_out)
+    fields.update(_texts_as_written(file, layout, fields))
     fields.update(json_safe_table(description.further))
     if len(layout.frames) > 1:
         fields['frames'] = _frame_fields(file, layout, image)
@@ -75,7 +80,28 @@ def icc_profiles(file: SourceFile, layout: Layout, image: pyvips.Image) -> list[
 
 def header_fields(image: pyvips.Image) -> dict[str, Any]:
     """Every header field of an open image, by name, fit for ``json.dumps``."""
-    return {name: json_safe(image.get(name), name) for name in image.get_fields()}
+    fields = {}
+    for raw in _field_names(image):
+        name = decode_text(raw)
+        try:
+            value = image.get(raw)
+        except UnicodeDecodeError as exc:
+            value = decode_text(exc.object)
+        fields[name] = json_safe(value, name)
+    return fields
+
+
+def _field_names(image: pyvips.Image) -> list[bytes]:
+    """The names of the header fields; files may have some that are not UTF-8."""
+    array = vips_lib.vips_image_get_fields(image.pointer)
+    names = []
+    for number in itertools.count():
+        if array[number] == ffi.NULL:
+            break
+        names.append(ffi.string(array[number]))
+        glib_lib.g_free(array[number])
+    glib_lib.g_free(array)
+    return names
 
 
 def json_safe(value: Any, name: str = '') -> Any:
@@ -95,57 +121,114 @@ def json_safe(value: Any, name: str = '') -> Any:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return _describe_bytes(bytes(value), name)
     if isinstance(value, (list, tuple)):
-        items = [json_safe(item) for item in value[:_MAX_ITEMS]]
-        return items if len(value) <= _MAX_ITEMS else [
+        items = [json_safe(item) for item in value[:LIMITS.reading_items]]
+        return items if len(value) <= LIMITS.reading_items else [
             *items, f'... ({len(value)} items in all)']
-    text = str(value).encode('utf-8', 'replace').decode('utf-8', 'replace')
-    return text if len(text) <= _MAX_TEXT else (
-        f'{text[:_MAX_TEXT]}... ({len(text)} characters in all)')
+    text = str(value)
+    cut = text[:LIMITS.reading_text].encode('utf-8', 'replace').decode('utf-8', 'replace')
+    return cut if len(text) <= LIMITS.reading_text else (
+        f'{cut}... ({len(text)} characters in all)')
 
 
 def json_safe_table(value: Any) -> Any:
-    """Nested dictionaries and lists that ``json.dumps`` accepts."""
+    """Nested dictionaries and lists that ``json.dumps`` accepts; long ones are cut."""
+    most = LIMITS.reading_items
     if isinstance(value, Mapping):
-        return {str(key): json_safe_table(item) for key, item in value.items()}
+        table = {str(key)[:LIMITS.reading_text]: json_safe_table(item)
+                 for key, item in itertools.islice(value.items(), most)}
+        if len(value) > most:
+            table['...'] = f'({len(value)} items in all)'
+        return table
     if isinstance(value, (list, tuple)):
-        return [json_safe_table(item) for item in value]
+        items = [json_safe_table(item) for item in value[:most]]
+        return items if len(value) <= most else [*items, f'... ({len(value)} items in all)']
     return json_safe(value)
+
+
+def _texts_as_written(file: SourceFile, layout: Layout,
+                      fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Header fields whose text is not UTF-8, which libvips replaces by other characters."""
+    page = layout.frames[0].levels[0].page
+    with file.descriptor() as descriptor:
+        if page is not None and DESCRIPTION in page.entries:
+            text = TiffDirectories(descriptor).text(page.entries[DESCRIPTION])
+            found = {'image-description': json_safe(text)}
+        elif file.loader.name == 'pngload':
+            found = {f'png-comment-{number}-{key}': json_safe(text)
+                     for number, key, text in png_texts(descriptor)}
+        else:
+            found = {}
+    return {name: text for name, text in found.items() if name in fields}
 
 
 def _frame_fields(file: SourceFile, layout: Layout, image: pyvips.Image) -> list[dict[str, Any]]:
     """The own fields of frames 1, 2 and so on."""
-    frames = layout.frames[1:_MAX_FRAMES]
+    frames = layout.frames[1:LIMITS.reading_described_frames]
     entries: list[dict[str, Any]] = [{} for _ in frames]
     delays = image.get('delay') if image.get_typeof('delay') else []
     if isinstance(delays, list):
         for entry, delay in zip(entries, delays[1:], strict=False):
             entry['delay'] = delay
-    pages = [frame.levels[0].page for frame in frames]
-    if any(page is not None and DESCRIPTION in page.entries for page in pages):
+    found = [frame.levels[0].page for frame in frames]
+    described = [page.entries[DESCRIPTION] if page is not None and DESCRIPTION in page.entries
+                 else None for page in found]
+    if any(described):
         with file.descriptor() as descriptor:
-            tiff = TiffDirectories(descriptor)
-            for entry, page in zip(entries, pages, strict=True):
-                if page is not None and DESCRIPTION in page.entries:
-                    entry['image-description'] = json_safe(
-                        tiff.text(page.entries[DESCRIPTION]))
+            for entry, text in zip(entries, _texts(TiffDirectories(descriptor), described),
+                                   strict=True):
+                if text is not None:
+                    entry['image-description'] = text
     return entries
 
 
+def _texts(tiff: TiffDirectories, entries: Sequence[Entry | None]) -> Iterator[str | None]:
+    """The texts of entries, cut; those beyond ``LIMITS.reading_frame_texts`` are left out."""
+    left = LIMITS.reading_frame_texts
+    for entry in entries:
+        if entry is None:
+            yield None
+            continue
+        most = min(entry.values, LIMITS.reading_text)
+        if most > left:
+            yield f'... (a text of {entry.values} bytes, left out)'
+            continue
+        left -= most
+        text = tiff.text(entry, most)
+        yield text if most == entry.values else f'{text}... ({entry.values} bytes in all)'
+
+
 def _tiff_profiles(file: SourceFile, layout: Layout) -> list[bytes | None]:
+    """The profile of each frame; pages that share the bytes of one share the object."""
     pages = [frame.levels[0].page for frame in layout.frames]
     entries = [page.entries.get(ICC_PROFILE) if page else None for page in pages]
-    if not any(entries):
-        return []
-    seen: dict[bytes, bytes] = {}
-    with file.descriptor() as descriptor:
-        try:
-            tiff = TiffDirectories(descriptor)
-            read = {entry: tiff.data(entry) for entry in set(entries) if entry is not None}
-        except TiffFormatError as exc:
-            msg = f'Cannot read the ICC profiles of {file.path!r}: {exc}'
-            raise TileSourceError(msg) from exc
-    return [seen.setdefault(read[entry], read[entry]) or None if entry else None
-            for entry in entries]
+    # By their place in the file, then by their bytes.
+    places: dict[tuple[int, int], bytes] = {}
+    profiles: dict[bytes, bytes] = {}
+    if any(entries):
+        with file.descriptor() as descriptor:
+            try:
+                tiff = TiffDirectories(descriptor)
+                for entry in filter(None, entries):
+                    if (entry.offset, entry.values) not in places:
+                        data = tiff.data(entry)
+                        places[entry.offset, entry.values] = profiles.setdefault(data, data)
+                        _check_profiles(profiles)
+            except TiffFormatError as exc:
+                msg = f'Cannot read the ICC profiles of {file.path!r}: {exc}'
+                raise TileSourceError(msg) from exc
+    return [(places[entry.offset, entry.values] or None) if entry else None for entry in entries]
+
+
+def _check_profiles(profiles: Collection[bytes]) -> None:
+    """
+    Bound the memory of all different profiles of a file.
+
+    :raises TiffFormatError: if they are too large.
+    """
+    size = sum(map(len, profiles))
+    if size > LIMITS.reading_profiles or len(profiles) > LIMITS.reading_items:
+        msg = f'{len(profiles)} different ones have {size} bytes'
+        raise TiffFormatError(msg)
 
 
 def _describe_bytes(data: bytes, name: str) -> Any:

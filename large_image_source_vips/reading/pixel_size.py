@@ -17,9 +17,7 @@ from typing import Any, NamedTuple
 import pyvips
 
 from ..base.files import read_at
-from ..tiff import ome
 from ..tiff.directories import (
-    DESCRIPTION,
     RESOLUTION_UNIT,
     X_RESOLUTION,
     Y_RESOLUTION,
@@ -27,16 +25,16 @@ from ..tiff.directories import (
     TiffDirectories,
     TiffFormatError,
 )
+from ..tiff.ome import positive
 from .file import SourceFile
 from .layout import TRANSPOSED, Layout
+from .makers import UNKNOWN, Header, PixelSize, describe_tiff
+from .png_chunks import png_chunks
 
-PixelSize = tuple[float | None, float | None]
-UNKNOWN: PixelSize = (None, None)
 # Lengths in mm.
 _INCH, _CENTIMETRE, _METRE = 25.4, 10.0, 1000.0
 # By the tag ResolutionUnit; 1 is 'none'.
 _TIFF_UNITS = {2: _INCH, 3: _CENTIMETRE}
-_PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 
 
 class MadeUp(NamedTuple):
@@ -55,8 +53,8 @@ class MadeUp(NamedTuple):
     reason: str
 
 
-# These apply to numbers in headers, not to texts (OME-XML, Aperio, ImageJ with a unit,
-# OpenSlide's properties), which no writer fills in by default.
+# These apply to numbers in headers, not to makers' texts and OpenSlide's properties, which no
+# writer fills in by default.
 MADE_UP = (
     MadeUp('', 1.0, 1, 'the default of libvips, 1 pixel per mm, which its savers write'),
     MadeUp('JFIF', _INCH, 25, 'the same as whole pixels per inch, as JFIF stores it'),
@@ -82,15 +80,6 @@ class Description:
     pixel_size: PixelSize = UNKNOWN
     magnification: float | None = None
     further: Mapping[str, Any] = field(default_factory=dict)
-
-
-def positive(value: Any) -> float | None:
-    """A finite number above 0 from a number or text; None for anything else."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) and number > 0 else None
 
 
 def size_from_resolution(kind: str, unit: float | None, across: Any, down: Any) -> PixelSize:
@@ -140,56 +129,26 @@ def _describe_nothing(file: SourceFile, layout: Layout, image: pyvips.Image) -> 
 
 
 def _describe_tiff(file: SourceFile, layout: Layout, image: pyvips.Image) -> Description:
-    """Aperio, OME-XML and ImageJ texts take precedence over the resolution tags."""
+    """Makers' texts take precedence over the resolution tags; see ``makers``."""
     del image
     with file.descriptor() as descriptor:
         try:
             tiff = TiffDirectories(descriptor)
-            text = tiff.text(next(tiff.pages()).entries.get(DESCRIPTION))
+            first = next(tiff.pages())
+            page = layout.frames[0].levels[0].page or first
+            header = Header(tiff, first, page, _tiff_resolution(tiff, page))
+            return Description(*describe_tiff(header))
         except (TiffFormatError, StopIteration):
             return Description()
-        page = layout.frames[0].levels[0].page
-        tags = UNKNOWN if page is None else _tiff_resolution(tiff, page)
-        fields = ome.imagej_fields(text)
-        unit = ome.imagej_unit(fields)
-        if fields and unit and page is not None:
-            across, down = map(positive, _resolution_tags(tiff, page))
-            tags = (positive(unit / across) if across else None,
-                    positive(unit / down) if down else None)
-    if text.startswith('Aperio'):
-        aperio = _aperio_fields(text)
-        microns = positive(aperio.get('MPP'))
-        return Description((microns / 1000, microns / 1000) if microns else tags,
-                           positive(aperio.get('AppMag')), {'aperio': aperio})
-    series = ome.ome_series(text, '', 1)
-    if series:
-        first = series[0]
-        size = first.pixel_size if any(first.pixel_size) else tags
-        further = {'ome': {'images': [
-            {'name': one.name, 'channels': [channel._asdict() for channel in one.channels]}
-            for one in series]}}
-        return Description(size, first.magnification, further)
-    return Description(tags, None, {'imagej': fields} if fields else {})
-
-
-def _aperio_fields(text: str) -> dict[str, str]:
-    """The ``key = value`` pairs of an Aperio description, separated by '|'."""
-    pairs = (part.partition('=') for part in text.split('|')[1:])
-    return {key.strip(): value.strip() for key, mark, value in pairs if mark}
 
 
 def _tiff_resolution(tiff: TiffDirectories, page: Page) -> PixelSize:
     """The pixel size from the resolution tags."""
     unit = tiff.integers(page.entries.get(RESOLUTION_UNIT))
     # TIFF 6.0: the default unit is the inch.
-    return size_from_resolution('TIFF', _TIFF_UNITS.get(unit[0] if unit else 2),
-                      *_resolution_tags(tiff, page))
-
-
-def _resolution_tags(tiff: TiffDirectories, page: Page) -> tuple[float | None, float | None]:
-    """The number of pixels per unit, across and down."""
-    return (tiff.number(page.entries.get(X_RESOLUTION)),
-            tiff.number(page.entries.get(Y_RESOLUTION)))
+    return size_from_resolution(
+        'TIFF', _TIFF_UNITS.get(unit[0] if unit else 2),
+        *(tiff.number(page.entries.get(tag)) for tag in (X_RESOLUTION, Y_RESOLUTION)))
 
 
 def _describe_openslide(file: SourceFile, layout: Layout, image: pyvips.Image) -> Description:
@@ -207,18 +166,14 @@ def _describe_openslide(file: SourceFile, layout: Layout, image: pyvips.Image) -
 def _describe_png(file: SourceFile, layout: Layout, image: pyvips.Image) -> Description:
     """The chunk pHYs (PNG 1.2, 11.3.5.3), in pixels per metre if its unit is 1; else EXIF."""
     del layout
-    position = len(_PNG_SIGNATURE)
     with file.descriptor() as descriptor:
-        # pHYs comes before IDAT; 1000 chunks bound the search in a damaged file.
-        for _ in range(1000):
-            head = read_at(descriptor, 8 + 9, position)
-            if len(head) < 8 or head[4:8] == b'IDAT':
-                break
-            if head[4:8] == b'pHYs' and len(head) == 17:
-                across, down, unit = struct.unpack('>IIB', head[8:])
-                return Description(size_from_resolution(
-                    'PNG', _METRE if unit == 1 else None, across, down))
-            position += 12 + int.from_bytes(head[:4], 'big')
+        for chunk in png_chunks(descriptor):
+            if chunk.kind == b'pHYs' and chunk.size == 9:
+                data = read_at(descriptor, 9, chunk.offset)
+                if len(data) == 9:
+                    across, down, unit = struct.unpack('>IIB', data)
+                    return Description(size_from_resolution(
+                        'PNG', _METRE if unit == 1 else None, across, down))
     return Description(_exif_resolution(image))
 
 

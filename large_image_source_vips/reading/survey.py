@@ -52,9 +52,20 @@ def survey(file: SourceFile) -> Layout:
     with file.survey_lock:
         if file.layout is None:
             with vips_errors(f'Cannot read {file.path!r}'):
-                file.layout = _SURVEYS.get(file.loader.name, _survey_pages)(file)
+                file.layout = _survey(file)
         file.forget_source()
         return file.layout
+
+
+def _survey(file: SourceFile) -> Layout:
+    """The layout according to the loader of the file, or the one to use instead."""
+    try:
+        return _SURVEYS.get(file.loader.name, _survey_pages)(file)
+    except (TileSourceError, pyvips.Error):
+        if file.instead is None:
+            raise
+        file.loader, file.instead = file.instead, None
+    return _survey(file)
 
 
 def field(image: pyvips.Image, name: str, default: Any = None) -> Any:

@@ -21,8 +21,9 @@ from ..tiff.directories import (
     Page,
     TiffDirectories,
     TiffFormatError,
+    TooManyEntriesError,
 )
-from .arrange import Arrangement, Directories, Place, arrange
+from .arrange import NAME_TEXT, Arrangement, Directories, Place, arrange
 from .file import SourceFile
 from .layout import Layout, Opening, Picture, Stored
 from .loader import lacks_codec, why_not_decoded
@@ -38,8 +39,6 @@ _DESCRIBED = 64
 _COLOURS = {0: 1, 1: 1, 2: 3, 5: 4, 6: 3}
 # In the tag ExtraSamples: associated and unassociated alpha.
 _ALPHA = frozenset({1, 2})
-# The most entries that all sub-IFDs of a file may have; a level has about 20.
-_MAX_ENTRIES = LIMITS.tiff_sub_ifd_entries
 # libtiff follows the chain of directories at each open.  In files with more pages than this
 # each page is opened as if it were the only one.
 _MANY_PAGES = 64
@@ -75,7 +74,8 @@ def survey_tiff(file: SourceFile) -> Layout:
             if not pages:
                 msg = 'it has no page'
                 raise TiffFormatError(msg)
-            texts = {number: tiff.text(page.entries.get(DESCRIPTION))
+            texts = {number: tiff.text(page.entries.get(DESCRIPTION),
+                                       None if not number else NAME_TEXT)
                      for number, page in enumerate(pages) if number < _DESCRIBED}
             plan = arrange(Directories(
                 pages, _sub_pages(tiff, pages), texts, os.path.basename(file.path),
@@ -167,24 +167,21 @@ def _sub_pages(tiff: TiffDirectories, pages: Sequence[Page]) -> dict[int, list[P
     """
     The sub-IFDs of each page that has any, in order; None for unreadable ones.
 
-    :raises TiffFormatError: if they have too many entries.
+    :raises TiffFormatError: if the directories have too many entries.
     """
     found: dict[int, list[Page | None]] = {}
     # Pages may share sub-IFDs.
     known: dict[int, Page | None] = {}
-    entries = 0
     for number, page in enumerate(pages):
         for offset in page.sub_offsets:
             if offset not in known:
                 try:
-                    known[offset] = sub_page = tiff.page_at(offset)
-                    entries += len(sub_page.entries)
+                    known[offset] = tiff.page_at(offset)
+                except TooManyEntriesError:
+                    raise
                 except TiffFormatError:
                     # libtiff cannot read it either; the level is computed instead.
                     known[offset] = None
-            if entries > _MAX_ENTRIES:
-                msg = f'its sub-IFDs have more than {_MAX_ENTRIES} entries'
-                raise TiffFormatError(msg)
             found.setdefault(number, []).append(known[offset])
     return found
 

@@ -4,9 +4,10 @@ Read TIFF and BigTIFF directories: pages, sub-IFDs and tags.
 libvips does not report most of this, or only after opening every page.
 
 Files are treated as hostile: offsets and counts are checked against the file size
-before reading, loops in the chain of directories are detected, and a value takes at
-most 256 MB of memory.  Slips that other readers forgive are forgiven: tags out of order or
-twice, no photometric interpretation, tiles listed in the tags of strips.
+before reading, loops in the chain of directories are detected, and the entries of all
+directories and the size of a value are bounded (``base.limits``).  Slips that other readers
+forgive are forgiven: tags out of order or twice, no photometric interpretation, tiles listed
+in the tags of strips.
 
 Tags and types: TIFF 6.0 (Adobe, 1992), its supplement 1 (sub-IFDs), and the BigTIFF
 design (AWare Systems).
@@ -14,6 +15,7 @@ design (AWare Systems).
 
 from __future__ import annotations
 
+import codecs
 import logging
 import os
 import struct
@@ -37,6 +39,8 @@ _TYPES = {
     7: (1, 'u1'), 8: (2, 'i2'), 9: (4, 'i4'), 10: (8, 'i4'), 11: (4, 'f4'), 12: (8, 'f8'),
     13: (4, 'u4'), 16: (8, 'u8'), 17: (8, 'i8'), 18: (8, 'u8'),
 }
+# The byte order marks of UTF-16.
+_UTF_16 = frozenset({codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE})
 _INTEGERS = frozenset({1, 3, 4, 6, 8, 9, 13, 16, 17, 18})
 _RATIONALS = frozenset({5, 10})
 # The struct codes of the integer types.
@@ -50,11 +54,6 @@ SOFTWARE, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_COUNTS = 305, 322, 323, 32
 PREDICTOR, SUB_IFDS, EXTRA_SAMPLES, SAMPLE_FORMAT = 317, 330, 338, 339
 JPEG_TABLES, ICC_PROFILE = 347, 34675
 
-# The bound for the values of one tag.  The OME-XML of a large screen takes some 50 MB,
-# the offsets of a slide of 10 million tiles 80 MB.
-_MAX_VALUE_BYTES = LIMITS.tiff_value
-# A bound for broken chains, more directories than any instrument writes.
-_MAX_DIRECTORIES = LIMITS.tiff_directories
 # The bytes of one read: an ordinary directory and the values that follow it.
 _READ_AHEAD = 1024
 
@@ -86,6 +85,10 @@ _logger = logging.getLogger(__name__)
 
 class TiffFormatError(ValueError):
     """The file is not TIFF, or its directories are damaged."""
+
+
+class TooManyEntriesError(TiffFormatError):
+    """The directories of the file have more entries in all than ``LIMITS.tiff_entries``."""
 
 
 class Entry(NamedTuple):
@@ -226,6 +229,18 @@ class Page:
         return entry.values if entry else 0
 
 
+def decode_text(data: bytes, *, is_cut: bool = False) -> str:
+    """
+    The text of bytes in UTF-8, or else in Latin-1, which any bytes are.
+
+    :param is_cut: whether the last character may be incomplete; it is left out then.
+    """
+    try:
+        return codecs.utf_8_decode(data, 'strict', not is_cut)[0]
+    except UnicodeDecodeError:
+        return data.decode('latin-1')
+
+
 class TiffDirectories:
     """
     The directories of one open TIFF file.
@@ -256,6 +271,8 @@ class TiffDirectories:
         self._integers = {kind: struct.Struct(self.order + _CODES[kind]) for kind in _INTEGERS}
         self.first_offset_at = 8 if self.big else 4
         self._first: int = self._pointer.unpack_from(head, self.first_offset_at)[0]
+        # The entries read so far; directories may overlap, so that few bytes hold many.
+        self._entries_read = 0
 
     def single_page_patches(self, page: Page,
                             strips: tuple[int, int] | None = None) -> dict[int, bytes]:
@@ -295,7 +312,8 @@ class TiffDirectories:
         A later page that cannot be read ends the chain, as in libtiff.  So does a page
         that comes a second time, with a warning.
 
-        :raises TiffFormatError: if the first page cannot be read, or there are too many.
+        :raises TiffFormatError: if the first page cannot be read, or there are too many
+            directories or entries.
         """
         offset, seen = self._first, set[int]()
         while offset:
@@ -303,12 +321,14 @@ class TiffDirectories:
                 _logger.warning('A chain of %d TIFF directories leads back to the one at offset '
                                 '%d; each is read once.', len(seen), offset)
                 return
-            if len(seen) >= _MAX_DIRECTORIES:
-                msg = f'it has more than {_MAX_DIRECTORIES} directories'
+            if len(seen) >= LIMITS.tiff_directories:
+                msg = f'it has more than {LIMITS.tiff_directories} directories'
                 raise TiffFormatError(msg)
             seen.add(offset)
             try:
                 page, offset = self._page(offset)
+            except TooManyEntriesError:
+                raise
             except TiffFormatError:
                 if len(seen) == 1:
                     raise
@@ -320,12 +340,16 @@ class TiffDirectories:
         Read the page at an offset, such as a sub-IFD.
 
         :raises TiffFormatError: if there is no valid directory.
+        :raises TooManyEntriesError: if all directories together have too many entries.
         """
         return self._page(offset)[0]
 
     def _page(self, offset: int) -> tuple[Page, int]:
         """Read a page and the offset of the next one, 0 for none."""
         block, entries, next_offset_at, next_offset = self._entries(offset)
+        sub_offsets = (tuple(self.integers(entries[SUB_IFDS], limit=LIMITS.tiff_sub_ifds))
+                       if SUB_IFDS in entries else ())
+        self._count_entries(len(sub_offsets))
 
         def several(tag: int, most: int) -> list[int]:
             entry = entries.get(tag)
@@ -357,8 +381,7 @@ class TiffDirectories:
             orientation=first(ORIENTATION, 1),
             subfile_type=first(SUBFILE_TYPE, 0), tile=tile,
             rows_per_strip=first(ROWS_PER_STRIP, size.height),
-            sub_offsets=tuple(self.integers(entries.get(SUB_IFDS), limit=LIMITS.tiff_sub_ifds))
-            if SUB_IFDS in entries else (), predictor=first(PREDICTOR, 1),
+            sub_offsets=sub_offsets, predictor=first(PREDICTOR, 1),
             bits_each=tuple(bits) if len(set(bits)) > 1 else (), fill_order=first(FILL_ORDER, 1),
             entries=entries)
         return page, next_offset
@@ -374,6 +397,7 @@ class TiffDirectories:
         if not 1 <= count <= 4096 or offset + end > self._file_size:
             msg = f'its directory at offset {offset} is damaged: it claims {count} entries'
             raise TiffFormatError(msg)
+        self._count_entries(count)
         if end + self._pointer.size > len(block):
             block = self.read(offset, end + self._pointer.size)
         entries: dict[int, Entry] = {}
@@ -389,6 +413,17 @@ class TiffDirectories:
         tail = block[end:end + self._pointer.size]
         following = self._pointer.unpack(tail)[0] if len(tail) == self._pointer.size else 0
         return block, entries, offset + end, following
+
+    def _count_entries(self, count: int) -> None:
+        """
+        Add to the number of entries (and offsets of sub-IFDs) that were read.
+
+        :raises TooManyEntriesError: if there are too many.
+        """
+        self._entries_read += count
+        if self._entries_read > LIMITS.tiff_entries:
+            msg = f'its directories have more than {LIMITS.tiff_entries} entries in all'
+            raise TooManyEntriesError(msg)
 
     def _dtype(self, kind: int) -> np.dtype[Any]:
         """The numpy dtype of a TIFF type, in the byte order of the file."""
@@ -415,7 +450,7 @@ class TiffDirectories:
         if entry is None or not entry.values:
             return None
         size = _TYPES[entry.kind][0] * entry.values
-        if size > _MAX_VALUE_BYTES or entry.offset + size > self._file_size:
+        if size > LIMITS.tiff_value or entry.offset + size > self._file_size:
             return None
         data = self.read(entry.offset, size)
         if len(data) < size:
@@ -440,13 +475,29 @@ class TiffDirectories:
             return float(Fraction(above, below)) if below else None
         return float(values[0])
 
-    def text(self, entry: Entry | None) -> str:
-        """Read the text of an ASCII entry up to its first NUL; '' if there is none."""
-        return self.data(entry).split(b'\0', 1)[0].decode('utf-8', 'replace')
+    def text(self, entry: Entry | None, limit: int | None = None) -> str:
+        """
+        Read the text of an ASCII entry up to its first NUL.
 
-    def data(self, entry: Entry | None) -> bytes:
-        """Read the bytes of an entry; b'' if it has other types."""
-        values = None if entry is None or entry.kind not in {1, 2, 7} else self.array(entry)
+        TIFF allows only ASCII; writers use UTF-8, Latin-1, or UTF-16 with a mark.
+
+        :param limit: the most bytes to read, by default ``LIMITS.tiff_text``; what follows
+            is left out.
+        :returns: '' if there is none.
+        """
+        limit = LIMITS.tiff_text if limit is None else limit
+        data = self.data(entry, limit)
+        if data[:2] in _UTF_16:
+            return data.decode('utf-16', 'replace').partition('\0')[0]
+        data, end, _ = data.partition(b'\0')
+        return decode_text(data, is_cut=not end and entry is not None and entry.values > limit)
+
+    def data(self, entry: Entry | None, limit: int | None = None) -> bytes:
+        """Read the first bytes of an entry; b'' if it has other types."""
+        if entry is None or entry.kind not in {1, 2, 7}:
+            return b''
+        count = entry.values if limit is None else min(entry.values, limit)
+        values = self.array(entry._replace(values=count))
         return b'' if values is None else values.tobytes()
 
 

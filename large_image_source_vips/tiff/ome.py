@@ -3,7 +3,8 @@ Parse the OME-XML and ImageJ descriptions of TIFF files: axes, channels, pixel s
 
 OME-XML follows the OME schema 2016-06 and its older versions.  The pages of an ImageJ
 hyperstack are in the order of ImageJ's TIFF writer: channel fastest, then slice, then
-frame.  Malformed texts give no or fewer results, never an error.
+frame.  Malformed texts give no or fewer results, never an error; the numbers that they state
+cost nothing (``base.limits``).
 """
 
 from __future__ import annotations
@@ -12,23 +13,38 @@ import itertools
 import math
 import os
 import re
+import sys
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..base.limits import LIMITS
 
-# Units of length in mm, by the names that OME and ImageJ use.
+# Units of length in mm, by the names that OME and ImageJ use.  'Âµm' is what programs made
+# of 'µm' in UTF-8 that they took for Latin-1.
 MM_OF_UNIT = {
-    'm': 1e3, 'dm': 1e2, 'cm': 10.0, 'mm': 1.0, 'µm': 1e-3, 'μm': 1e-3, 'um': 1e-3,
-    'micron': 1e-3, 'microns': 1e-3, 'micrometer': 1e-3, 'nm': 1e-6, 'pm': 1e-9, 'Å': 1e-7,
-    'in': 25.4, 'inch': 25.4, 'ft': 304.8, 'pt': 25.4 / 72, 'millimeter': 1.0, 'centimeter': 10.0,
-    'meter': 1e3, 'nanometer': 1e-6, 'km': 1e6,
+    'm': 1e3, 'dm': 1e2, 'cm': 10.0, 'mm': 1.0, 'µm': 1e-3, 'μm': 1e-3, 'Âµm': 1e-3, '㎛': 1e-3,
+    'um': 1e-3, 'µ': 1e-3, 'μ': 1e-3, 'nm': 1e-6, 'pm': 1e-9, 'Å': 1e-7, 'km': 1e6, 'in': 25.4,
+    'ft': 304.8, 'yd': 914.4, 'thou': 0.0254, 'pt': 25.4 / 72, 'inch': 25.4, 'inches': 25.4,
+    'foot': 304.8, 'feet': 304.8, 'micron': 1e-3, 'micrometer': 1e-3, 'micrometre': 1e-3,
+    'millimeter': 1.0, 'millimetre': 1.0, 'centimeter': 10.0, 'centimetre': 10.0, 'meter': 1e3,
+    'metre': 1e3, 'nanometer': 1e-6, 'nanometre': 1e-6, 'angstrom': 1e-7,
 }
 _AXES = ('C', 'Z', 'T')
-# The bound for the planes of one image: sizes in a hostile text multiply.
-_MAX_PLANES = LIMITS.tiff_ome_planes
+
+
+def unit_in_mm(name: str) -> float | None:
+    """
+    A unit of length in mm; None if it is unknown, such as 'pixel'.
+
+    Words may be in upper case and in the plural.  ImageJ writes 'µ' as an escape of Java.
+    """
+    name = re.sub(r'\\u([0-9a-fA-F]{4})', lambda code: chr(int(code[1], 16)), name[:100]).strip()
+    word = name.lower()
+    # Symbols differ by case: 'Mm' are not 'mm'.
+    return MM_OF_UNIT.get(name) or (
+        MM_OF_UNIT.get(word) or MM_OF_UNIT.get(word.removesuffix('s')) if len(word) > 3 else None)
 
 
 class Plane(NamedTuple):
@@ -65,13 +81,14 @@ class Series:
     magnification: float | None = None
 
 
-def _positive(text: Any) -> float | None:
-    """Parse a finite positive number, else None."""
+def positive(value: Any) -> float | None:
+    """A finite number above 0 from a number or a text; None for anything else."""
     try:
-        value = float(text)
+        # Nobody writes longer numbers, which take long to convert.
+        number = float(value[:100] if isinstance(value, str) else value)
     except (TypeError, ValueError):
         return None
-    return value if math.isfinite(value) and value > 0 else None
+    return number if math.isfinite(number) and number > 0 else None
 
 
 def _whole(text: str | None, default: int) -> int:
@@ -79,48 +96,74 @@ def _whole(text: str | None, default: int) -> int:
     return int(text) if text is not None and re.fullmatch(r'\d{1,9}', text.strip()) else default
 
 
+def xml_root(text: str) -> ElementTree.Element | None:
+    """
+    Parse an XML text and strip the namespaces from its tags.
+
+    :returns: the root element; None if the text is malformed, has too many tags and
+        attributes (``LIMITS.tiff_xml_marks``), or defines entities, which no description
+        needs and attacks use.
+    """
+    if '<!DOCTYPE' in text or '<!ENTITY' in text:
+        return None
+    # Elements take up to 30 times the memory of their text.
+    if text.count('<') + text.count('=') > LIMITS.tiff_xml_marks:
+        return None
+    try:
+        # Whatever encoding the text states, it is decoded already.
+        root = ElementTree.fromstring(text.strip())
+    except (ElementTree.ParseError, ValueError, RecursionError):
+        return None
+    for element in root.iter():
+        if '}' in element.tag:
+            element.tag = sys.intern(element.tag.rpartition('}')[2])
+    return root
+
+
 def ome_root(text: str) -> ElementTree.Element | None:
     """
-    Parse an OME-XML document and strip the namespaces from its tags.
+    Parse an OME-XML document; see ``xml_root``.
 
     :param text: the image description of a file.
-    :returns: the root element; None if the text is not OME-XML, is malformed, or
-        defines entities, which OME-XML never needs and attacks use.
+    :returns: the root element; None if the text is not OME-XML.
     """
     head = text[:4096]
     if '<OME' not in head and ':OME' not in head:
         return None
-    if '<!DOCTYPE' in text or '<!ENTITY' in text:
-        return None
-    try:
-        root = ElementTree.fromstring(text.strip().encode())
-    except (ElementTree.ParseError, ValueError, RecursionError):
-        return None
-    for element in root.iter():
-        if isinstance(element.tag, str):
-            element.tag = element.tag.rpartition('}')[2]
-    return root if root.tag == 'OME' else None
+    root = xml_root(text)
+    return root if root is not None and root.tag == 'OME' else None
 
 
-def ome_series(text: str, file_name: str, samples: int) -> list[Series]:
+def ome_series(text: str, file_name: str, samples: int, pages: int) -> list[Series]:
     """
     Read the images of an OME-XML document, with the planes that are in this file.
+
+    The cost is proportional to the length of the text and the number of pages, whatever
+    numbers of planes the text states.
 
     :param text: the document.
     :param file_name: of this file, without its folder.
     :param samples: samples per pixel in the file, for documents that do not describe
         their channels.
-    :returns: one entry per image; empty if the text is not OME-XML.
+    :param pages: the number of pages of the file.
+    :returns: one entry per image; empty if the text is not OME-XML, or places more planes
+        in the file than ``LIMITS.tiff_ome_planes``.
     """
     root = ome_root(text)
     if root is None:
         return []
     objectives = {element.get('ID'): element for element in root.iter('Objective')}
+    is_here = _file_test(root, file_name)
     series = []
+    left = LIMITS.tiff_ome_planes
     for image in root.findall('Image'):
         pixels = image.find('Pixels')
         if pixels is None:
             continue
+        planes, placed = _planes(pixels, is_here, samples, pages, left)
+        left -= placed
+        if left < 0:
+            return []
         settings = image.find('ObjectiveSettings')
         if settings is None:
             settings = image.find('ObjectiveRef')
@@ -128,20 +171,20 @@ def ome_series(text: str, file_name: str, samples: int) -> list[Series]:
         series.append(Series(
             name=image.get('Name') or '',
             size=(_whole(pixels.get('SizeX'), 0), _whole(pixels.get('SizeY'), 0)),
-            planes=tuple(_planes(root, pixels, file_name, samples)),
+            planes=planes,
             channels=tuple(Channel(channel.get('Name'), _color(channel.get('Color')))
                            for channel in pixels.findall('Channel')),
             pixel_size=(_physical(pixels, 'X'), _physical(pixels, 'Y')),
             magnification=None if objective is None else (
-                _positive(objective.get('NominalMagnification')) or
-                _positive(objective.get('CalibratedMagnification')))))
+                positive(objective.get('NominalMagnification')) or
+                positive(objective.get('CalibratedMagnification')))))
     return series
 
 
 def _physical(pixels: ElementTree.Element, axis: str) -> float | None:
     """The pixel size along an axis in mm; the schema's default unit is µm."""
-    size = _positive(pixels.get(f'PhysicalSize{axis}'))
-    factor = MM_OF_UNIT.get(pixels.get(f'PhysicalSize{axis}Unit', 'µm'))
+    size = positive(pixels.get(f'PhysicalSize{axis}'))
+    factor = unit_in_mm(pixels.get(f'PhysicalSize{axis}Unit', 'µm'))
     return size * factor if size and factor else None
 
 
@@ -152,31 +195,42 @@ def _color(text: str | None) -> str | None:
     return f'#{(int(text) >> 8) & 0xffffff:06x}'
 
 
-def _planes(root: ElementTree.Element, pixels: ElementTree.Element, file_name: str,
-            samples: int) -> list[Plane]:
-    """The planes of an image that are in this file, in frame order."""
-    order = re.sub('[^CZT]', '', pixels.get('DimensionOrder', 'XYCZT'))
-    order += ''.join(axis for axis in _AXES if axis not in order)
+def _planes(pixels: ElementTree.Element, is_here: Callable[[ElementTree.Element], bool],
+            samples: int, pages: int, most: int) -> tuple[tuple[Plane, ...], int]:
+    """
+    The planes of an image that are in this file, in frame order.
+
+    :param is_here: tells whether a TiffData element refers to this file.
+    :param samples: samples per pixel in the file.
+    :param pages: the number of pages of the file.
+    :param most: stop when the elements have placed more planes than this.
+    :returns: the planes; and how many were placed, repeated ones counted.
+    """
+    named = re.sub('[^CZT]', '', pixels.get('DimensionOrder', 'XYCZT'))
+    order = ''.join(dict.fromkeys((*named, *_AXES)))
     extent = {axis: max(1, _whole(pixels.get(f'Size{axis}'), 1)) for axis in _AXES}
     extent['C'] = _channel_planes(pixels, extent['C'], samples)
     total = math.prod(extent.values())
-    if total > _MAX_PLANES:
-        return []
-    entries = pixels.findall('TiffData')
-    pages: dict[int, int] = {}
-    for entry in entries or [ElementTree.Element('TiffData')]:
-        if not _is_here(root, entry, file_name):
+    # The number of planes from one place on an axis to the next.
+    step = {axis: math.prod(extent[faster] for faster in order[:order.index(axis)])
+            for axis in _AXES}
+    found: dict[int, int] = {}
+    placed = 0
+    for entry in pixels.findall('TiffData') or [ElementTree.Element('TiffData')]:
+        if not is_here(entry):
             continue
-        first = sum(_whole(entry.get(f'First{axis}'), 0) *
-                    math.prod(extent[faster] for faster in order[:order.index(axis)])
-                    for axis in order)
+        first = sum(_whole(entry.get(f'First{axis}'), 0) * step[axis] for axis in _AXES)
         page = _whole(entry.get('IFD'), 0)
         count = _whole(entry.get('PlaneCount'), 1 if entry.get('IFD') is not None else total)
-        for step in range(min(count, total - first)):
-            pages.setdefault(first + step, page + step)
+        count = max(0, min(count, total - first, pages - page))
+        placed += count
+        if placed > most:
+            break
+        for number in range(count):
+            found.setdefault(first + number, page + number)
     used = [axis for axis in order if extent[axis] > 1]
-    return [Plane(pages[number], dict(_position(number, order, extent, used)))
-            for number in sorted(pages)]
+    return tuple(Plane(found[number], dict(_position(number, order, extent, used)))
+                 for number in sorted(found)), placed
 
 
 def _position(number: int, order: str, extent: Mapping[str, int],
@@ -201,27 +255,30 @@ def _channel_planes(pixels: ElementTree.Element, size_c: int, samples: int) -> i
     return size_c // samples if size_c % samples == 0 else size_c
 
 
-def _is_here(root: ElementTree.Element, entry: ElementTree.Element, file_name: str) -> bool:
-    """Whether a TiffData element refers to this file, not another of the data set."""
-    uuid = entry.find('UUID')
-    if uuid is None:
-        return True
-    name = uuid.get('FileName')
-    if name and os.path.basename(name) == file_name:
-        return True
-    own = root.get('UUID')
-    if own and uuid.text and own.strip() == uuid.text.strip():
-        return True
+def _file_test(root: ElementTree.Element,
+               file_name: str) -> Callable[[ElementTree.Element], bool]:
+    """A function that tells whether a TiffData element refers to this file."""
+    own = (root.get('UUID') or '').strip()
     # A single-file data set that was renamed.
-    names = {other.get('FileName') for other in root.iter('UUID')}
-    return len(names) <= 1 and not own
+    is_only = not own and len({other.get('FileName') for other in root.iter('UUID')}) <= 1
+
+    def is_here(entry: ElementTree.Element) -> bool:
+        uuid = entry.find('UUID')
+        if uuid is None or is_only:
+            return True
+        name = uuid.get('FileName')
+        if name and os.path.basename(name) == file_name:
+            return True
+        return bool(own) and own == (uuid.text or '').strip()
+
+    return is_here
 
 
 def imagej_fields(text: str) -> dict[str, str]:
     """Parse the fields of an ImageJ description; empty if the text is none."""
     if not text.startswith('ImageJ='):
         return {}
-    pairs = (line.partition('=') for line in text.splitlines())
+    pairs = (line.partition('=') for line in text[:LIMITS.tiff_field_text].splitlines())
     return {key.strip(): value.strip() for key, mark, value in pairs if mark}
 
 
@@ -235,7 +292,7 @@ def described_images(text: str, size: tuple[int, int], samples: int) -> int:
     """
     if text.startswith('{"shape": ['):
         # tifffile: {"shape": [12, 50, 60]}
-        found = re.match(r'\{"shape": \[(\d{1,9}(?:, \d{1,9})*)\]', text)
+        found = re.match(r'\{"shape": \[(\d{1,9}(?:, \d{1,9}){0,9})\]', text)
         extents = [int(extent) for extent in found[1].split(',')] if found else []
         images, rest = divmod(math.prod(extents), size[0] * size[1] * samples)
         return 1 if rest else images
@@ -260,8 +317,7 @@ def imagej_axes(fields: Mapping[str, str], frames: int) -> list[dict[str, int]]:
     return [{key: place[::-1][position] for position, key in used} for place in places]
 
 
-def imagej_unit(fields: Mapping[str, str]) -> float | None:
-    """The unit of an ImageJ resolution in mm; None if unknown."""
-    unit = fields.get('unit', '').encode().decode('unicode_escape', 'replace') if (
-        '\\u' in fields.get('unit', '')) else fields.get('unit', '')
-    return MM_OF_UNIT.get(unit)
+def imagej_units(fields: Mapping[str, str]) -> tuple[float | None, float | None]:
+    """The units of an ImageJ resolution in mm, across and down; None where unknown."""
+    across = fields.get('unit', '')
+    return unit_in_mm(across), unit_in_mm(fields.get('yunit', across))

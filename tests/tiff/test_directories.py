@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from helpers import fuzz_reading
 from helpers.around import overwrite
+from helpers.damage import mutate, seeds
 from large_image_source_vips.tiff import tile_table
 from large_image_source_vips.tiff.directories import TiffDirectories, TiffFormatError
 
@@ -15,9 +15,9 @@ from large_image_source_vips.tiff.directories import TiffDirectories, TiffFormat
 @pytest.mark.parametrize('seed', range(4))
 def test_damaged_directories_are_followed_or_refused(tmp_path, seed):
     rng = np.random.default_rng(seed)
-    files = [data for data in fuzz_reading.seeds().values() if data[:2] in {b'II', b'MM'}]
+    files = [data for data in seeds().values() if data[:2] in {b'II', b'MM'}]
     for _ in range(200):
-        data = fuzz_reading.mutate(files[int(rng.integers(0, len(files)))], files, rng)
+        data = mutate(files[int(rng.integers(0, len(files)))], files, rng)
         (tmp_path / 'a').write_bytes(data)
         with open(tmp_path / 'a', 'rb') as file:
             try:
@@ -36,7 +36,7 @@ def test_damaged_directories_are_followed_or_refused(tmp_path, seed):
 
 @pytest.mark.parametrize('target', [0, 1, -1], ids=['first', 'second', 'itself'])
 def test_the_pages_of_a_chain_that_loops_are_read_once(tmp_path, caplog, target):
-    data = bytearray(fuzz_reading.seeds()['pages'])
+    data = bytearray(seeds()['pages'])
     (tmp_path / 'a').write_bytes(data)
     with open(tmp_path / 'a', 'rb') as file:
         pages = list(TiffDirectories(file.fileno()).pages())
