@@ -47,7 +47,7 @@ def internal_metadata(file: SourceFile, layout: Layout, image: pyvips.Image,
         # libvips counts 1 if it was given a single directory.
         fields['n-pages'] = layout.pages
     if layout.left_out:
-        fields['left-out'] = list(layout.left_out)
+        fields['left-out'] = json_safe(list(layout.left_out))
     fields.update(_texts_as_written(file, layout, fields))
     fields.update(json_safe_table(description.further))
     if len(layout.frames) > 1:
