@@ -136,12 +136,12 @@ class FileReader:
     @property
     def pixel_size(self) -> tuple[float | None, float | None]:
         """The width and height of a full-resolution pixel in mm; None where unknown."""
-        return self._describe().pixel_size
+        return self._describe(self._looked_at()).pixel_size
 
     @property
     def magnification(self) -> float | None:
         """The magnification of the objective, None if unknown."""
-        return self._describe().magnification
+        return self._describe(self._looked_at()).magnification
 
     def frame_axes(self) -> list[dict[str, Any]]:
         """
@@ -150,44 +150,60 @@ class FileReader:
         :returns: dictionaries such as ``{'IndexC': 0, 'IndexZ': 3}``, empty if the file
             describes no axes.
         """
-        axes = self._layout.axes or ({},) * self.frame_count
+        axes = self._looked_at().layout.axes or ({},) * self.frame_count
         return [dict(axis) for axis in axes]
 
     def channel_names(self) -> list[str] | None:
         """The names of the channels, None if unknown."""
-        return list(self._layout.channels) or None
+        return list(self._looked_at().layout.channels) or None
 
     def internal_metadata(self) -> dict[str, Any]:
         """The header fields of the file, fit for ``json.dumps``."""
-        description = self._describe()
+        opened = self._looked_at()
+        description = self._describe(opened)
         with vips_errors(f'Cannot read {self._path!r}'):
             return metadata.internal_metadata(
-                self._file, self._layout, self._first_image(), description)
+                opened.file, opened.layout, self._first_image(opened), description)
 
     def icc_profiles(self) -> list[bytes | None]:
         """The ICC profile of each frame; an empty list if no frame has one."""
         try:
             # The file may have changed since it was opened.
-            file = self._current().file
+            opened = self._current()
+            file = opened.file
             if file.icc_profiles is None:
-                file.icc_profiles = metadata.icc_profiles(file, self._layout, self._first_image())
+                file.icc_profiles = metadata.icc_profiles(
+                    file, opened.layout, self._first_image(opened))
         except (TileSourceError, pyvips.Error, OSError) as exc:
             what = 'the ICC profiles'
             raise self._failed(what, exc) from exc
         return list(file.icc_profiles)
 
-    def _describe(self) -> Description:
-        file = self._file
+    def _looked_at(self) -> _Opened:
+        """
+        The current version of the file, for its description.
+
+        :raises TileSourceError: as ``_current``.
+        """
+        try:
+            return self._current()
+        except (TileSourceError, OSError) as exc:
+            what = 'the metadata'
+            raise self._failed(what, exc) from exc
+
+    def _describe(self, opened: _Opened) -> Description:
+        file = opened.file
         if file.description is None:
             # Two threads may do this at once, with the same result.
             with vips_errors(f'Cannot read {self._path!r}'):
-                file.description = describe(file, self._layout, self._first_image())
+                file.description = describe(file, opened.layout, self._first_image(opened))
         return file.description
 
-    def _first_image(self) -> pyvips.Image:
+    @staticmethod
+    def _first_image(opened: _Opened) -> pyvips.Image:
         """An open image of the first frame, for its header."""
-        first = self._layout.frames[0].levels[0]
-        return self._file.handle(first).image if first.random else self._file.open(first.opening)
+        first, file = opened.layout.frames[0].levels[0], opened.file
+        return file.handle(first).image if first.random else file.open(first.opening)
 
     # Pixels
 

@@ -9,7 +9,7 @@ import pytest
 import pyvips
 import tifffile
 
-_IMAGES = pathlib.Path(os.environ.get(
+IMAGES = pathlib.Path(os.environ.get(
     'LARGE_IMAGE_SOURCE_VIPS_IMAGES',
     pathlib.Path(__file__).resolve().parents[3] / 'shared' / 'images'))
 
@@ -23,9 +23,9 @@ def needs(operation):
 
 def real_file(name):
     """One of the real files, or a skipped test where they are not."""
-    path = _IMAGES / name
+    path = IMAGES / name
     if not path.exists():
-        pytest.skip(f'{name} is not in {_IMAGES} (set LARGE_IMAGE_SOURCE_VIPS_IMAGES)')
+        pytest.skip(f'{name} is not in {IMAGES} (set LARGE_IMAGE_SOURCE_VIPS_IMAGES)')
     return path
 
 

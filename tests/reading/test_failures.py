@@ -210,6 +210,41 @@ def test_a_file_that_was_replaced_by_one_like_it_is_read_anew(tmp_path, suffix):
     np.testing.assert_array_equal(level(FileReader(tmp_path / f'a{suffix}')), expected)
 
 
+DESCRIPTIONS = {
+    'pixel size': lambda reader: reader.pixel_size,
+    'header fields': lambda reader: {
+        name: value for name, value in reader.internal_metadata().items()
+        if name in {'xres', 'image-description', 'imagej'}},
+    'axes': lambda reader: reader.frame_axes(),
+    'profile': lambda reader: reader.icc_profiles(),
+    'pixels': lambda reader: level(reader, frame=1).tolist(),
+}
+
+
+@pytest.mark.parametrize('first_look', DESCRIPTIONS)
+def test_descriptions_and_pixels_are_of_the_same_version_of_a_file(tmp_path, first_look):
+    for number, name in enumerate('ab'):
+        tifffile.imwrite(
+            tmp_path / name, random_pixels((2, 30, 40), seed=number), imagej=True,
+            resolution=(1000 * (number + 1),) * 2, metadata={'axes': 'TZ'[number] + 'YX',
+                                                             'unit': 'mm'})
+    expected = {name: look(FileReader(tmp_path / 'b')) for name, look in DESCRIPTIONS.items()}
+    reader = FileReader(tmp_path / 'a')
+    os.replace(tmp_path / 'b', tmp_path / 'a')
+    assert DESCRIPTIONS[first_look](reader) == expected[first_look]
+    for name, look in DESCRIPTIONS.items():
+        assert look(reader) == expected[name]
+
+
+def test_the_description_of_a_file_that_is_gone_is_an_error_that_names_it(tmp_path):
+    save(tmp_path / 'a.tif', random_pixels((30, 40, 3)))
+    reader = FileReader(tmp_path / 'a.tif')
+    os.remove(tmp_path / 'a.tif')
+    for look in (reader.internal_metadata, lambda: reader.pixel_size, reader.frame_axes):
+        with pytest.raises(TileSourceFileNotFoundError, match=r'metadata of .*a\.tif'):
+            look()
+
+
 def save(path, pixels):
     pyvips.Image.new_from_array(pixels).write_to_file(str(path))
 
