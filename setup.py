@@ -61,6 +61,9 @@ setup(
     packages=find_packages(include=['large_image_source_vips', 'large_image_source_vips.*']),
     package_data={'large_image_source_vips': ['py.typed']},
     entry_points={
+        'console_scripts': [
+            'large-image-vips = large_image_source_vips.command_line.main:main',
+        ],
         'large_image.source': [
             'vips = large_image_source_vips:VipsFileTileSource',
         ],

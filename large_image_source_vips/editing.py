@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import os
 import weakref
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,16 +23,31 @@ from .reading.reader import FileReader
 from .sink.canvas import Canvas, as_position
 from .sink.patch import as_mask, make_patch
 from .source import StoreTileSource, is_new
+from .writing.parts import at_reduction, cropped, without_metadata
 from .writing.savers import Progress
 from .writing.write import write_image
 
 if TYPE_CHECKING:
-    from .store import PixelStore
+    from .store import Picture, PixelStore
 
 
 # The canvases of this process by the path flag of their image.  large_image makes
 # an unstyled twin of a styled source; both must use the same canvas.
 _canvases: weakref.WeakValueDictionary[str, Canvas] = weakref.WeakValueDictionary()
+
+
+class _Part(NamedTuple):
+    """
+    What of an image to write.
+
+    :param crop: in full-resolution pixels; None for all.
+    :param reduction: 0 for full resolution, r for the level 2 ** r times smaller.
+    :param metadata: whether to write what the file says besides its pixels.
+    """
+
+    crop: Rect | None
+    reduction: int
+    metadata: bool
 
 
 class EditableTileSource(StoreTileSource):
@@ -113,7 +129,9 @@ class EditableTileSource(StoreTileSource):
 
     def write(self, path: str | os.PathLike[str], lossy: bool = True, alpha: bool = True,
               overwriteAllowed: bool = True, vips_kwargs: Mapping[str, Any] | None = None,
-              progress: Progress | bool | None = None, frame: int | None = None) -> None:
+              progress: Progress | bool | None = None, frame: int | None = None, *,
+              crop: tuple[int, int, int, int] | None = None, level: int | None = None,
+              metadata: bool = True) -> None:
         """
         Write the image to a file.
 
@@ -134,11 +152,50 @@ class EditableTileSource(StoreTileSource):
             1, or True for a progress bar (tqdm).  An exception in the function
             cancels the write and is passed on.
         :param frame: the 0-based frame to write; needed if a file has several.
+        :param crop: (x, y, width, height) in full-resolution pixels, to write a part
+            of an opened file; for a new image, set ``crop`` instead.
+        :param level: the level of an opened file to write as full resolution; 0 is
+            the smallest.  With a crop, all pixels of the level that it touches.
+        :param metadata: False to write only pixels, their size, and their colour
+            profile without texts, date and device.
         :raises TileSourceError: if the file cannot be written.
         """
         chosen = None if frame is None else as_position(frame, 'frame')
-        write_image(lambda: self._store.picture(chosen), path, lossy=lossy, alpha=alpha,
+        part = _Part(
+            None if crop is None else _crop(crop), self._reduction(level), bool(metadata))
+        write_image(lambda: self._part(chosen, part), path, lossy=lossy, alpha=alpha,
                     overwrite=overwriteAllowed, vips_kwargs=vips_kwargs, progress=progress)
+
+    def _reduction(self, level: int | None) -> int:
+        """
+        The reduction of a level to write.
+
+        :raises TileSourceError: if there is no such level.
+        """
+        if level is None:
+            return 0
+        z = as_position(level, 'level')
+        if not 0 <= z < self.levels:
+            msg = (f'There is no level {z}; the image has levels 0 (the smallest) to '
+                   f'{self.levels - 1} (full resolution).')
+            raise TileSourceError(msg)
+        return int(self.levels - 1 - z)
+
+    @contextmanager
+    def _part(self, frame: int | None, part: _Part) -> Iterator[Picture]:
+        """A frame, or a part of it, as a picture to write."""
+        if (part.crop or part.reduction) and isinstance(self._store, Canvas):
+            msg = ('crop= and level= are for files that were opened; set the crop of a new image '
+                   'with image.crop = (x, y, width, height).')
+            raise TileSourceError(msg)
+        with self._store.picture(frame) as picture:
+            if part.reduction:
+                picture = at_reduction(
+                    picture, part.reduction,
+                    lambda rect: self._store.read(frame or 0, part.reduction, rect))
+            if part.crop:
+                picture = cropped(picture, part.crop.reduced(part.reduction))
+            yield picture if part.metadata else without_metadata(picture)
 
     @property
     def crop(self) -> tuple[int, int, int, int] | None:
@@ -158,17 +215,7 @@ class EditableTileSource(StoreTileSource):
         if value is None:
             canvas.crop = None
             return
-        try:
-            x, y, width, height = value
-        except (TypeError, ValueError) as exc:
-            msg = f'crop must be None or (x, y, width, height), not {value!r}.'
-            raise TileSourceError(msg) from exc
-        rect = Rect(*(as_position(part, 'Each part of crop') for part in (x, y, width, height)))
-        if rect.left < 0 or rect.top < 0 or rect.empty:
-            msg = (f'crop must have x and y of at least 0 and a positive width and height, '
-                   f'not {value!r}.')
-            raise TileSourceError(msg)
-        canvas.crop = rect
+        canvas.crop = _crop(value)
 
     @property
     def minWidth(self) -> int | None:
@@ -227,6 +274,25 @@ class EditableTileSource(StoreTileSource):
         """The top left corner of the image in the coordinates of ``addTile``; x, y <= 0."""
         x, y = self._store.origin if isinstance(self._store, Canvas) else (0, 0)
         return {'x': x, 'y': y}
+
+
+def _crop(value: Any) -> Rect:
+    """
+    Check a crop (x, y, width, height).
+
+    :raises TileSourceError: if it is none.
+    """
+    try:
+        x, y, width, height = value
+    except (TypeError, ValueError) as exc:
+        msg = f'crop must be None or (x, y, width, height), not {value!r}.'
+        raise TileSourceError(msg) from exc
+    rect = Rect(*(as_position(part, 'Each part of crop') for part in (x, y, width, height)))
+    if rect.left < 0 or rect.top < 0 or rect.empty:
+        msg = (f'crop must have x and y of at least 0 and a positive width and height, '
+               f'not {value!r}.')
+        raise TileSourceError(msg)
+    return rect
 
 
 def _minimum(value: Any, name: str) -> int:

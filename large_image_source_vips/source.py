@@ -214,7 +214,8 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
         The header fields that libvips reads from the file.
 
         :returns: the fields of the first frame by name; under 'frames' a list
-            with those fields of the other frames that differ.
+            with those fields of the other frames that differ; under 'storage' where
+            each level and associated image is stored, in which tiles and compression.
         """
         return self._store.internal_metadata()
 

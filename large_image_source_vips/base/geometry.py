@@ -74,6 +74,17 @@ class Rect(NamedTuple):
         """Whether it contains no pixel."""
         return self.width <= 0 or self.height <= 0
 
+    @property
+    def size(self) -> Size:
+        """Its width and height."""
+        return Size(self.width, self.height)
+
+    def reduced(self, reduction: int) -> Rect:
+        """All level pixels of a reduction that the rectangle touches."""
+        scale = 1 << reduction
+        left, top = self.left // scale, self.top // scale
+        return Rect(left, top, -(-self.right // scale) - left, -(-self.bottom // scale) - top)
+
     def moved(self, dx: int, dy: int) -> Rect:
         """The rectangle moved dx columns to the right and dy rows down."""
         return Rect(self.left + dx, self.top + dy, self.width, self.height)

@@ -30,6 +30,7 @@ from .file import SourceFile
 from .layout import Layout
 from .pixel_size import Description
 from .png_chunks import png_texts
+from .storage import storage
 from .unpack import unpacker
 
 
@@ -37,6 +38,8 @@ def internal_metadata(file: SourceFile, layout: Layout, image: pyvips.Image,
                       description: Description) -> dict[str, Any]:
     """
     The header fields of the first frame, and those in which other frames differ.
+
+    Under 'storage' it says how levels and associated images are stored.
 
     :param image: an open image of the first frame.
     """
@@ -50,6 +53,7 @@ def internal_metadata(file: SourceFile, layout: Layout, image: pyvips.Image,
         fields['left-out'] = json_safe(list(layout.left_out))
     fields.update(_texts_as_written(file, layout, fields))
     fields.update(json_safe_table(description.further))
+    fields['storage'] = storage(layout)
     if len(layout.frames) > 1:
         fields['frames'] = _frame_fields(file, layout, image)
     return fields

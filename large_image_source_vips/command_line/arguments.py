@@ -1,0 +1,201 @@
+"""
+Arguments that several commands share, and the checks on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import large_image_source_vips
+
+
+class CommandError(Exception):
+    """A command cannot do what was asked; the text is shown to the user."""
+
+
+class Commands(Protocol):
+    """What ``argparse`` returns for sub-commands."""
+
+    def add_parser(self, name: str, **kwargs: Any) -> argparse.ArgumentParser: ...
+
+
+class Area(NamedTuple):
+    """A rectangle in full-resolution pixels from the top left corner of the image."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def add_command(commands: Commands, shared: argparse.ArgumentParser, name: str,
+                run: Callable[[argparse.Namespace], int], summary: str,
+                more: str = '') -> argparse.ArgumentParser:
+    """
+    Add a command.
+
+    :param run: called with the parsed options; returns the exit status.
+    :param summary: one line for the list of commands.
+    :param more: further sentences for the help of the command.
+    """
+    parser = commands.add_parser(
+        name, parents=[shared], help=summary,
+        description=f'{summary[:1].upper()}{summary[1:]}.  {more}'.strip())
+    parser.set_defaults(run=run)
+    return parser
+
+
+def whole_numbers(count: int, names: str, least: int = 0) -> Callable[[str], tuple[int, ...]]:
+    """
+    The type of an argument of several whole numbers separated by commas.
+
+    :param count: how many.
+    :param names: what they are, for messages: 'X,Y'.
+    :param least: the smallest number allowed.
+    """
+    def parse(text: str) -> tuple[int, ...]:
+        try:
+            numbers = tuple(int(part) for part in text.split(','))
+        except ValueError:
+            numbers = ()
+        if len(numbers) != count or min(numbers) < least:
+            msg = f'{text!r} is not {names} in whole numbers of at least {least}'
+            raise argparse.ArgumentTypeError(msg)
+        return numbers
+    return parse
+
+
+def area(text: str) -> Area:
+    """The type of the argument X,Y,WIDTH,HEIGHT."""
+    found = Area(*whole_numbers(4, 'X,Y,WIDTH,HEIGHT')(text))
+    if not (found.width and found.height):
+        msg = f'{text!r} has no pixels'
+        raise argparse.ArgumentTypeError(msg)
+    return found
+
+
+def counting(least: int = 1) -> Callable[[str], int]:
+    """The type of an argument that is a whole number of at least ``least``."""
+    def parse(text: str) -> int:
+        return whole_numbers(1, 'one number', least)(text)[0]
+    return parse
+
+
+def frame_numbers(text: str) -> tuple[int, ...] | None:
+    """
+    The type of the argument of frames: ``3``, ``0,2,5-7`` or ``all``.
+
+    :returns: frame numbers counted from 0; None for all.
+    """
+    if text == 'all':
+        return None
+    numbers: list[int] = []
+    try:
+        for part in text.split(','):
+            first, dash, last = part.partition('-')
+            span = range(int(first), int(last if dash else first) + 1)
+            if not span:
+                raise ValueError
+            numbers.extend(span)
+    except ValueError:
+        msg = f'{text!r} is not a list of frames such as 3, 0,2,5-7 or all; they count from 0'
+        raise argparse.ArgumentTypeError(msg) from None
+    return tuple(numbers)
+
+
+def add_frame(parser: argparse.ArgumentParser) -> None:
+    """Add the option for one frame."""
+    parser.add_argument('--frame', type=counting(0), default=0, metavar='N',
+                        help='the frame, counted from 0; default 0')
+
+
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """Add the option without which no file is replaced."""
+    parser.add_argument('--overwrite', action='store_true', help='replace an existing file')
+
+
+def add_writing(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``write``, and of what is written."""
+    parser.add_argument('--compression', metavar='NAME',
+                        help='jpeg, deflate, zstd, lzw, webp, jpeg2000, packbits or none')
+    parser.add_argument('--quality', type=counting(1), metavar='N',
+                        help='quality of lossy compression, 1 to 100')
+    parser.add_argument('--tile-size', type=counting(16), metavar='N',
+                        help='width and height of a tile in pixels; default 256')
+    parser.add_argument('--lossless', action='store_true', help='keep every bit')
+    add_overwrite(parser)
+
+
+def writing_arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of ``write`` that were chosen with the options of ``add_writing``."""
+    chosen = {'compression': options.compression, 'quality': options.quality,
+              'tileSize': options.tile_size}
+    return {'lossy': not options.lossless, 'overwriteAllowed': options.overwrite,
+            **{name: value for name, value in chosen.items() if value is not None}}
+
+
+def open_source(path: str | os.PathLike[str], *,
+                raw: bool = False) -> large_image_source_vips.VipsFileTileSource:
+    """
+    Open a file, whatever its name.
+
+    Tiles at the edge of the image are cropped, so that they hold its pixels only.
+
+    :param raw: whether tiles are the samples of the file; else their colours are
+        corrected by the ICC profile, as large_image shows them.
+    :raises TileSourceError: if it cannot be read.
+    """
+    return large_image_source_vips.open(
+        path, noCache=True, edge=True, style={'icc': False} if raw else None)
+
+
+def checked_frame(source: Any, frame: int) -> int:
+    """
+    A frame number that the source has.
+
+    :raises CommandError: if it has no such frame.
+    """
+    count = frame_count(source)
+    if frame >= count:
+        msg = (f'There is no frame {frame}; the file has {count}, counted from 0.' if count > 1
+               else f'There is no frame {frame}; the file has only frame 0.')
+        raise CommandError(msg)
+    return frame
+
+
+def frame_count(source: Any) -> int:
+    """The number of frames of a source."""
+    return max(1, len(source.getMetadata().get('frames', ())))
+
+
+def checked_level(source: Any, level: int | None) -> int:
+    """
+    A level that the source has; full resolution for None.
+
+    :raises CommandError: if it has no such level.
+    """
+    if level is None:
+        return int(source.levels - 1)
+    if level >= source.levels:
+        msg = (f'There is no level {level}; the file has levels 0 (the smallest) to '
+               f'{source.levels - 1} (full resolution).')
+        raise CommandError(msg)
+    return level
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """
+    Check that a file may be written.
+
+    :raises CommandError: if it exists and may not be replaced, or its folder is missing.
+    """
+    if path.exists() and not overwrite:
+        msg = f'{path} exists; pass --overwrite to replace it.'
+        raise CommandError(msg)
+    if not path.parent.is_dir():
+        msg = f'There is no folder {path.parent} to write {path.name} to.'
+        raise CommandError(msg)

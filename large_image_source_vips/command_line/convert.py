@@ -1,0 +1,256 @@
+"""
+The command ``convert``: any readable file to a pyramidal TIFF, DeepZoom or what libvips saves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .arguments import (
+    CommandError,
+    Commands,
+    add_command,
+    add_writing,
+    area,
+    checked_frame,
+    checked_level,
+    counting,
+    frame_count,
+    frame_numbers,
+    open_source,
+    refuse_existing,
+    writing_arguments,
+)
+from .deidentify import report_of
+from .progress import progress_bar, scaled
+
+# Names of files whose frames are meant to stay together.
+_OME = ('.ome.tif', '.ome.tiff')
+
+
+class Job(NamedTuple):
+    """A file to convert, and the file to write."""
+
+    source: Path
+    target: Path
+
+
+class CancelledError(Exception):
+    """Stops the other jobs when the user presses Ctrl-C."""
+
+
+def add_commands(commands: Commands, shared: argparse.ArgumentParser) -> None:
+    """Add ``convert``."""
+    parser = add_command(
+        commands, shared, 'convert', run, 'convert files to pyramids',
+        'The suffix of OUT decides the format: .tif (a tiled pyramid), .dzi (DeepZoom), or '
+        'another that libvips saves.  With several files, OUT is a folder.')
+    parser.add_argument('files', nargs='+', type=Path, metavar='IN')
+    parser.add_argument('out', type=Path, metavar='OUT')
+    add_writing(parser)
+    parser.add_argument('--frames', type=frame_numbers, default=(), metavar='LIST',
+                        help='frames to write, counted from 0: 3, 0,2,5-7 or all')
+    parser.add_argument('--crop', type=area, metavar='X,Y,WIDTH,HEIGHT',
+                        help='write a rectangle only, in pixels of full resolution')
+    parser.add_argument('--level', type=counting(0), metavar='N',
+                        help='write this level as the full resolution; 0 is the smallest')
+    parser.add_argument('--keep', type=_names, default=(), metavar='NAMES',
+                        help='associated images to write, such as label,macro')
+    parser.add_argument('--drop', type=_names, default=(), metavar='NAMES',
+                        help='associated images to leave out, without a note about them')
+    parser.add_argument('--deidentify', action='store_true',
+                        help='write nothing but pixels, their size and their colour profile, '
+                             'and list what was left out')
+    parser.add_argument('--suffix', default='.tif',
+                        help='the suffix of files written to a folder; default .tif')
+    parser.add_argument('--jobs', type=counting(), default=1, metavar='N',
+                        help='files to convert at the same time; default 1')
+
+
+def run(options: argparse.Namespace) -> int:
+    """Convert the files; one that fails does not stop the others."""
+    jobs = plan(options.files, options.out, options.suffix, options.overwrite)
+    if len(jobs) > 1:
+        options.out.mkdir(exist_ok=True)
+    stop = threading.Event()
+    alone = len(jobs) == 1
+    total = _area_of(jobs[0].source) if alone else len(jobs)
+    label = jobs[0].target.name if alone else 'converting'
+    with progress_bar(label, total, 'px' if alone else ' files') as bar, \
+            ThreadPoolExecutor(min(options.jobs, len(jobs))) as pool:
+        running: dict[Future[str], Job] = {}
+        try:
+            for job in jobs:
+                report = _stoppable(bar.share(total if alone else 1), stop)
+                running[pool.submit(convert, job, options, report)] = job
+            finished = [*as_completed(running)]
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    return _print_outcomes(sorted(finished, key=list(running).index), running)
+
+
+def _print_outcomes(finished: Sequence[Future[str]], jobs: Mapping[Future[str], Job]) -> int:
+    """
+    Print what became of each file.
+
+    :returns: the exit status.
+    :raises Exception: the error, if there is one file only.
+    """
+    status = 0
+    for future in finished:
+        error = future.exception()
+        if error is None:
+            print(future.result())
+        elif len(finished) == 1:
+            raise error
+        else:
+            status = 1
+            print(f'{jobs[future].source}: {" ".join(str(error).split())}', file=sys.stderr)
+    return status
+
+
+def plan(files: Sequence[Path], out: Path, suffix: str, overwrite: bool) -> list[Job]:
+    """
+    The files to write.
+
+    :param files: the files to convert.
+    :param out: the file to write, or a folder for several.
+    :param suffix: of files in the folder.
+    :raises CommandError: if two files would get the same name, a file would replace itself,
+        or one exists and may not be replaced.
+    """
+    if len(files) > 1 or out.is_dir():
+        if out.exists() and not out.is_dir():
+            msg = f'{out} is a file; to convert several files, name a folder.'
+            raise CommandError(msg)
+        suffix = suffix if suffix.startswith('.') else f'.{suffix}'
+        jobs = [Job(file, out / f'{_stem(file)}{suffix}') for file in files]
+    else:
+        jobs = [Job(files[0], out)]
+    taken: dict[Path, Path] = {}
+    for job in jobs:
+        if job.target in taken:
+            msg = f'{taken[job.target]} and {job.source} would both be written to {job.target}.'
+            raise CommandError(msg)
+        taken[job.target] = job.source
+        if out.exists() or job.target == out:
+            refuse_existing(job.target, overwrite)
+        with contextlib.suppress(OSError):
+            if job.target.samefile(job.source):
+                msg = f'{job.target} is the file to convert; write to another name.'
+                raise CommandError(msg)
+    return jobs
+
+
+def convert(job: Job, options: argparse.Namespace, report: Callable[[float], None]) -> str:
+    """
+    Convert one file.
+
+    :param report: called with the fraction done.
+    :returns: a line, or several, that say what was written.
+    """
+    start = time.perf_counter()
+    source = open_source(job.source)
+    arguments = {**writing_arguments(options),
+                 'frame': _frame(source, options.frames, job.target)}
+    _check_associated(source, options, job)
+    if options.crop is not None:
+        arguments['crop'] = tuple(options.crop)
+    if options.level is not None:
+        arguments['level'] = checked_level(source, options.level)
+    if options.deidentify:
+        arguments['metadata'] = False
+    source.write(job.target, progress=report, **arguments)
+    seconds = time.perf_counter() - start
+    lines = [f'{job.target}: {scaled(_size_of(job.target))}B in {seconds:.1f} s']
+    if options.deidentify:
+        lines += report_of(source)
+    return '\n'.join(lines)
+
+
+def _frame(source: Any, chosen: tuple[int, ...] | None, target: Path) -> int | None:
+    """
+    The frame to write; None if there is only one.
+
+    :param chosen: as from ``frame_numbers``; empty if the user chose none.
+    :raises CommandError: for several frames, and for names of OME-TIFF.
+    """
+    count = frame_count(source)
+    if target.name.lower().endswith(_OME):
+        msg = (f'{target} cannot be written: OME-TIFF is not supported yet; choose a name that '
+               'ends in .tif only.')
+        raise CommandError(msg)
+    for frame in chosen or ():
+        checked_frame(source, frame)
+    if chosen is not None and len(chosen) == 1:
+        return chosen[0]
+    if count == 1:
+        return None
+    msg = (f'The file has {count} frames, and files of several frames cannot be written yet; '
+           f'choose one with --frames 0 to --frames {count - 1}.')
+    raise CommandError(msg)
+
+
+def _check_associated(source: Any, options: argparse.Namespace, job: Job) -> None:
+    """
+    Say which associated images are left out.
+
+    :raises CommandError: if some are to be kept, or do not exist.
+    """
+    there = source.getAssociatedImagesList()
+    for name in (*options.keep, *options.drop):
+        if name not in there:
+            msg = (f'{job.source} has no associated image {name!r}; it has '
+                   f'{", ".join(there) or "none"}.')
+            raise CommandError(msg)
+    if options.keep:
+        msg = (f'Associated images cannot be written yet; leave out --keep '
+               f'{",".join(options.keep)}.')
+        raise CommandError(msg)
+    lost = [name for name in there if name not in options.drop]
+    if lost and not options.deidentify:
+        print(f'{job.target}: without the associated images {", ".join(lost)}, which cannot be '
+              'written yet', file=sys.stderr)
+
+
+def _stoppable(report: Callable[[float], None], stop: threading.Event) -> Callable[[float], None]:
+    """A progress function that cancels the write when ``stop`` is set."""
+    def tell(fraction: float) -> None:
+        if stop.is_set():
+            raise CancelledError
+        report(fraction)
+    return tell
+
+
+def _area_of(path: Path) -> int:
+    """The number of pixels of a file, for the progress bar."""
+    source = open_source(path)
+    return int(source.sizeX * source.sizeY)
+
+
+def _size_of(path: Path) -> int:
+    """The number of bytes of a file; for DeepZoom, of its tiles, too."""
+    tiles = path.with_name(f'{path.stem}_files')
+    more = tiles.rglob('*') if path.suffix.lower() in {'.dz', '.dzi'} else ()
+    described = path.with_suffix('.dzi') if path.suffix.lower() == '.dz' else path
+    return described.stat().st_size + sum(file.stat().st_size for file in more if file.is_file())
+
+
+def _stem(path: Path) -> str:
+    """The name of a file without its suffix, or without both of ``.ome.tif``."""
+    return path.with_suffix('').stem if path.name.lower().endswith(_OME) else path.stem
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """The type of an argument of names separated by commas."""
+    return tuple(name.strip() for name in text.split(',') if name.strip())

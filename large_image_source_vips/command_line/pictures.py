@@ -1,0 +1,235 @@
+"""
+The commands ``thumbnail``, ``tile`` and ``region``: part of an image as PNG, JPEG or NPY.
+
+NPY holds the samples as they are.  PNG and JPEG show the colours that large_image shows,
+by the ICC profile, in 8 bits: other samples are scaled from their least and greatest
+value, and a note says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+from large_image.constants import TILE_FORMAT_NUMPY
+
+from .arguments import (
+    Area,
+    CommandError,
+    Commands,
+    add_command,
+    add_frame,
+    add_overwrite,
+    area,
+    checked_frame,
+    checked_level,
+    counting,
+    open_source,
+    refuse_existing,
+    whole_numbers,
+)
+
+Pixels = npt.NDArray[Any]
+
+_QUALITY = 90
+# What Pillow calls the formats of the suffixes; '' is NumPy's own.
+_FORMATS = {'.png': 'PNG', '.jpg': 'JPEG', '.jpeg': 'JPEG', '.npy': ''}
+
+
+def add_commands(commands: Commands, shared: argparse.ArgumentParser) -> None:
+    """Add ``thumbnail``, ``tile`` and ``region``."""
+    thumbnail = add_command(
+        commands, shared, 'thumbnail', lambda options: _run(options, _thumbnail),
+        'save a thumbnail', 'The whole image as .png, .jpg or .npy.')
+    _add_files(thumbnail)
+    thumbnail.add_argument('--size', type=counting(2), default=512, metavar='N',
+                           help='the longest side in pixels; default 512')
+    tile = add_command(
+        commands, shared, 'tile', lambda options: _run(options, _tile), 'save a tile',
+        "A tile of 256 x 256 pixels of large_image's grid as .png, .jpg or .npy.")
+    _add_files(tile)
+    tile.add_argument('--at', type=whole_numbers(2, 'COLUMN,ROW'), required=True,
+                      metavar='COLUMN,ROW', help='the place of the tile in the grid')
+    _add_level(tile)
+    region = add_command(
+        commands, shared, 'region', lambda options: _run(options, _region), 'save a rectangle',
+        'Part of the image as .png, .jpg or .npy.')
+    _add_files(region)
+    region.add_argument('--crop', type=area, metavar='X,Y,WIDTH,HEIGHT',
+                        help='in pixels of full resolution; default: the whole image')
+    how = region.add_mutually_exclusive_group()
+    _add_level(how)
+    how.add_argument('--size', type=counting(2), metavar='N',
+                     help='reduce it until no side is longer than N pixels')
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('file', metavar='FILE')
+    parser.add_argument('out', type=Path, metavar='OUT', help='a .png, .jpg or .npy file')
+    parser.add_argument('--quality', type=counting(1), default=_QUALITY, metavar='N',
+                        help=f'quality of a JPEG file, 1 to 100; default {_QUALITY}')
+    add_frame(parser)
+    add_overwrite(parser)
+
+
+def _add_level(parser: Any) -> None:
+    parser.add_argument('--level', type=counting(0), metavar='N',
+                        help='the level; 0 is the smallest; default: full resolution')
+
+
+def _run(options: argparse.Namespace, read: Callable[[Any, argparse.Namespace], Pixels]) -> int:
+    suffix = options.out.suffix.lower()
+    if suffix not in _FORMATS:
+        msg = f'{options.out} must end in {", ".join(_FORMATS)}; convert writes other formats.'
+        raise CommandError(msg)
+    if options.quality > 100:
+        msg = f'--quality is {options.quality}, but goes from 1 to 100.'
+        raise CommandError(msg)
+    refuse_existing(options.out, options.overwrite)
+    source = open_source(options.file, raw=not _FORMATS[suffix])
+    checked_frame(source, options.frame)
+    save(read(source, options), options.out, options.quality, options.overwrite)
+    return 0
+
+
+def _thumbnail(source: Any, options: argparse.Namespace) -> Pixels:
+    pixels, _ = source.getThumbnail(
+        options.size, options.size, format=TILE_FORMAT_NUMPY, frame=options.frame)
+    return np.asarray(pixels)
+
+
+def _tile(source: Any, options: argparse.Namespace) -> Pixels:
+    column, row = options.at
+    level = checked_level(source, options.level)
+    scale = 1 << source.levels - 1 - level
+    columns = -(-source.sizeX // (source.tileWidth * scale))
+    rows = -(-source.sizeY // (source.tileHeight * scale))
+    if column >= columns or row >= rows:
+        msg = (f'There is no tile {column}, {row} in level {level}, which has {columns} x {rows} '
+               'tiles, counted from 0.')
+        raise CommandError(msg)
+    return np.asarray(source.getTile(
+        column, row, level, frame=options.frame, numpyAllowed='always'))
+
+
+def _region(source: Any, options: argparse.Namespace) -> Pixels:
+    whole = Area(0, 0, source.sizeX, source.sizeY)
+    wanted = clipped(options.crop or whole, whole)
+    if options.level is not None:
+        return read_level(source, checked_level(source, options.level), wanted, options.frame)
+    size = options.size
+    reduced = {} if size is None else {'output': {'maxWidth': size, 'maxHeight': size}}
+    pixels, _ = source.getRegion(
+        region={'left': wanted.left, 'top': wanted.top, 'width': wanted.width,
+                'height': wanted.height, 'units': 'base_pixels'},
+        format=TILE_FORMAT_NUMPY, frame=options.frame, **reduced)
+    return np.asarray(pixels)
+
+
+def clipped(wanted: Area, whole: Area) -> Area:
+    """
+    The part of a rectangle that is in the image.
+
+    :raises CommandError: if there is none.
+    """
+    right = min(wanted.left + wanted.width, whole.width)
+    bottom = min(wanted.top + wanted.height, whole.height)
+    if right <= wanted.left or bottom <= wanted.top:
+        msg = (f'The rectangle at {wanted.left}, {wanted.top} is outside of the image, which has '
+               f'{whole.width} x {whole.height} pixels.')
+        raise CommandError(msg)
+    return Area(wanted.left, wanted.top, right - wanted.left, bottom - wanted.top)
+
+
+def read_level(source: Any, level: int, wanted: Area, frame: int) -> Pixels:
+    """
+    The pixels of a level under a rectangle.
+
+    :param level: 0 is the smallest.
+    :param wanted: the rectangle, inside the image.
+    :returns: an array (rows, cols, bands): all level pixels that the rectangle touches.
+    """
+    scale = 1 << source.levels - 1 - level
+    left, top = wanted.left // scale, wanted.top // scale
+    right = -(-(wanted.left + wanted.width) // scale)
+    bottom = -(-(wanted.top + wanted.height) // scale)
+    across, down = source.tileWidth, source.tileHeight
+    found = np.empty((bottom - top, right - left, source.bandCount), source.dtype)
+    for row in range(top // down, -(-bottom // down)):
+        for column in range(left // across, -(-right // across)):
+            tile = source.getTile(column, row, level, frame=frame, numpyAllowed='always')
+            first, start = row * down, column * across
+            part = tile[max(top - first, 0):bottom - first, max(left - start, 0):right - start]
+            below, beside = max(first - top, 0), max(start - left, 0)
+            found[below:below + part.shape[0], beside:beside + part.shape[1]] = part
+    return found
+
+
+def save(pixels: Pixels, path: Path, quality: int, overwrite: bool) -> None:
+    """
+    Save pixels; the file appears when it is complete.
+
+    :param pixels: an array (rows, cols, bands).
+    :param path: a .png, .jpg or .npy file.
+    :param quality: that of JPEG.
+    :param overwrite: whether an existing file may be replaced.
+    :raises CommandError: if it exists and may not be replaced.
+    """
+    encoded = io.BytesIO()
+    form = _FORMATS[path.suffix.lower()]
+    if form:
+        image = _picture(pixels, form)
+        image.save(encoded, form, **({'quality': quality} if form == 'JPEG' else {}))
+    else:
+        np.save(encoded, pixels)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    try:
+        with open(descriptor, 'wb') as file:
+            file.write(encoded.getbuffer())
+        os.chmod(temporary, 0o666 & ~_umask())
+        # It may have appeared meanwhile.
+        refuse_existing(path, overwrite)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _picture(pixels: Pixels, form: str) -> PIL.Image.Image:
+    """Pixels as an 8-bit image that the format holds."""
+    notes = []
+    if pixels.shape[2] > 4:
+        notes.append(f'bands 1 to 3 of {pixels.shape[2]}')
+        pixels = pixels[:, :, :3]
+    if pixels.dtype != np.uint8:
+        low, high = float(np.nanmin(pixels)), float(np.nanmax(pixels))
+        notes.append(f'values {low:g} to {high:g} as 0 to 255')
+        spread = (pixels.astype(np.float64) - low) * (255 / (high - low or 1))
+        pixels = np.nan_to_num(spread).round().clip(0, 255).astype(np.uint8)
+    image = PIL.Image.fromarray(np.ascontiguousarray(
+        pixels[:, :, 0] if pixels.shape[2] == 1 else pixels))
+    if form == 'JPEG' and image.mode in {'LA', 'RGBA'}:
+        notes.append('transparent parts white')
+        below = PIL.Image.new('RGBA', image.size, 'white')
+        image = PIL.Image.alpha_composite(below, image.convert('RGBA')).convert('RGB')
+    if notes:
+        print(f'The picture shows {", ".join(notes)}; a .npy file holds all values.',
+              file=sys.stderr)
+    return image
