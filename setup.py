@@ -15,7 +15,7 @@ EXTRAS = {
     # Its releases need Girder 3, its pre-releases Girder 5; either will do.
     'girder': ['girder-large-image>=1.35'],
     'demo': ['scikit-image', 'tqdm'],
-    'docs': ['sphinx'],
+    'docs': ['furo', 'sphinx>=8'],
     'test': [
         'hypothesis',
         'pytest>=8',
@@ -26,7 +26,7 @@ EXTRAS = {
 
 setup(
     name='large-image-source-vips',
-    version='2.0.0.dev0',
+    version='2.0.0rc1',
     description='A libvips tile source and sink for large_image.',
     long_description=(HERE / 'README.rst').read_text(encoding='utf-8'),
     long_description_content_type='text/x-rst',
@@ -48,11 +48,13 @@ setup(
         'Typing :: Typed',
     ],
     python_requires='>=3.10',
+    # `tox -e lowest` runs the tests with exactly these versions; they are also the last
+    # ones of imagecodecs and tifffile for Python 3.10.
     install_requires=[
         'imagecodecs>=2025.3.30',
         'large-image>=1.35',
-        'numpy',
-        'Pillow',
+        'numpy>=1.24.4',
+        'Pillow>=10.3',
         'pyvips>=3',
         'simplejpeg>=1.8.2',
         'tifffile>=2025.5.10',

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import inspect
 import re
+import subprocess
+import sys
 from importlib import metadata, resources
+from pathlib import Path
 
 import large_image
 import pytest
@@ -55,7 +58,19 @@ class TestDistribution:
     def test_requirements(self, installed):
         needed = {re.match(r'[\w-]+', line).group().lower()
                   for line in installed.requires if 'extra ==' not in line}
-        assert needed == {'large-image', 'numpy', 'pillow', 'pyvips'}
+        assert needed == {'imagecodecs', 'large-image', 'numpy', 'pillow', 'pyvips', 'simplejpeg',
+                          'tifffile'}
+
+    def test_oldest_versions_are_those_tested(self, installed):
+        listed = Path(__file__).parents[2] / '.ci' / 'lowest.txt'
+        tested = dict(line.lower().split('==') for line in listed.read_text().splitlines()
+                      if line[:1] != '#')
+        needed = dict(re.fullmatch(r'([\w-]+)>=([\d.]+)', line).groups()
+                      for line in installed.requires if 'extra ==' not in line)
+        assert {name.lower() for name in needed} == set(tested)
+        for name, version in needed.items():
+            # '3' allows 3.0.0.
+            assert f'{tested[name.lower()]}.'.startswith(f'{version}.')
 
     def test_extras(self, installed):
         assert set(installed.metadata.get_all('Provides-Extra')) >= {
@@ -77,6 +92,22 @@ class TestEntryPoints:
     def test_source_of_girder(self, installed):
         assert entry_points('girder_large_image.source')['vips'] == (
             'large_image_source_vips.girder_source:VipsGirderTileSource')
+
+
+    def test_command(self, installed):
+        assert entry_points('console_scripts')['large-image-vips'] == (
+            'large_image_source_vips.command_line.main:main')
+
+
+class TestImport:
+    def test_no_warnings(self):
+        subprocess.run([sys.executable, '-W', 'error', '-c', 'import large_image_source_vips'],
+                       check=True)
+
+    @pytest.mark.parametrize('name', ['imagecodecs', 'tifffile', 'tqdm'])
+    def test_what_takes_time_is_imported_when_needed(self, name):
+        code = f'import large_image_source_vips, sys; sys.exit({name!r} in sys.modules)'
+        subprocess.run([sys.executable, '-c', code], check=True)
 
 
 class TestDiscovery:
