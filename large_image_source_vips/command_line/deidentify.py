@@ -12,7 +12,7 @@ _HARMLESS = frozenset({
     'xres', 'yres', 'vips-loader', 'n-pages', 'tile-width', 'tile-height', 'bits-per-sample',
     'orientation', 'resolution-unit', 'storage', 'icc-profile-data', 'jpeg-multiscan',
     'jpeg-chroma-subsample', 'interlaced', 'palette', 'palette-bit-depth', 'page-height',
-    'n-subifds', 'subifd-offsets'})
+    'n-subifds', 'subifd-offsets', 'left-out'})
 
 
 def report_of(source: Any) -> list[str]:

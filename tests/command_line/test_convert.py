@@ -3,6 +3,7 @@
 """
 
 import argparse
+import functools
 import io
 import json
 import threading
@@ -38,6 +39,7 @@ def slide(tmp_path):
     return path
 
 
+@functools.cache
 def profile_with_texts() -> bytes:
     """A colour profile that swaps red and green, of a device with a name and a date."""
     profile = bytearray(PIL.ImageCms.ImageCmsProfile(
