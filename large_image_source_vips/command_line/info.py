@@ -70,7 +70,8 @@ def describe(path: str) -> dict[str, Any]:
         'interpretation': internal['interpretation'],
         'frames': max(1, len(metadata.get('frames', ()))),
         'axes': {key.removeprefix(_AXIS): count
-                 for key, count in metadata.get('IndexRange', {}).items()},
+                 # large_image has them in no particular order.
+                 for key, count in sorted(metadata.get('IndexRange', {}).items())},
         'channels': metadata.get('channels'),
         'levels': storage['levels'],
         'associated': {name: storage['associated'][name]
