@@ -19,7 +19,7 @@ from large_image.exceptions import TileSourceError
 
 from .editing import EditableTileSource
 from .reading.known_formats import known_mime_types, known_suffixes
-from .source import SourceMetaclass
+from .source_cache import SourceMetaclass
 
 try:
     __version__ = _distribution_version('large-image-source-vips')

@@ -22,7 +22,8 @@ from .base.geometry import Rect, Size
 from .reading.reader import FileReader
 from .sink.canvas import Canvas, as_position
 from .sink.patch import as_mask, make_patch
-from .source import StoreTileSource, is_new
+from .source import StoreTileSource
+from .source_cache import is_new
 from .writing.parts import at_reduction, cropped, without_metadata
 from .writing.savers import Progress
 from .writing.write import write_image

@@ -1,251 +1,367 @@
 """
-Read tiles ahead in threads for ``getRegion`` and ``tileIterator``.
+Read rectangles of a level into one array, with the tiles that large_image's cache holds.
 
-large_image reads the tiles of a region one after the other.  It is given a
-``ReadAhead`` instead of the source, which decodes the next tiles in threads.  At most
-``MAX_AHEAD`` tiles are held decoded per region or iteration.
+A level that is decoded in tiles is divided into *cells*: one stored tile each, or several
+small ones.  A rectangle of at most ``MAX_KEPT`` bytes is put together from cells, and
+those that had to be decoded stay in the cache.  Of a larger rectangle, what the cache
+lacks is decoded straight into the result.
+
+The calling thread does the work.  Other threads help only with a large rectangle, and
+only if nobody else reads: in a worker process, or beside other threads of the caller,
+they would take the processors from those.
 """
 
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
-from large_image.exceptions import TileSourceError
-from large_image.tilesource.tiledict import LazyTileDict
-from large_image.tilesource.tileiterator import TileIterator
 
-from .base.arrays import writable
+from .base.errors import TileSourceError
+from .base.geometry import TILE_SIZE, Rect, Size
 from .base.limits import LIMITS
-from .base.threads import WORKERS
+from .base.threads import submitted
+from .store import Pixels, PixelStore
 
 Array = npt.NDArray[Any]
 
-# The most tiles that are decoded ahead.
-MAX_AHEAD = LIMITS.regions_ahead
+# A larger rectangle leaves nothing in the cache, and a larger cell is not kept.
+MAX_KEPT = LIMITS.regions_kept
+# The pixels from which on threads help; to hand over less takes longer than it saves.
+SHARED_PIXELS = 1 << 20
+# The pixels that a thread decodes at a time, approximately.
+_SHARE = 1 << 18
 
 
-class Key(NamedTuple):
-    """The 0-based column, row and level of a tile."""
+class Place(NamedTuple):
+    """A rectangle of an image, in level pixels of a reduction of a frame."""
 
-    x: int
-    y: int
-    z: int
+    frame: int
+    reduction: int
+    rect: Rect
 
 
-class Tile(LazyTileDict):
+class TileCache:
     """
-    A tile of an iteration that is decoded when its pixels are read.
+    The part of large_image's cache of tiles that holds cells.
 
-    Its array is always writable.  A pickle or copy of a tile refers to the source
-    itself and does not read ahead.
+    :param cache: in memory, or a service that several processes share.
+    :param lock: the lock of the cache, if it has one.
     """
+
+    def __init__(self, cache: Any, lock: Any) -> None:
+        self._cache = cache
+        self._lock = threading.Lock() if lock is None else lock
+
+    def get(self, keys: Sequence[str]) -> list[Array | None]:
+        """The arrays of some keys, not to be changed; None for those that are not there."""
+        with self._lock:
+            return [self._get(key) for key in keys]
+
+    def _get(self, key: str) -> Array | None:
+        try:
+            found: Array = self._cache[key]
+        except (KeyError, ValueError, UnpicklingError, ModuleNotFoundError):
+            # The last three as in large_image: another version of Python wrote it.
+            return None
+        return found
+
+    def put(self, key: str, pixels: Array) -> None:
+        """Keep an array, which must not be changed afterwards."""
+        with self._lock:
+            try:
+                self._cache[key] = pixels
+            except (KeyError, ValueError, RuntimeError):
+                # As in large_image: this kind of cache refuses it, as too large or so.
+                return
+
+
+class _Grid(NamedTuple):
+    """The cells under a rectangle: columns and rows, and the width and height of each."""
+
+    columns: range
+    rows: range
+    cell: Size
 
     @classmethod
-    def of(cls, tile: LazyTileDict) -> Tile:
-        """Convert a tile of large_image, which must not be used afterwards."""
-        result: Tile = cls.__new__(cls)
-        # Not __init__, which would reset the format.
-        result.__dict__.update(vars(tile))
-        dict.update(result, tile)
-        return result
+    def under(cls, rect: Rect, cell: Size) -> _Grid:
+        return cls(range(rect.left // cell.width, -(-rect.right // cell.width)),
+                   range(rect.top // cell.height, -(-rect.bottom // cell.height)), cell)
 
-    def __getitem__(self, key: str, *args: Any, **kwargs: Any) -> Any:
-        value = super().__getitem__(key, *args, **kwargs)
-        if key == 'tile':
-            owned = writable(value)
-            if owned is not value:
-                self[key] = value = owned
-        return value
+    def rects(self) -> Iterator[Rect]:
+        """The cells row by row, in level pixels."""
+        width, height = self.cell
+        for row, column in itertools.product(self.rows, self.columns):
+            yield Rect(column * width, row * height, width, height)
 
 
-class Tiles(TileIterator):
-    """large_image's tile iterator, of ``Tile`` objects."""
-
-    def __next__(self) -> Tile:
-        return Tile.of(super().__next__())
-
-
-def _same(source: Any) -> Any:
-    """Unpickle or copy a ``ReadAhead`` as its source."""
-    return source
-
-
-class ReadAhead:
+class Regions:
     """
-    A stand-in for a source that decodes tiles ahead when they are read in order.
+    Rectangles of an image.
 
-    Reading ahead starts with the second tile and doubles with each expected tile, up
-    to ``MAX_AHEAD``.  An unexpected tile ends it; later tiles are decoded when read.
-
-    :param source: the tile source; provides everything but ``getTile``.
-    :param frame: the 0-based frame that is read.
-    :param read: reads the pixels of a tile of a frame; called in other threads.
-    :param order: iterates over the tiles in the order in which they will be read.
+    :param store: the image.
+    :param cache: for decoded cells.
     """
 
-    def __init__(self, source: Any, frame: int, read: Callable[[int, Key], Array],
-                 order: Callable[[], Iterator[Key]]) -> None:
-        self._source = source
-        self._frame = frame
-        self._read = read
-        self._order: Callable[[], Iterator[Key]] | None = order
-        self._keys: Iterator[Key] = iter(())
-        self._first: Key | None = None
-        self._ahead = 1
-        self._pending: deque[tuple[Key, Future[Array]]] = deque()
-        self._lock = threading.Lock()
-        self._process = os.getpid()
+    def __init__(self, store: PixelStore, cache: TileCache) -> None:
+        self._store = store
+        self._cache = cache
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._source, name)
-
-    def __reduce__(self) -> tuple[Callable[[Any], Any], tuple[Any]]:
+    def read(self, place: Place, margin: tuple[int, int] = (0, 0)) -> Array:
         """
-        Pickle and copy as the source itself.
+        Read a rectangle.
 
-        Other processes get single tiles, so there is nothing to read ahead.
+        :param place: inside the image.
+        :param margin: rows above and columns to the left that the array has besides, with
+            any values.
+        :returns: a new array (rect.height, rect.width, bands).
+        :raises TileSourceError: if it cannot be decoded.
         """
-        return _same, (self._source,)
+        pixels = self._store.current()
+        dtype, bands = self._store.dtype, self._store.bands
+        if pixels.key is None or dtype is None or bands is None:
+            # A canvas, whose dtype may change until it is read.
+            return np.pad(pixels.read(*place), ((margin[0], 0), (margin[1], 0), (0, 0)))
+        whole = np.empty(
+            (margin[0] + place.rect.height, margin[1] + place.rect.width, bands), dtype)
+        out = whole[margin[0]:, margin[1]:]
+        self._fill(pixels, place, self._cell_size(pixels, place), out)
+        return whole
 
-    def getTile(self, x: int, y: int, z: int, *args: Any, **kwargs: Any) -> Any:
-        """Do what ``getTile`` of the source does."""
-        key = Key(x, y, z)
-        # A style may iterate over other tiles to make this one.
-        before = getattr(_current, 'tile', None)
-        _current.tile = self._source, self._frame, key, self._decoded(key)
+    def tile(self, place: Place, side: int) -> Array | None:
+        """
+        Read a tile, if its level has cells.
+
+        :param place: inside the image.
+        :param side: width and height of the tile in pixels, at least those of the place.
+        :returns: a new array (side, side, bands), 0 beyond the place; None if the level
+            has no cells.
+        :raises TileSourceError: if it cannot be decoded.
+        """
+        pixels = self._store.current()
+        cell = self._cell_size(pixels, place)
+        dtype, bands = self._store.dtype, self._store.bands
+        if cell is None or bands is None:
+            return None
+        rect = place.rect
+        whole = rect.width == rect.height == side
+        tile = (np.empty if whole else np.zeros)((side, side, bands), dtype)
+        self._fill(pixels, place, cell, tile[:rect.height, :rect.width])
+        return tile
+
+    def _fill(self, pixels: Pixels, place: Place, cell: Size | None, out: Array) -> None:
+        """
+        Read a rectangle into its array.
+
+        :param cell: the cells of the level, if it has any.
+        """
+        alone = _readers.enter()
         try:
-            return self._source.getTile(x, y, z, *args, **kwargs)
+            missing = [place.rect] if cell is None else self._from_cells(pixels, place, cell, out)
+            if missing:
+                _decode(pixels, place, missing, out, alone=alone)
         finally:
-            _current.tile = before
+            _readers.leave()
 
-    def _decoded(self, key: Key) -> Array | None:
-        """The pixels of a tile if they were decoded ahead."""
-        if self._process != os.getpid():
-            # The decoding threads exist only in the parent process.
-            self._stop()
+    def _cell_size(self, pixels: Pixels, place: Place) -> Size | None:
+        """The cells of a level; None if it has none that could be kept."""
+        tile = pixels.tile_size(place.frame, place.reduction)
+        if tile is None or pixels.key is None:
             return None
-        with self._lock:
-            if self._order is not None and not self._starts(key):
-                return None
-            future = self._expected(key)
-            self._fill()
-        if future is None:
-            return None
-        # The source reads a failed tile again and raises the error with its context.
-        with suppress(TileSourceError):
-            return future.result()
-        return None
+        cell = Size(*(side * max(1, TILE_SIZE // side) for side in tile))
+        pixel_bytes = (self._store.bands or 0) * np.dtype(self._store.dtype).itemsize
+        return cell if cell.area * pixel_bytes <= MAX_KEPT else None
 
-    def _starts(self, key: Key) -> bool:
-        """Start reading ahead at the second tile; False at the first."""
-        assert self._order is not None  # until reading ahead starts
-        if self._first is None:
-            self._first = key
-            return False
-        keys, self._order = self._order(), None
-        if next(keys, None) == self._first:
-            self._keys = keys
-            self._schedule()
-        return True
+    def _from_cells(self, pixels: Pixels, place: Place, cell: Size, out: Array) -> list[Rect]:
+        """
+        Copy cells to an array, and decode those that the cache lacks if they may be kept.
 
-    def _expected(self, key: Key) -> Future[Array] | None:
-        """Find a tile among those being decoded, and drop those before it."""
-        for _skipped in range(len(self._pending)):
-            expected, future = self._pending.popleft()
-            if expected == key:
-                self._ahead = min(2 * self._ahead, MAX_AHEAD)
-                return future
-            future.cancel()
-        self._stop()
-        return None
+        :param out: the array of ``place.rect``.
+        :returns: the parts of ``place.rect`` that remain to be decoded.
+        """
+        rect, grid = place.rect, _Grid.under(place.rect, cell)
+        prefix = f'{pixels.key} {place.frame} {place.reduction} '
+        keys = [f'{prefix}{column} {row}' for row in grid.rows for column in grid.columns]
+        found = self._cache.get(keys)
+        keeps = out.nbytes <= MAX_KEPT
+        if not keeps and not any(part is not None for part in found):
+            return [rect]
+        level = Rect(0, 0, *self._store.size.reduced(place.reduction))
+        missing = []
+        for key, part, whole in zip(keys, found, grid.rects(), strict=True):
+            inside = whole.clipped(rect)
+            if part is None:
+                if not keeps:
+                    missing.append(inside)
+                    continue
+                part = pixels.read(place.frame, place.reduction, whole.clipped(level))
+                self._cache.put(key, part)
+            _view(out, rect, inside)[:] = _view(part, whole, inside)
+        return _joined(missing)
 
-    def _fill(self) -> None:
-        """Schedule tiles up to the current number ahead."""
-        while len(self._pending) < self._ahead and self._schedule():
-            pass
 
-    def _schedule(self) -> bool:
-        """Schedule the next tile; False if there is none."""
-        key = next(self._keys, None)
-        if key is None:
-            return False
+def _view(array: Array, rect: Rect, part: Rect) -> Array:
+    """The part of an array of ``rect`` that is ``part``, both in level pixels."""
+    top, left = part.top - rect.top, part.left - rect.left
+    return array[top:top + part.height, left:left + part.width]
+
+
+def _joined(rects: list[Rect]) -> list[Rect]:
+    """Join neighbours in a row, so that each is decoded in one call; in their order."""
+    joined: list[Rect] = []
+    for rect in rects:
+        last = joined[-1] if joined else None
+        if last and (last.top, last.height, last.right) == (rect.top, rect.height, rect.left):
+            joined[-1] = last._replace(width=last.width + rect.width)
+        else:
+            joined.append(rect)
+    return joined
+
+
+def _decode(pixels: Pixels, place: Place, rects: list[Rect], out: Array, *, alone: bool) -> None:
+    """
+    Decode parts of a rectangle into its array.
+
+    :param rects: the parts.
+    :param out: the array of ``place.rect``.
+    :param alone: whether no other thread reads.
+    """
+    frame, reduction, _whole = place
+    tile = pixels.tile_size(frame, reduction)
+
+    def work(rect: Rect) -> None:
         try:
-            future = _workers().submit(self._read, self._frame, key)
-        except RuntimeError:
-            # After the main thread has ended, pools accept no work.
-            return False
-        self._pending.append((key, future))
-        return True
+            pixels.read(frame, reduction, rect, out=_view(out, place.rect, rect))
+        except TileSourceError:
+            # Find the tile, which the error then names.
+            for part in _Grid.under(rect, tile or rect.size).rects():
+                pixels.read(frame, reduction, part.clipped(rect))
+            raise
 
-    def _stop(self) -> None:
-        """End reading ahead."""
-        self._order, self._keys = None, iter(())
-        self._pending.clear()
+    helpers = 0
+    if alone and tile is not None and sum(rect.size.area for rect in rects) >= (
+            SHARED_PIXELS):
+        helpers = _helper_count()
+    if not helpers or tile is None:
+        for rect in rects:
+            work(rect)
+        return
+    _share(work, [strip for rect in rects for strip in _strips(rect, tile.height)], helpers)
 
 
-# ``tile`` is what this thread reads through a ReadAhead now: source, frame, key, and
-# the pixels if they were decoded ahead.
-_current = threading.local()
+def _strips(rect: Rect, rows: int) -> Iterator[Rect]:
+    """Cut a rectangle along rows of tiles, which are ``rows`` high, for several threads."""
+    step = rows * max(1, _SHARE // (rect.width * rows))
+    top = rect.top
+    while top < rect.bottom:
+        bottom = min((top // step + 1) * step, rect.bottom)
+        yield Rect(rect.left, top, rect.width, bottom - top)
+        top = bottom
 
 
-def read_ahead(source: Any, frame: int, key: Key) -> tuple[bool, Array | None]:
+def _share(work: Callable[[Rect], None], items: Sequence[Rect], helpers: int) -> None:
     """
-    Look up a tile that a source is about to read.
+    Call a function for each item, in this thread and in others.
 
-    :param source: the tile source.
-    :param frame: the 0-based frame.
-    :param key: the tile; a style may need others than the one being read.
-    :returns: whether the calling thread reads through a ``ReadAhead``, and the pixels
-        of the tile if they were decoded ahead.
+    :raises BaseException: the first error of a call; no further calls begin, and those
+        of other threads have ended.
     """
-    tile = getattr(_current, 'tile', None)
-    if tile is None:
-        return False, None
-    is_this = tile[0] is source and tile[1:3] == (frame, key)
-    return True, tile[3] if is_this else None
+    waiting = deque(items)
+
+    def work_off() -> None:
+        try:
+            while (item := _next(waiting)) is not None:
+                work(item)
+        except BaseException:
+            waiting.clear()
+            raise
+
+    pool = _helpers()
+    futures = [submitted(pool, work_off) for _number in range(min(helpers, len(items) - 1))]
+    try:
+        work_off()
+    finally:
+        for future in futures:
+            future.cancel()
+        wait(futures)
+    for future in futures:
+        if not future.cancelled():
+            future.result()
 
 
+def _next(waiting: deque[Rect]) -> Rect | None:
+    try:
+        return waiting.popleft()
+    except IndexError:
+        # Another thread may have taken the last one.
+        return None
+
+
+class _Readers:
+    """Counts the threads that read regions, and remembers which was the last."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+        self._last = 0
+
+    def enter(self) -> bool:
+        """
+        Begin to read.
+
+        :returns: whether no other thread reads, nor did since this one last began.
+        """
+        this = threading.get_ident()
+        with self._lock:
+            alone = not self._count and self._last in (0, this)
+            self._count += 1
+            self._last = this
+        return alone
+
+    def leave(self) -> None:
+        """End what ``enter`` began."""
+        with self._lock:
+            self._count -= 1
+
+
+_readers = _Readers()
+_forked = False
 _pool: ThreadPoolExecutor | None = None
 _pool_lock = threading.Lock()
 
 
-def _workers() -> ThreadPoolExecutor:
-    """The decoding threads, shared by all ``ReadAhead`` objects of the process."""
-    global _pool  # noqa: PLW0603  (made when it is first needed)
+def _helper_count() -> int:
+    """How many threads may help the caller: none in a worker process."""
+    if _forked or multiprocessing.parent_process() is not None:
+        return 0
+    affinity = getattr(os, 'sched_getaffinity', None)
+    processors = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return min(LIMITS.base_threads, processors) - 1
+
+
+def _helpers() -> ThreadPoolExecutor:
+    """The threads that help, made when they are first needed."""
+    global _pool  # noqa: PLW0603  (one for the process)
     with _pool_lock:
         if _pool is None:
-            _pool = ThreadPoolExecutor(WORKERS, 'large_image_source_vips')
+            _pool = ThreadPoolExecutor(LIMITS.base_threads, 'large_image_source_vips')
         return _pool
 
 
 def _after_fork() -> None:
-    """Threads do not survive a fork."""
-    global _pool, _pool_lock
-    _pool, _pool_lock = None, threading.Lock()
+    """In a forked child: it is a worker, and has none of the parent's other threads."""
+    global _readers, _forked, _pool, _pool_lock
+    _readers, _forked, _pool, _pool_lock = _Readers(), True, None, threading.Lock()
 
 
 if hasattr(os, 'register_at_fork'):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-def tiles_under(tile: Any, tile_size: int) -> Iterator[Key]:
-    """
-    Iterate over the tiles of a source under one tile of an iteration.
-
-    :param tile: of a ``TileIterator``, in level pixels.
-    :param tile_size: the width and height of the source's tiles.
-    """
-    left, top = int(tile.get('tile_x', tile['x'])), int(tile.get('tile_y', tile['y']))
-    right, bottom = left + int(tile.width), top + int(tile.height)
-    rows = range(top // tile_size, -(-bottom // tile_size))
-    columns = range(left // tile_size, -(-right // tile_size))
-    for y, x in itertools.product(rows, columns):
-        yield Key(x, y, tile['level'])

@@ -8,32 +8,33 @@ copied, and all arrays are writable.
 
 from __future__ import annotations
 
-import inspect
 import operator
 import os
 import weakref
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from large_image.cache_util import LruCacheMetaclass, methodcache, strhash
-from large_image.constants import (
-    NEW_IMAGE_PATH_FLAG,
-    TILE_FORMAT_IMAGE,
-    TILE_FORMAT_NUMPY,
-)
+from large_image import config
+from large_image.cache_util import methodcache, strhash
+from large_image.constants import TILE_FORMAT_IMAGE, TILE_FORMAT_NUMPY
 from large_image.exceptions import TileGeneralError, TileSourceError
 from large_image.tilesource import FileTileSource
-from large_image.tilesource.tileiterator import TileIterator
-from large_image.tilesource.utilities import JSONDict, _encodeImageBinary, _imageToPIL
+from large_image.tilesource.utilities import (
+    JSONDict,
+    _encodeImage,
+    _encodeImageBinary,
+    _imageToPIL,
+)
 
 from .base.arrays import fit_edge, owned, writable
-from .base.attributes import CheckedAttributes, StoreSize
+from .base.attributes import CheckedAttributes, Profiles, StoreSize
 from .base.formats import format_of
 from .base.geometry import TILE_SIZE, Rect, Size, level_count
 from .base.identity import absolute_path, file_identity
 from .base.settings import ignored_names, refuse_ignored
-from .regions import Key, ReadAhead, Tiles, read_ahead, tiles_under
+from .iteration import Pieces, Region, Tiles
+from .regions import Place, Regions, TileCache
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,50 +42,8 @@ if TYPE_CHECKING:
 
     from .store import PixelStore
 
-
-def is_new(path: Any) -> bool:
-    """Whether a path is large_image's flag for a new image."""
-    return isinstance(path, str) and path.startswith(NEW_IMAGE_PATH_FLAG)
-
-
-class SourceMetaclass(LruCacheMetaclass):
-    """
-    Keeps new images out of large_image's cache of sources.
-
-    The cache would keep the spool file of an image after its last user is gone.
-    """
-
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        if args and is_new(args[0]):
-            kwargs['noCache'] = True
-        return super().__call__(*args, **kwargs)
-
-    @property
-    def __signature__(cls) -> inspect.Signature:
-        """The parameters of ``__init__``, for ``help``; those of ``__call__`` are not named."""
-        signature = inspect.signature(cls.__init__)  # type: ignore[misc]  # a class, not an object
-        return signature.replace(parameters=list(signature.parameters.values())[1:])
-
-
-class Profiles:
-    """
-    The attribute with the ICC profiles of all frames, read at first use.
-
-    The base class corrects colours if this attribute exists; there is none if no
-    frame has a profile.
-    """
-
-    def __get__(self, source: Any, owner: Any = None) -> Any:
-        if source is None:
-            return self
-        attributes = source.__dict__
-        if '_known_profiles' not in attributes and '_store' in attributes:
-            attributes['_known_profiles'] = source._store.icc_profiles()
-        profiles = attributes.get('_known_profiles')
-        if not profiles:
-            msg = 'No frame has an ICC profile.'
-            raise AttributeError(msg)
-        return profiles
+# Arguments of getRegion that choose the tiles it is put together from.
+_OTHER_TILES = frozenset(('tile_size', 'tile_offset', 'tile_overlap'))
 
 
 class StoreTileSource(CheckedAttributes, FileTileSource):
@@ -140,6 +99,7 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
         self._make_viewer_weak()
         self.tileWidth = self.tileHeight = TILE_SIZE
         self._store: PixelStore = self._open_store(self._getLargeImagePath())
+        self._regions = Regions(self._store, TileCache(self.cache, self.cache_lock))
 
     def _refuse_ignored_name(self, path: Any) -> None:
         """
@@ -262,11 +222,58 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
         :raises TileSourceXYZRangeError: if there is no such tile.
         :raises TileSourceError: if the tile cannot be decoded.
         """
+        if numpyAllowed and self._is_plain():
+            pixels = self._plain_tile(*_key(x, y, z), self._getFrame(frame))
+            if pixels is not None:
+                return pixels
         # Must come before the cache: after a fork its lock may be held by a thread
-        # that does not exist.
-        self._store.check_process()
+        # that does not exist.  Also tells the cache when a file has changed.
+        self._store.current()
         return owned(self._cached_tile(
             x, y, z, pilImageAllowed, numpyAllowed, sparseFallback, frame, **kwargs))
+
+    def _is_plain(self) -> bool:
+        """Whether a tile is what the file stores: no style, edge or colour correction applies."""
+        # The base class has no such attribute if there is no style.
+        style = vars(self).get('_style') or {}
+        if self.edge or not style.keys() <= {'icc'} or not self._makes_own_tiles():
+            return False
+        corrects = style.get('icc', config.getConfig('icc_correction', True))
+        return not (corrects and hasattr(self, '_iccprofiles'))
+
+    def _makes_own_tiles(self) -> bool:
+        """Whether ``getTile`` is that of this class; a subclass may change the pixels."""
+        return type(self).getTile is StoreTileSource.getTile and 'getTile' not in vars(self)
+
+    def _place(self, level: int, frame: int, rect: Rect) -> Place | None:
+        """A rectangle in level pixels as a ``Place``; None unless it is inside the image."""
+        store, reduction = self._store, self.levels - 1 - level
+        if not (0 <= reduction < self.levels and 0 <= frame < store.frame_count):
+            return None
+        whole = Rect(0, 0, *store.size.reduced(reduction))
+        if rect.empty or not whole.contains(rect) or not all(type(side) is int for side in rect):
+            return None
+        return Place(frame, reduction, rect)
+
+    def _tile_place(self, x: int, y: int, z: int, frame: int) -> Place:
+        """
+        A tile, cropped at the edge of the image.
+
+        :raises TileSourceXYZRangeError: if there is no such tile.
+        """
+        store, levels = self._store, self.levels
+        left, top, reduction = x * TILE_SIZE, y * TILE_SIZE, levels - 1 - z
+        width, height = store.size.reduced(reduction) if 0 <= reduction < levels else (0, 0)
+        if not (0 <= left < width and 0 <= top < height and 0 <= frame < store.frame_count):
+            # Raises the error.  Not called for every tile because it is slower.
+            self._xyzInRange(x, y, z, frame, store.frame_count)
+        return Place(frame, reduction, Rect(
+            left, top, min(TILE_SIZE, width - left), min(TILE_SIZE, height - top)))
+
+    def _plain_tile(self, x: int, y: int, z: int, frame: int) -> np.ndarray[Any, Any] | None:
+        """A tile as stored, blank beyond the image; None if its level has no cells."""
+        place = self._tile_place(x, y, z, frame)
+        return self._regions.tile(place, TILE_SIZE)
 
     @methodcache()
     def _cached_tile(self, x: int, y: int, z: int, pilImageAllowed: bool,
@@ -274,55 +281,48 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
                      **kwargs: Any) -> Any:
         """The result of ``getTile`` in large_image's cache; not to be changed."""
         frame = self._getFrame(frame)
-        key = Key(_whole(x, 'x'), _whole(y, 'y'), _whole(z, 'z'))
-        in_order, pixels = read_ahead(self, frame, key)
-        if pixels is None:
-            pixels = self._read_tile(frame, key, keep=not in_order)
+        key = _key(x, y, z)
+        pixels = self._store.current().read(*self._tile_place(*key, frame), keep=True)
         return self._outputTile(
             pixels, TILE_FORMAT_NUMPY, *key, pilImageAllowed, numpyAllowed, frame=frame)
 
-    def _read_tile(self, frame: int, key: Key, *, keep: bool = False) -> np.ndarray[Any, Any]:
-        """
-        Read the pixels of a tile, cropped at the edge of the image.
-
-        :param keep: as for ``PixelStore.read``.
-        :raises TileSourceXYZRangeError: if there is no such tile.
-        """
-        store, levels = self._store, self.levels
-        left, top, reduction = key.x * TILE_SIZE, key.y * TILE_SIZE, levels - 1 - key.z
-        width, height = store.size.reduced(reduction) if 0 <= reduction < levels else (0, 0)
-        if not (0 <= left < width and 0 <= top < height and 0 <= frame < store.frame_count):
-            # Raises the error.  Not called for every tile because it is slower.
-            self._xyzInRange(*key, frame, store.frame_count)
-        return store.read(frame, reduction, Rect(
-            left, top, min(TILE_SIZE, width - left), min(TILE_SIZE, height - top)), keep=keep)
-
     @wraps(FileTileSource.getRegion)
     def getRegion(self, format: Any = (TILE_FORMAT_IMAGE,), **kwargs: Any) -> Any:
-        # Several threads decode the tiles.
-        return writable(super().getRegion.__func__(self._reading_ahead(kwargs), format, **kwargs))
+        formats = format if isinstance(format, (tuple, set, list)) else (format,)
+        tiled = TILE_FORMAT_IMAGE in formats and kwargs.get('encoding') == 'TILED'
+        if tiled or not self._is_plain() or not kwargs.keys().isdisjoint(_OTHER_TILES):
+            return writable(super().getRegion(format, **kwargs))
+        info = Region(self, TILE_FORMAT_NUMPY, None, **kwargs).info
+        place = None if info is None else self._place(
+            info['level'], self._getFrame(info['frame']),
+            Rect(*(info['region'][name] for name in ('left', 'top', 'width', 'height'))))
+        if place is None:
+            # Empty, or an error.
+            return super().getRegion(format, **kwargs)
+        output = kwargs.get('output', {})
+        letterboxed = kwargs.get('fill') and output.get('maxWidth') and output.get('maxHeight')
+        if letterboxed or Size(**info['output']) != place.rect[2:]:
+            return writable(super().getRegion.__func__(Pieces(self, kwargs), format, **kwargs))
+        return writable(_encodeImage(self._regions.read(place), format=formats, **kwargs))
 
     @wraps(FileTileSource.tileIterator)
     def tileIterator(self, format: Any = (TILE_FORMAT_NUMPY,), resample: Any = True,
                      **kwargs: Any) -> Any:
-        # Other threads decode the next tiles.
-        return Tiles(self._reading_ahead(kwargs), format=format, resample=resample, **kwargs)
+        # Tiles of other sizes are read as one rectangle.
+        return Tiles(self, format=format, resample=resample, **kwargs)
 
-    def _reading_ahead(self, kwargs: dict[str, Any]) -> Any:
+    def _read_level(self, level: int, frame: int | None, rect: Rect,
+                    margin: tuple[int, int] = (0, 0)) -> np.ndarray[Any, Any] | None:
         """
-        This source, or a wrapper that reads tiles ahead if that is faster.
+        Read a rectangle in level pixels; for ``iteration``.
 
-        :param kwargs: the arguments of ``tileIterator``.
+        :param margin: as for ``Regions.read``.
+        :returns: a new array; None if tiles are not as stored, or it is not inside the image.
         """
-        if not self._store.decodes:
-            # Nothing is gained by reading ahead.
-            return self
-
-        def order() -> Iterator[Key]:
-            for tile in TileIterator(self, **kwargs):
-                yield from tiles_under(tile, TILE_SIZE)
-
-        return ReadAhead(self, self._getFrame(kwargs.get('frame')), self._read_tile, order)
+        if not self._is_plain():
+            return None
+        place = self._place(level, self._getFrame(frame), rect)
+        return None if place is None else self._regions.read(place, margin)
 
     def _outputTile(self, tile: np.ndarray[Any, Any], tileEncoding: str, x: int, y: int, z: int,
                     pilImageAllowed: bool = False, numpyAllowed: bool | str = False,
@@ -374,13 +374,13 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
     def getThumbnail(self, width: int | None = None, height: int | None = None,
                      **kwargs: Any) -> Any:
         # The base class caches the result; its lock may have been held at a fork.
-        self._store.check_process()
+        self._store.current()
         return owned(super().getThumbnail(width, height, **kwargs))
 
     @wraps(FileTileSource.histogram)
     def histogram(self, *args: Any, **kwargs: Any) -> Any:
         # As getThumbnail.
-        self._store.check_process()
+        self._store.current()
         return owned(super().histogram(*args, **kwargs))
 
     @wraps(FileTileSource.tileFrames)
@@ -416,6 +416,11 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
         layer._large_image_source = self
         self._map._ts = self
         return layer
+
+
+def _key(x: Any, y: Any, z: Any) -> tuple[int, int, int]:
+    """The column, row and level of a tile as ints."""
+    return _whole(x, 'x'), _whole(y, 'y'), _whole(z, 'z')
 
 
 def _whole(value: Any, name: str) -> int:

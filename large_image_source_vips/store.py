@@ -96,41 +96,20 @@ class Picture:
     encoded: Mapping[int, EncodedLevel] = field(default_factory=dict)
 
 
-class PixelStore(Protocol):
-    """The pixels and the description of an image: a file, or a canvas."""
+class Pixels(Protocol):
+    """
+    The pixels of an image, to be read one after another.
 
-    # Pixels
-
-    @property
-    def size(self) -> Size:
-        """Width and height of every frame in full-resolution pixels."""
-
-    @property
-    def frame_count(self) -> int:
-        """The number of frames, at least 1."""
+    Those of a file are of one version of it: a file that is replaced meanwhile is not
+    mixed with the new one.
+    """
 
     @property
-    def dtype(self) -> np.dtype[Any] | None:
-        """The dtype of the samples; None for a canvas without tiles."""
-
-    @property
-    def bands(self) -> int | None:
-        """The number of bands, alpha included; None for a canvas without tiles."""
-
-    @property
-    def generation(self) -> int:
-        """A number that changes whenever the image does; 0 for a file."""
-
-    @property
-    def decodes(self) -> bool:
-        """Whether reading is slow enough to read ahead in other threads."""
-
-    def check_process(self) -> None:
+    def key(self) -> str | None:
         """
-        Check that this process may read the pixels.
+        Names the pixels in caches, in every process; None if they change.
 
-        :raises TileSourceError: for a canvas that was made before this process
-            was forked.
+        Two files, or two versions of a file, never have the same key.
         """
 
     def read(self, frame: int, reduction: int, rect: Rect, *,
@@ -154,7 +133,7 @@ class PixelStore(Protocol):
 
     def tile_size(self, frame: int, reduction: int) -> Size | None:
         """
-        The tiles in which a level is decoded, for splitting a rectangle among threads.
+        The tiles in which a level is decoded.
 
         :returns: width and height of a tile in level pixels; None if the level is not
             decoded in tiles.
@@ -162,6 +141,40 @@ class PixelStore(Protocol):
 
     def encoded_level(self, frame: int, reduction: int) -> EncodedLevel | None:
         """The tiles of a level as stored; None if they cannot be passed on undecoded."""
+
+
+class PixelStore(Protocol):
+    """The pixels and the description of an image: a file, or a canvas."""
+
+    # Pixels
+
+    def current(self) -> Pixels:
+        """
+        The pixels as they are now.
+
+        :raises TileSourceError: for a file that is gone or became a different image, and
+            for a canvas that was made before this process was forked.
+        """
+
+    @property
+    def size(self) -> Size:
+        """Width and height of every frame in full-resolution pixels."""
+
+    @property
+    def frame_count(self) -> int:
+        """The number of frames, at least 1."""
+
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        """The dtype of the samples; None for a canvas without tiles."""
+
+    @property
+    def bands(self) -> int | None:
+        """The number of bands, alpha included; None for a canvas without tiles."""
+
+    @property
+    def generation(self) -> int:
+        """A number that changes whenever the image does; 0 for a file."""
 
     def picture(self, frame: int | None = None) -> AbstractContextManager[Picture]:
         """

@@ -1,8 +1,8 @@
 """
-Refuses to set misspelt, unsupported and read-only attributes of a source.
+Attributes of a source: those computed from its pixel store, and those that can be set.
 
-Without it, ``sink.minwidth = 500`` would silently create an attribute that
-nothing reads.
+Misspelt, unsupported and read-only attributes cannot be set.  Without this,
+``sink.minwidth = 500`` would silently create an attribute that nothing reads.
 """
 
 from __future__ import annotations
@@ -143,3 +143,24 @@ class StoreSize:
         if source.__dict__.get('_store') is not None:
             msg = f'{self._name!r} is read-only: it is derived from the image.'
             raise SourceAttributeError(msg)
+
+
+class Profiles:
+    """
+    The attribute with the ICC profiles of all frames, read at first use.
+
+    The base class corrects colours if this attribute exists; there is none if no
+    frame has a profile.
+    """
+
+    def __get__(self, source: Any, owner: Any = None) -> Any:
+        if source is None:
+            return self
+        attributes = source.__dict__
+        if '_known_profiles' not in attributes and '_store' in attributes:
+            attributes['_known_profiles'] = source._store.icc_profiles()
+        profiles = attributes.get('_known_profiles')
+        if not profiles:
+            msg = 'No frame has an ICC profile.'
+            raise AttributeError(msg)
+        return profiles

@@ -70,6 +70,11 @@ class Rect(NamedTuple):
         return self.top + self.height
 
     @property
+    def size(self) -> Size:
+        """Width and height."""
+        return Size(self.width, self.height)
+
+    @property
     def empty(self) -> bool:
         """Whether it contains no pixel."""
         return self.width <= 0 or self.height <= 0

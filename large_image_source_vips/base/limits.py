@@ -115,8 +115,9 @@ class Limits:
         1000, 'chunks', 'Of a PNG file before its pixels; ends the search in a damaged file.')
 
     # regions
-    regions_ahead: int = _limit(
-        16, 'tiles', 'Tiles that an iterator decodes ahead and holds in memory.')
+    regions_kept: int = _limit(
+        4 * _MIB, 'bytes', 'A region, and a stored tile, that leaves its decoded tiles in the '
+        'cache of large_image, which counts tiles of 512 KiB.')
 
     # sink
     sink_side: int = _limit(

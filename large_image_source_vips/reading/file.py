@@ -53,6 +53,7 @@ class SourceFile:
         self.identity = identity
         self.loader = chosen
         self.instead = instead
+        self.key = f'{path} {tuple(identity)} {chosen.name} {dpi_setting()!r}'
         self._sources = [source] if source else []
         self.layout: Layout | None = None
         self.description: Description | None = None

@@ -8,6 +8,7 @@ are never mixed.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -69,6 +70,27 @@ def to_pil(pixels: npt.NDArray[Any]) -> PIL.Image.Image:
     return PIL.Image.fromarray(pixels if pixels.shape[2] > 1 else pixels[:, :, 0])
 
 
+class Version:
+    """
+    The pixels of one version of a file; see ``Pixels``.
+
+    :param reader: the reader of the file.
+    :param opened: the version.
+    """
+
+    def __init__(self, reader: FileReader, opened: _Opened) -> None:
+        self._reader = reader
+        self._opened = opened
+        self.key = opened.file.key
+        self.tile_size = reader.tile_size
+        self.encoded_level = reader.encoded_level
+
+    def read(self, frame: int, reduction: int, rect: Rect, *,
+             keep: bool = False, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+        """See ``Pixels``."""
+        return self._reader.read_version(self._opened, frame, reduction, rect, keep=keep, out=out)
+
+
 class FileReader:
     """
     The pixels and metadata of one file.
@@ -84,14 +106,16 @@ class FileReader:
     :raises TileSourceError: if it is not an image or the settings do not allow its loader.
     """
 
-    # See ``PixelStore``.
-    generation = 0
-    decodes = True
-
     def __init__(self, path: Any, loaders: str | Collection[str] = 'all') -> None:
         self._path = absolute_path(path)
         self._loaders = loaders
         self._opened = self._open()
+        self._generation = 0
+
+    @property
+    def generation(self) -> int:
+        """0 for the version that was opened first, another number for each later one."""
+        return self._generation
 
     def _open(self) -> _Opened:
         file = source_file(self._path, self._loaders)
@@ -210,6 +234,19 @@ class FileReader:
     def check_process(self) -> None:
         """A file may be read in any process."""
 
+    def current(self) -> Version:
+        """
+        The current version of the file.
+
+        :raises TileSourceError: if the file is gone, cannot be read or holds a different
+            image.
+        """
+        try:
+            return Version(self, self._current())
+        except (TileSourceError, pyvips.Error, OSError) as exc:
+            what = 'the pixels'
+            raise self._failed(what, exc) from exc
+
     def read(self, frame: int, reduction: int, rect: Rect, *,
              keep: bool = False, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
         """
@@ -227,8 +264,13 @@ class FileReader:
         :raises TileSourceError: if the pixels cannot be read; the message names the file,
             the frame, the level and the tile.
         """
+        return self.current().read(frame, reduction, rect, keep=keep, out=out)
+
+    def read_version(self, opened: _Opened, frame: int, reduction: int, rect: Rect, *,
+                     keep: bool = False,
+                     out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+        """Read a rectangle of one version of the file, as ``read`` does."""
         try:
-            opened = self._current()
             pixels = opened.levels.read(
                 opened.layout.frames[frame], reduction, rect, keep=keep)
             if pixels.dtype != self.dtype or pixels.shape[2] != self.bands:
@@ -279,7 +321,8 @@ class FileReader:
         if changed.layout.shape != opened.layout.shape:
             msg = 'it was replaced by a different image after it was opened'
             raise TileSourceError(msg)
-        self._opened = changed
+        # Not a count: other processes share caches, and may have missed a version.
+        self._opened, self._generation = changed, zlib.crc32(changed.file.key.encode()) or 1
         return changed
 
     # Associated images and pictures to write

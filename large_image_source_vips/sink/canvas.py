@@ -67,7 +67,8 @@ class Canvas:
     """
 
     frame_count = 1
-    decodes = False
+    # See ``Pixels``: those of a canvas change.
+    key = None
     magnification: float | None = None
 
     def __init__(self) -> None:
@@ -95,6 +96,11 @@ class Canvas:
                    f'changed or read in a process forked from it; send the tiles to that '
                    f'process, or write the image and open the file.')
             raise TileSourceError(msg)
+
+    def current(self) -> Canvas:
+        """The canvas itself; an error in a forked process."""
+        self.check_process()
+        return self
 
     def _count_change(self) -> None:
         """Invalidate large_image's cache."""

@@ -16,8 +16,6 @@ from large_image.exceptions import TileSourceError
 import large_image_source_vips
 from helpers.around import in_a_forked_child, in_threads
 from helpers.pixels import block_means, random_pixels
-from large_image_source_vips import regions
-from large_image_source_vips.regions import MAX_AHEAD, Key, ReadAhead
 
 PIXELS = random_pixels((1300, 2100, 3))
 
@@ -144,66 +142,6 @@ def test_a_tile_that_cannot_be_decoded_is_named(tmp_path):
         file.write(bytes(length))
     with pytest.raises(TileSourceError, match=r'level 4, tile 2, 2 .*a\.tif'):
         open_file(path).getRegion(format=TILE_FORMAT_NUMPY)
-
-
-class Recorder:
-    """A source and what is decoded of it."""
-
-    def __init__(self, count):
-        self.keys = [Key(number, 0, 0) for number in range(count)]
-        self.ahead = []
-        self.direct = []
-        self.reader = ReadAhead(self, 0, self.read, lambda: iter(self.keys))
-
-    def read(self, _frame, key):
-        self.ahead.append(key.x)
-        return np.full((1, 1, 1), key.x)
-
-    def getTile(self, x, y, z):
-        in_order, pixels = regions.read_ahead(self, 0, Key(x, y, z))
-        assert in_order
-        if pixels is None:
-            self.direct.append(x)
-            return x
-        return int(pixels[0, 0, 0])
-
-    def take(self, *numbers):
-        for number in numbers:
-            assert self.reader.getTile(number, 0, 0) == number
-
-
-def test_a_single_tile_is_nothing_to_go_over():
-    recorder = Recorder(100)
-    recorder.take(0)
-    assert (recorder.ahead, recorder.direct) == ([], [0])
-
-
-def test_every_tile_is_decoded_once_and_not_too_early():
-    recorder = Recorder(100)
-    for number in range(100):
-        recorder.take(number)
-        assert len(recorder.ahead) <= number + 1 + MAX_AHEAD
-    assert sorted(recorder.ahead) == list(range(1, 100))
-    assert recorder.direct == [0]
-
-
-def test_a_few_tiles_may_be_left_out():
-    recorder = Recorder(100)
-    recorder.take(*range(50), *range(53, 100))
-    assert recorder.direct == [0]
-
-
-def test_decoding_ahead_ends_when_tiles_are_not_expected():
-    recorder = Recorder(1000)
-    recorder.take(0, 1, 2, 900, 3, 901)
-    assert recorder.direct == [0, 900, 3, 901]
-    assert len(recorder.ahead) < 10
-
-
-def test_decoding_ahead_needs_the_first_tile():
-    recorder = Recorder(100)
-    recorder.take(5, 6, 7)
-    assert (recorder.ahead, recorder.direct) == ([], [5, 6, 7])
 
 
 def _goes_on(iterator):

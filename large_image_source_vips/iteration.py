@@ -1,0 +1,133 @@
+"""
+Tiles of iterations, and pieces of regions, that are read at once.
+
+large_image puts a tile of any other size than the source's together from tiles of the
+source, one by one.  Here it is one rectangle, read into one array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy.typing as npt
+from large_image.constants import TILE_FORMAT_NUMPY
+from large_image.tilesource.tiledict import LazyTileDict
+from large_image.tilesource.tileiterator import TileIterator
+
+from .base.arrays import writable
+from .base.geometry import TILE_SIZE, Rect
+
+Array = npt.NDArray[Any]
+
+# Width and height of the pieces in which large_image reads a region.
+_PIECE = 4096
+
+
+class Tile(LazyTileDict):
+    """
+    A tile of an iteration that is read when its pixels are asked for.
+
+    Its array is always writable.
+    """
+
+    @classmethod
+    def of(cls, tile: LazyTileDict) -> Tile:
+        """Convert a tile of large_image, which must not be used afterwards."""
+        result: Tile = cls.__new__(cls)
+        # Not __init__, which would reset the format.
+        result.__dict__.update(vars(tile))
+        dict.update(result, tile)
+        return result
+
+    def __getitem__(self, key: str, *args: Any, **kwargs: Any) -> Any:
+        value = super().__getitem__(key, *args, **kwargs)
+        if key == 'tile':
+            owned = writable(value)
+            if owned is not value:
+                self[key] = value = owned
+        return value
+
+    def _retileTile(self) -> Array:
+        """A tile of another size than the source's, or with overlap: one rectangle."""
+        pixels: Array | None = self.source._read_level(self.level, self.frame, _rect_of(self))
+        return super()._retileTile() if pixels is None else pixels
+
+
+class Tiles(TileIterator):
+    """large_image's tile iterator, of ``Tile`` objects."""
+
+    def __next__(self) -> Tile:
+        return Tile.of(super().__next__())
+
+
+class Region(TileIterator):
+    """Where a region is, as large_image computes it; it has no tiles."""
+
+    def _tileIterator(self, iterInfo: dict[str, Any]) -> Iterator[LazyTileDict]:
+        # A generator of this object would keep the source alive until the garbage
+        # collector finds both.
+        return iter(())
+
+
+def _rect_of(tile: LazyTileDict) -> Rect:
+    """The rectangle of a tile in level pixels."""
+    # Of a tile that is scaled, 'x' and 'y' may be floats.
+    return Rect(int(tile['x']), int(tile['y']), tile.width, tile.height)
+
+
+class Pieces:
+    """
+    A stand-in for a source, for large_image's ``getRegion``.
+
+    large_image reads a region in pieces of 4096 x 4096 pixels, each tile by tile.  Here a
+    piece is read when its first tile is asked for, and its tiles are views of it.
+
+    :param source: the tile source; provides everything but ``getTile``.
+    :param kwargs: the arguments of ``getRegion`` that say which region.
+    """
+
+    def __init__(self, source: Any, kwargs: dict[str, Any]) -> None:
+        self._source = source
+        self._parts = _pieces(source, kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def getTile(self, x: int, y: int, z: int, *args: Any, **kwargs: Any) -> Any:
+        """The next tile, which has to be the one that large_image asks for."""
+        place, tile = next(self._parts, (None, None))
+        return tile if place == (x, y, z) else self._source.getTile(x, y, z, *args, **kwargs)
+
+
+def _pieces(source: Any, kwargs: dict[str, Any]) -> Iterator[tuple[tuple[int, int, int], Array]]:
+    """
+    Read the pieces of a region one by one, and cut them into tiles in large_image's order.
+
+    :param source: the tile source.
+    :param kwargs: the arguments of ``getRegion``.
+    """
+    pieces = TileIterator(source, format=TILE_FORMAT_NUMPY, resample=None, **{
+        **{name: value for name, value in kwargs.items()
+           if name not in {'resample', 'tile_position'}},
+        'tile_size': {'width': _PIECE, 'height': _PIECE}, 'tile_offset': {'auto': True}})
+    # An iterator that is not exhausted keeps the source alive, see ``Region``.
+    for piece in list(pieces):
+        yield from _cut(piece, source._read_level)
+
+
+def _cut(piece: LazyTileDict, read: Callable[..., Array]) -> Iterator[
+        tuple[tuple[int, int, int], Array]]:
+    """
+    Read a piece of a region, and cut it into tiles of the source, row by row.
+
+    :param piece: of a ``TileIterator``.
+    :param read: reads a rectangle of a level, with margins that are not read.
+    """
+    rect = _rect_of(piece)
+    left, top = rect.left - rect.left % TILE_SIZE, rect.top - rect.top % TILE_SIZE
+    pixels = read(piece.level, piece.frame, rect, margin=(rect.top - top, rect.left - left))
+    for row in range(top, rect.bottom, TILE_SIZE):
+        for column in range(left, rect.right, TILE_SIZE):
+            yield (column // TILE_SIZE, row // TILE_SIZE, piece.level), pixels[
+                row - top:row - top + TILE_SIZE, column - left:column - left + TILE_SIZE]
