@@ -7,7 +7,9 @@ source, one by one.  Here it is one rectangle, read into one array.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy.typing as npt
@@ -24,12 +26,38 @@ Array = npt.NDArray[Any]
 _PIECE = 4096
 
 
+class _Reading(threading.local):
+    """Whether the thread reads tiles of a region or an iteration, not single ones."""
+
+    several = False
+
+
+_reading = _Reading()
+
+
+def reads_several() -> bool:
+    """Whether the calling thread reads tiles of a region or an iteration now."""
+    return _reading.several
+
+
+@contextmanager
+def several_tiles() -> Iterator[None]:
+    """Say that tiles that this thread reads inside belong to a region or an iteration."""
+    before, _reading.several = _reading.several, True
+    try:
+        yield
+    finally:
+        _reading.several = before
+
+
 class Tile(LazyTileDict):
     """
     A tile of an iteration that is read when its pixels are asked for.
 
     Its array is always writable.
     """
+
+    loaded: bool
 
     @classmethod
     def of(cls, tile: LazyTileDict) -> Tile:
@@ -41,12 +69,17 @@ class Tile(LazyTileDict):
         return result
 
     def __getitem__(self, key: str, *args: Any, **kwargs: Any) -> Any:
-        value = super().__getitem__(key, *args, **kwargs)
-        if key == 'tile':
-            owned = writable(value)
-            if owned is not value:
-                self[key] = value = owned
-        return value
+        if self.loaded or key not in self.deferredKeys:
+            return super().__getitem__(key, *args, **kwargs)
+        try:
+            with several_tiles():
+                super().__getitem__(key, *args, **kwargs)
+        except BaseException:
+            # The base class would give None from now on.
+            self.loaded = False
+            raise
+        self['tile'] = writable(dict.__getitem__(self, 'tile'))
+        return dict.__getitem__(self, key)
 
     def _retileTile(self) -> Array:
         """A tile of another size than the source's, or with overlap: one rectangle."""
@@ -61,8 +94,24 @@ class Tiles(TileIterator):
         return Tile.of(super().__next__())
 
 
+def _without(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of ``getRegion`` that it passes to its iterator."""
+    return {name: value for name, value in kwargs.items()
+            if name not in {'resample', 'tile_position'}}
+
+
 class Region(TileIterator):
     """Where a region is, as large_image computes it; it has no tiles."""
+
+    @classmethod
+    def of(cls, source: Any, kwargs: dict[str, Any]) -> Region:
+        """
+        The region of a request.
+
+        :param source: the tile source.
+        :param kwargs: the arguments of ``getRegion``.
+        """
+        return cls(source, format=TILE_FORMAT_NUMPY, resample=None, **_without(kwargs))
 
     def _tileIterator(self, iterInfo: dict[str, Any]) -> Iterator[LazyTileDict]:
         # A generator of this object would keep the source alive until the garbage
@@ -108,9 +157,8 @@ def _pieces(source: Any, kwargs: dict[str, Any]) -> Iterator[tuple[tuple[int, in
     :param kwargs: the arguments of ``getRegion``.
     """
     pieces = TileIterator(source, format=TILE_FORMAT_NUMPY, resample=None, **{
-        **{name: value for name, value in kwargs.items()
-           if name not in {'resample', 'tile_position'}},
-        'tile_size': {'width': _PIECE, 'height': _PIECE}, 'tile_offset': {'auto': True}})
+        **_without(kwargs), 'tile_size': {'width': _PIECE, 'height': _PIECE},
+        'tile_offset': {'auto': True}})
     # An iterator that is not exhausted keeps the source alive, see ``Region``.
     for piece in list(pieces):
         yield from _cut(piece, source._read_level)

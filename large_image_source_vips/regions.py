@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import operator
 import os
 import threading
 from collections import deque
@@ -48,6 +49,30 @@ class Place(NamedTuple):
     frame: int
     reduction: int
     rect: Rect
+
+
+def tile_key(x: Any, y: Any, z: Any) -> tuple[int, int, int]:
+    """
+    The column, row and level of a tile as ints.
+
+    :raises TileSourceError: if one of them is not a whole number.
+    """
+    return _whole(x, 'x'), _whole(y, 'y'), _whole(z, 'z')
+
+
+def _whole(value: Any, name: str) -> int:
+    """
+    A column, row or level as an int; floats are accepted if they are whole numbers.
+
+    :raises TileSourceError: for anything else.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        if isinstance(value, float) and value.is_integer():
+            return int(value)
+    msg = f'{name} of a tile must be a whole number, not {value!r}.'
+    raise TileSourceError(msg)
 
 
 class TileCache:
@@ -126,7 +151,9 @@ class Regions:
         :returns: a new array (rect.height, rect.width, bands).
         :raises TileSourceError: if it cannot be decoded.
         """
-        pixels = self._store.current()
+        return self._read(self._store.current(), place, margin)
+
+    def _read(self, pixels: Pixels, place: Place, margin: tuple[int, int] = (0, 0)) -> Array:
         dtype, bands = self._store.dtype, self._store.bands
         if pixels.key is None or dtype is None or bands is None:
             # A canvas, whose dtype may change until it is read.
@@ -157,6 +184,22 @@ class Regions:
         tile = (np.empty if whole else np.zeros)((side, side, bands), dtype)
         self._fill(pixels, place, cell, tile[:rect.height, :rect.width])
         return tile
+
+    def single(self, place: Place, *, keep: bool) -> Array:
+        """
+        Read a tile that is kept in another form.
+
+        :param place: inside the image.
+        :param keep: as for ``Pixels.read``.
+        :returns: an array (rect.height, rect.width, bands), not to be changed.
+        :raises TileSourceError: if it cannot be decoded.
+        """
+        pixels = self._store.current()
+        cell = self._cell_size(pixels, place)
+        if cell is None or cell == (TILE_SIZE, TILE_SIZE):
+            return pixels.read(*place, keep=keep)
+        # Its neighbours need parts of the same stored tiles.
+        return self._read(pixels, place)
 
     def _fill(self, pixels: Pixels, place: Place, cell: Size | None, out: Array) -> None:
         """
@@ -343,9 +386,13 @@ def _helper_count() -> int:
     """How many threads may help the caller: none in a worker process."""
     if _forked or multiprocessing.parent_process() is not None:
         return 0
+    return min(LIMITS.base_threads, _processors()) - 1
+
+
+def _processors() -> int:
+    """How many processors this process may use."""
     affinity = getattr(os, 'sched_getaffinity', None)
-    processors = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return min(LIMITS.base_threads, processors) - 1
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _helpers() -> ThreadPoolExecutor:

@@ -8,9 +8,7 @@ copied, and all arrays are writable.
 
 from __future__ import annotations
 
-import operator
 import os
-import weakref
 from collections.abc import Collection
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from large_image import config
 from large_image.cache_util import methodcache, strhash
 from large_image.constants import TILE_FORMAT_IMAGE, TILE_FORMAT_NUMPY
-from large_image.exceptions import TileGeneralError, TileSourceError
+from large_image.exceptions import TileGeneralError
 from large_image.tilesource import FileTileSource
 from large_image.tilesource.utilities import (
     JSONDict,
@@ -33,8 +31,9 @@ from .base.formats import format_of
 from .base.geometry import TILE_SIZE, Rect, Size, level_count
 from .base.identity import absolute_path, file_identity
 from .base.settings import ignored_names, refuse_ignored
-from .iteration import Pieces, Region, Tiles
-from .regions import Place, Regions, TileCache
+from .iteration import Pieces, Region, Tiles, reads_several, several_tiles
+from .notebook import ShownInNotebooks
+from .regions import Place, Regions, TileCache, tile_key
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
 _OTHER_TILES = frozenset(('tile_size', 'tile_offset', 'tile_overlap'))
 
 
-class StoreTileSource(CheckedAttributes, FileTileSource):
+class StoreTileSource(CheckedAttributes, ShownInNotebooks, FileTileSource):
     """
     A tile source that reads its pixels from a ``PixelStore``.
 
@@ -223,7 +222,7 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
         :raises TileSourceError: if the tile cannot be decoded.
         """
         if numpyAllowed and self._is_plain():
-            pixels = self._plain_tile(*_key(x, y, z), self._getFrame(frame))
+            pixels = self._plain_tile(*tile_key(x, y, z), self._getFrame(frame))
             if pixels is not None:
                 return pixels
         # Must come before the cache: after a fork its lock may be held by a thread
@@ -281,8 +280,9 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
                      **kwargs: Any) -> Any:
         """The result of ``getTile`` in large_image's cache; not to be changed."""
         frame = self._getFrame(frame)
-        key = _key(x, y, z)
-        pixels = self._store.current().read(*self._tile_place(*key, frame), keep=True)
+        key = tile_key(x, y, z)
+        pixels = self._regions.single(
+            self._tile_place(*key, frame), keep=not reads_several())
         return self._outputTile(
             pixels, TILE_FORMAT_NUMPY, *key, pilImageAllowed, numpyAllowed, frame=frame)
 
@@ -291,8 +291,9 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
         formats = format if isinstance(format, (tuple, set, list)) else (format,)
         tiled = TILE_FORMAT_IMAGE in formats and kwargs.get('encoding') == 'TILED'
         if tiled or not self._is_plain() or not kwargs.keys().isdisjoint(_OTHER_TILES):
-            return writable(super().getRegion(format, **kwargs))
-        info = Region(self, TILE_FORMAT_NUMPY, None, **kwargs).info
+            with several_tiles():
+                return writable(super().getRegion(format, **kwargs))
+        info = Region.of(self, kwargs).info
         place = None if info is None else self._place(
             info['level'], self._getFrame(info['frame']),
             Rect(*(info['region'][name] for name in ('left', 'top', 'width', 'height'))))
@@ -395,44 +396,3 @@ class StoreTileSource(CheckedAttributes, FileTileSource):
         # Style functions may write to it, but arrays made by PIL are read-only.
         sc.iccimage = writable(super()._applyICCProfile(sc, frame))
         return sc.iccimage
-
-    # In notebooks
-
-    def _make_viewer_weak(self) -> None:
-        """Replace the reference of large_image's viewer to this source by a weak one."""
-        self._map._ts = weakref.proxy(self)
-
-    def as_leaflet_layer(self, **kwargs: Any) -> Any:
-        """
-        A layer of tiles for an ``ipyleaflet.Map``.
-
-        The layer keeps the source open until it is closed and deleted;
-        ipywidgets keeps every layer that is not closed.
-
-        :raises TileSourceError: if the source is cached; open it with
-            ``noCache=True``.
-        """
-        layer = super().as_leaflet_layer(**kwargs)
-        layer._large_image_source = self
-        self._map._ts = self
-        return layer
-
-
-def _key(x: Any, y: Any, z: Any) -> tuple[int, int, int]:
-    """The column, row and level of a tile as ints."""
-    return _whole(x, 'x'), _whole(y, 'y'), _whole(z, 'z')
-
-
-def _whole(value: Any, name: str) -> int:
-    """
-    A column, row or level as an int; floats are accepted if they are whole numbers.
-
-    :raises TileSourceError: for anything else.
-    """
-    try:
-        return operator.index(value)
-    except TypeError:
-        if isinstance(value, float) and value.is_integer():
-            return int(value)
-    msg = f'{name} of a tile must be a whole number, not {value!r}.'
-    raise TileSourceError(msg)

@@ -22,7 +22,7 @@ from large_image_source_vips.base.geometry import Rect
 from large_image_source_vips.reading import levels, loader, planes, survey
 from large_image_source_vips.reading import rows as decoding
 from large_image_source_vips.reading.layout import Opening
-from large_image_source_vips.reading.reader import FileReader
+from large_image_source_vips.reading.reader import FileReader, Version
 
 ROWS, COLS = 1111, 1703
 
@@ -170,13 +170,13 @@ def test_a_style_of_several_frames_is_no_reason_to_keep_any(tmp_path, monkeypatc
     source = large_image_source_vips.open(str(tmp_path / 'a.tif'), noCache=True, style={
         'bands': [{'frame': frame, 'palette': colour}
                   for frame, colour in enumerate(('#f00', '#0f0', '#00f'))]})
-    asked, read = [], FileReader.read
+    asked, read = [], Version.read
 
     def recording(self, frame, *args, keep=False):
         asked.append((frame, keep))
         return read(self, frame, *args, keep=keep)
 
-    monkeypatch.setattr(FileReader, 'read', recording)
+    monkeypatch.setattr(Version, 'read', recording)
     source.getThumbnail(width=200)
     assert {frame for frame, _ in asked} == {0, 1, 2}
     assert not any(keep for _, keep in asked)
