@@ -193,7 +193,7 @@ class EditableTileSource(StoreTileSource):
             if part.reduction:
                 picture = at_reduction(
                     picture, part.reduction,
-                    lambda rect: self._store.read(frame or 0, part.reduction, rect))
+                    lambda rect: self._store.current().read(frame or 0, part.reduction, rect))
             if part.crop:
                 picture = cropped(picture, part.crop.reduced(part.reduction))
             yield picture if part.metadata else without_metadata(picture)

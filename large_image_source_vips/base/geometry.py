@@ -79,11 +79,6 @@ class Rect(NamedTuple):
         """Whether it contains no pixel."""
         return self.width <= 0 or self.height <= 0
 
-    @property
-    def size(self) -> Size:
-        """Its width and height."""
-        return Size(self.width, self.height)
-
     def reduced(self, reduction: int) -> Rect:
         """All level pixels of a reduction that the rectangle touches."""
         scale = 1 << reduction
