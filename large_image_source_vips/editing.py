@@ -123,10 +123,10 @@ class EditableTileSource(StoreTileSource):
             self._changed()
             return
         left, top = as_position(x, 'x'), as_position(y, 'y')
-        with canvas.turn_for(tile):
-            patch = make_patch(tile, interpretation, canvas.meaning)
-            canvas.add(patch, left, top, as_mask(mask, patch.color.shape[:2]))
-            self._changed()
+        canvas.check_process()
+        patch = make_patch(tile, interpretation, canvas.meaning)
+        canvas.add(patch, left, top, as_mask(mask, patch.color.shape[:2]))
+        self._changed()
 
     def write(self, path: str | os.PathLike[str], lossy: bool = True, alpha: bool = True,
               overwriteAllowed: bool = True, vips_kwargs: Mapping[str, Any] | None = None,

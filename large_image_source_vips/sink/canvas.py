@@ -13,9 +13,8 @@ blocks, the tiles being added, and about 300 bytes of addresses for each block o
 from __future__ import annotations
 
 import operator
-import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -35,9 +34,6 @@ from .levels import LowerLevels, footprint
 from .patch import Array, Patch
 from .ranges import BandRanges
 from .snapshot import snapshot_picture
-
-# Smaller tiles are added by one thread at a time.
-_PARALLEL_BYTES = 1 << 20
 
 
 def as_position(value: Any, name: str) -> int:
@@ -79,7 +75,6 @@ class Canvas:
         self._crop: Rect | None = None
         self._ranges = BandRanges()
         self._claims = Claims()
-        self._small = threading.Lock()
         self._layers: Layers | None = None
         self._extent: Rect | None = None
         self._min_size = Size(0, 0)
@@ -180,17 +175,6 @@ class Canvas:
         return None if self._layers is None else self._layers.meaning.bands
 
     # Adding
-
-    def turn_for(self, tile: Any) -> AbstractContextManager[Any]:
-        """
-        A context manager to enter while a tile is converted and added.
-
-        Large tiles are copied in parallel; small ones would only make threads switch
-        Python's interpreter lock in the middle of each.
-        """
-        self.check_process()
-        small = isinstance(tile, np.ndarray) and tile.nbytes < _PARALLEL_BYTES
-        return self._small if small else nullcontext()
 
     def add_plain(self, tile: Array, x: int, y: int) -> bool:
         """
