@@ -28,7 +28,7 @@ class BandRanges:
     def __init__(self) -> None:
         self._colors: tuple[Array, Array] | None = None
         self._alpha: tuple[Array, Array] | None = None
-        # Bounds of the integer colour samples; exact where they decide the format.
+        # The smallest and largest integer colour sample.
         self._extremes: tuple[int, int] | None = None
         # Minima and maxima of the last small tiles per pixel, their number of colour
         # bands, and whether the values are the stored samples.
@@ -93,9 +93,6 @@ class BandRanges:
             found = 0, 255
         elif low.dtype.kind not in 'iu':
             return
-        elif low.dtype.kind == 'u' and low.itemsize <= 2:
-            # Fits every 32-bit format, so exact values do not matter.
-            found = 0, int(np.iinfo(low.dtype).max)
         else:
             found = int(low[:count].min()), int(high[:count].max())
         known = self._extremes
@@ -103,7 +100,7 @@ class BandRanges:
             min(known[0], found[0]), max(known[1], found[1]))
 
     def extremes(self) -> tuple[int, int]:
-        """Bounds of all integer colour samples, smallest and largest; 0, 0 without any."""
+        """The smallest and largest integer colour sample; 0, 0 without any."""
         with self._lock:
             self._fold()
             return self._extremes or (0, 0)
