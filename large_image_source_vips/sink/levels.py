@@ -101,8 +101,6 @@ class LowerLevels:
         :param bottom: the bottom edge, exclusive.
         :param origin: the corner of the image in the caller plane.
         """
-        if not self._known:
-            return
         left, top = left - origin[0], top - origin[1]
         right, bottom = right - origin[0] - 1, bottom - origin[1] - 1
         hit = []
