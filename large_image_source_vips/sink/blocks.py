@@ -103,7 +103,7 @@ class BlockPool:
                 self.spool.write(held.offset, held.samples)
             del self.held[name]
             self._bytes -= held.samples.nbytes
-            if self._bytes <= capacity * 7 // 8:
+            if self._bytes <= capacity:
                 return
 
     def drop(self, plane: Plane, key: BlockKey) -> None:
