@@ -13,7 +13,6 @@ Names tell which plane a size, position or rectangle belongs to:
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 # Width and height of a tile in level pixels; large_image's default.
@@ -43,7 +42,6 @@ class Size(NamedTuple):
         return Size(-(-self.width // scale), -(-self.height // scale))
 
 
-@lru_cache(maxsize=1024)
 def level_count(size: Size) -> int:
     """The number of levels, halved until one tile holds the image; 0 if it is empty."""
     if not all(size):
