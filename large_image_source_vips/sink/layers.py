@@ -109,7 +109,6 @@ class FrozenLayers:
         :param rect: in pixels of the level; for level 0 in the caller plane.
         :returns: colour (rows, cols, color bands) and alpha (rows, cols), which is
             None if all pixels are opaque or there is no alpha; None if all are blank.
-            The arrays may be views of a block: do not change them.
         """
         found = [(part, part.key in self.alpha.slots) for part in parts(0, level, rect)
                  if part.key in self.color.slots]
@@ -117,10 +116,6 @@ class FrozenLayers:
             return None
         opaque = len(found) == block_count(rect) and not any(partly for _, partly in found)
         needs_alpha = self.meaning.has_alpha and not opaque
-        if len(found) == 1 == block_count(rect):
-            part = found[0][0]
-            return (self.color.read(part.key)[part.in_block],
-                    self.alpha.read(part.key)[part.in_block][:, :, 0] if needs_alpha else None)
         shape = (rect.height, rect.width)
         whole = np.empty if len(found) == block_count(rect) else np.zeros
         color = whole((*shape, self.meaning.color_bands), self.dtype)
@@ -142,7 +137,7 @@ class FrozenLayers:
         """
         if found is None:
             return np.zeros((rect.height, rect.width, self.meaning.bands), self.dtype)
-        return with_alpha(*found) if self.meaning.has_alpha else found[0].copy()
+        return with_alpha(*found) if self.meaning.has_alpha else found[0]
 
     @property
     def averaged(self) -> bool:
