@@ -129,9 +129,9 @@ def reduce_with_alpha(color: Array, alpha: Array | None, factor: int,
     reduced_alpha = np.empty((*size, 1), alpha.dtype)
     for area, out, factors in _areas(color, factor):
         weights = alpha[area]
-        reduced_alpha[out], uneven = _means(weights[..., np.newaxis], *factors, 0)
-        reduced[out], _ = _means(color[area], *factors)
-        if uneven:
+        reduced_alpha[out] = _means(weights[..., np.newaxis], *factors)
+        reduced[out] = _means(color[area], *factors)
+        if _is_uneven(weights):
             _apply_weights(reduced[out], color[area], weights, factors, range(bands))
     return reduced, reduced_alpha[..., 0]
 
@@ -187,8 +187,8 @@ def _block_means(pixels: Array, factor: int, alpha: int | None) -> Array:
 
 def _area_means(pixels: Array, factors: tuple[int, int], alpha: int | None) -> Array:
     """The means of blocks of one size, weighted with the alpha band if there is one."""
-    reduced, uneven = _means(pixels, *factors, alpha)
-    if uneven and alpha is not None:
+    reduced = _means(pixels, *factors)
+    if alpha is not None and _is_uneven(pixels[..., alpha]):
         colours = [band for band in range(pixels.shape[2]) if band != alpha]
         _apply_weights(reduced, pixels, pixels[..., alpha], factors, colours)
     return reduced
@@ -215,27 +215,9 @@ def _runs(total: int, factor: int, step: int) -> Iterator[tuple[int, int, int]]:
         yield whole, total, total - whole
 
 
-def _is_uneven(pixels: Array, totals: Array, count: int, alpha: int) -> bool:
-    """
-    Whether the alpha within a block may differ.
-
-    Cheap for fully opaque images, which are common.
-
-    :param pixels: (rows, cols, bands).
-    :param totals: the sums of the blocks, contiguous.
-    :param count: the number of pixels of a block.
-    :param alpha: the alpha band.
-    """
-    dtype, bands = pixels.dtype, pixels.shape[2]
-    if dtype.kind != 'u':
-        weights = pixels[..., alpha]
-        return bool((weights != weights[0, 0]).any())
-    # The sum of opaque pixels is the largest, so a sum that has all its bits equals
-    # it.  All bands are combined row by row, because rows are contiguous.
-    lines, opaque = totals.reshape(totals.shape[0], -1), count * int(np.iinfo(dtype).max)
-    if (np.bitwise_and.reduce(lines, axis=0)[alpha::bands] == opaque).all():
-        return False
-    return bool(np.bitwise_or.reduce(lines, axis=0)[alpha::bands].any())
+def _is_uneven(weights: Array) -> bool:
+    """Whether the alpha of an area may differ within a block; cheap if all are opaque."""
+    return bool((weights != weights[0, 0]).any())
 
 
 def _apply_weights(reduced: Array, pixels: Array, weights: Array, factors: tuple[int, int],
@@ -334,23 +316,15 @@ def _totals(pixels: Array, row_factor: int, col_factor: int, wide: np.dtype[Any]
     return total
 
 
-def _means(pixels: Array, row_factor: int, col_factor: int,
-           alpha: int | None = None) -> tuple[Array, bool]:
-    """
-    Average blocks that divide the array evenly.
-
-    :param alpha: the alpha band, or None.
-    :returns: plain means, and whether the alpha within a block may differ.
-    """
+def _means(pixels: Array, row_factor: int, col_factor: int) -> Array:
+    """Average blocks that divide the array evenly, without weights."""
     count = row_factor * col_factor
     dtype = pixels.dtype
     if count == 1:
-        return pixels.copy(), False
+        return pixels.copy()
     wide = (np.dtype('uint16') if dtype.itemsize == 1 and count <= 256 else np.dtype('uint32')
             ) if dtype.kind == 'u' else dtype
-    total = _totals(pixels, row_factor, col_factor, wide)
-    uneven = alpha is not None and _is_uneven(pixels, total, count, alpha)
-    return _divided(total, count, dtype), uneven
+    return _divided(_totals(pixels, row_factor, col_factor, wide), count, dtype)
 
 
 def _divided(total: Array, count: int, dtype: np.dtype[Any]) -> Array:
