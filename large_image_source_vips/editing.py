@@ -20,8 +20,8 @@ from large_image.exceptions import TileSourceError
 
 from .base.geometry import Rect, Size
 from .reading.reader import FileReader
-from .sink.canvas import Canvas, as_position
-from .sink.patch import as_mask, make_patch
+from .sink.canvas import Canvas
+from .sink.patch import as_mask, as_position, make_patch
 from .source import StoreTileSource
 from .source_cache import is_new
 from .writing.parts import at_reduction, cropped, without_metadata

@@ -20,7 +20,7 @@ from ..base.geometry import Rect, Size
 from ..base.libvips import close_descriptor
 from .blend import Array
 from .blocks import BLOCK_SIZE, BlockKey, BlockPool, FrozenPlane, Plane
-from .layers import block_area, parts
+from .grid import block_area, parts
 from .spool import Spool
 
 

@@ -12,48 +12,32 @@ blocks, the tiles being added, and about 300 bytes of addresses for each block o
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import PIL.Image
 
 from ..base import files
 from ..base.errors import TileSourceError
 from ..base.formats import Meaning, converted, converted_alpha, joined_dtype
 from ..base.geometry import Rect, Size
 from ..base.limits import LIMITS
-from ..store import EncodedLevel, Picture
+from ..store import Picture
 from .blocks import BLOCK_SIZE, BlockKey
+from .change import paste_tile
 from .claims import Claims
-from .layers import Layers, block_area
+from .grid import block_area
+from .layers import Layers
 from .levels import LowerLevels, footprint
 from .patch import Array, Patch
+from .plain_store import PlainStore
 from .ranges import BandRanges
 from .snapshot import snapshot_picture
 
 
-def as_position(value: Any, name: str) -> int:
-    """
-    Convert a coordinate to an int.
-
-    :param value: an integer of any type, or a float without a fraction.
-    :param name: of the coordinate, for the error text.
-    :raises TileSourceError: for any other value.
-    """
-    try:
-        return operator.index(value)
-    except TypeError:
-        if isinstance(value, (float, np.floating)) and float(value).is_integer():
-            return int(value)
-    msg = f'{name} must be a whole number, not {value!r}.'
-    raise TileSourceError(msg)
-
-
-class Canvas:
+class Canvas(PlainStore):
     """
     An image made of added tiles; a ``PixelStore``.
 
@@ -61,11 +45,6 @@ class Canvas:
     canvas: in a forked process they raise an error, because a thread of the parent
     may have been in the middle of a change.
     """
-
-    frame_count = 1
-    # See ``Pixels``: those of a canvas change.
-    key = None
-    magnification: float | None = None
 
     def __init__(self) -> None:
         self.pixel_size: tuple[float | None, float | None] = (None, None)
@@ -293,7 +272,7 @@ class Canvas:
         layers = self._layers_for(patch)
         color = converted(patch.color, layers.dtype, layers.meaning.color_bands)
         alpha = None if patch.alpha is None else converted_alpha(patch.alpha, layers.dtype)
-        layers.paste(rect, color, alpha, mask)
+        paste_tile(layers, rect, color, alpha, mask)
         self._commit(layers, patch, extent, rect)
 
     def _layers_for(self, patch: Patch) -> Layers:
@@ -394,39 +373,6 @@ class Canvas:
                    f'{whole.width} x {whole.height} pixels.')
             raise TileSourceError(msg)
         return rect
-
-    # Other parts of PixelStore, which a canvas does not have
-
-    def tile_size(self, frame: int, reduction: int) -> None:
-        """See ``PixelStore``; blocks are not decoded."""
-
-    def encoded_level(self, frame: int, reduction: int) -> EncodedLevel | None:
-        """See ``PixelStore``."""
-        return None
-
-    def frame_axes(self) -> list[dict[str, Any]]:
-        """See ``PixelStore``."""
-        return []
-
-    def channel_names(self) -> list[str] | None:
-        """See ``PixelStore``."""
-        return None
-
-    def internal_metadata(self) -> dict[str, Any]:
-        """See ``PixelStore``; there is no file."""
-        return {}
-
-    def associated_names(self) -> list[str]:
-        """See ``PixelStore``."""
-        return []
-
-    def associated_image(self, key: str) -> PIL.Image.Image | None:
-        """See ``PixelStore``."""
-        return None
-
-    def icc_profiles(self) -> list[bytes | None]:
-        """See ``PixelStore``."""
-        return []
 
     def close(self) -> None:
         """Free memory and disk space."""

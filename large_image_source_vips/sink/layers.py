@@ -1,7 +1,5 @@
 """
-Pastes tiles into the colour and alpha blocks of a canvas, and reads rectangles of them.
-
-A failed paste changes nothing.
+Holds the colour and alpha blocks of a canvas, and reads rectangles of them.
 
 =============  ===========  ======================================
 colour slot    alpha slot   the block is
@@ -14,72 +12,21 @@ yes            yes          partly transparent
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..base.formats import Meaning, converted, converted_alpha, is_averaged, opaque_alpha
 from ..base.geometry import Rect
-from ..base.limits import LIMITS
 from ..base.reduce import with_alpha
-from .blend import Array, paste
+from .blend import Array
 from .blocks import BLOCK_SIZE, BlockKey, BlockPool, FrozenPlane, Plane
+from .grid import block_count, parts
 from .occupancy import Occupancy
 from .spool import Spool
-
-
-class Part(NamedTuple):
-    """The overlap of a rectangle and a block."""
-
-    key: BlockKey
-    in_block: tuple[slice, slice]
-    in_rect: tuple[slice, slice]
-    whole: bool
-
-
-def block_area(rect: Rect) -> Rect:
-    """The block columns and rows that a rectangle touches."""
-    x, y, width, height = rect
-    left, top = x // BLOCK_SIZE, y // BLOCK_SIZE
-    return Rect(left, top, (x + width - 1) // BLOCK_SIZE + 1 - left,
-                (y + height - 1) // BLOCK_SIZE + 1 - top)
-
-
-def block_count(rect: Rect) -> int:
-    """The number of blocks that a rectangle touches."""
-    area = block_area(rect)
-    return area.width * area.height
-
-
-def parts(frame: int, level: int, rect: Rect) -> Iterator[Part]:
-    """
-    The overlaps of a rectangle with the blocks of its plane.
-
-    :param frame: of the blocks.
-    :param level: of the blocks.
-    :param rect: in pixels of the level; for level 0 in the caller plane.
-    """
-    left, top, width, height = rect
-    column, row, columns, rows = block_area(rect)
-    across = [_overlap(number, left, width) for number in range(column, column + columns)]
-    for down in range(row, row + rows):
-        y_block, y_rect, y_whole = _overlap(down, top, height)
-        for number, (x_block, x_rect, x_whole) in enumerate(across, column):
-            yield Part(BlockKey(frame, level, number, down), (y_block, x_block),
-                       (y_rect, x_rect), x_whole and y_whole)
-
-
-def _overlap(block: int, start: int, length: int) -> tuple[slice, slice, bool]:
-    """The slices of a block and an interval that overlap; whether they cover the block."""
-    corner = block * BLOCK_SIZE
-    first, end = max(start, corner), min(start + length, corner + BLOCK_SIZE)
-    return (slice(first - corner, end - corner), slice(first - start, end - start),
-            end - first == BLOCK_SIZE)
 
 
 @dataclass(frozen=True)
@@ -261,144 +208,14 @@ class Layers(FrozenLayers):
                     return False
                 alpha.samples[place] = opaque_alpha(self.dtype)
                 alpha.dirty = True
-                if _is_opaque(alpha.samples):
+                if is_opaque_block(alpha.samples):
                     alpha_plane.release([key])
             color.samples[place] = tile
             color.dirty = True
         return True
 
-    def paste(self, rect: Rect, color: Array, alpha: Array | None,
-              mask: npt.NDArray[np.bool_] | None) -> None:
-        """
-        Paste a tile into the full-resolution blocks under it.
 
-        :param rect: the tile's position and size in the caller plane.
-        :param color: (rows, cols, color bands) in this format.
-        :param alpha: (rows, cols) in this format, or None if all pixels are opaque.
-        :param mask: (rows, cols), False where nothing changes, or None.
-        :raises TileSourceError: if the disk is full or cannot be read; nothing has
-            changed then.
-        """
-        change = _Change(self, mask is None and alpha is None)
-        touched = list(parts(0, 0, rect))
-        try:
-            for part in touched:
-                change.prepare(
-                    part, color[part.in_rect], None if alpha is None else alpha[part.in_rect],
-                    None if mask is None else mask[part.in_rect],
-                    in_place=len(touched) <= LIMITS.sink_pinned_blocks)
-        except BaseException:
-            change.undo()
-            raise
-        change.commit()
-
-
-class _Change:
-    """
-    The change that pasting a tile makes: ``prepare`` may fail, ``commit`` cannot.
-
-    Blocks that a tile covers, and those of large tiles, are written to new offsets,
-    which replace the old ones at the end.  Blocks that a small tile covers partly are
-    held in memory and changed in place.
-
-    :param layers: the planes.
-    :param replaces: whether all pixels of the tile are pasted and opaque.
-    """
-
-    def __init__(self, layers: Layers, replaces: bool) -> None:
-        self._layers = layers
-        self._replaces = replaces
-        self._undo: list[Callable[[], None]] = []
-        self._do: list[Callable[[], None]] = []
-
-    def prepare(self, part: Part, color: Array, alpha: Array | None,
-                mask: npt.NDArray[np.bool_] | None, *, in_place: bool) -> None:
-        """
-        Prepare the change of a block.
-
-        :param part: the overlap of the tile and the block.
-        :param color: the tile there, (rows, cols, color bands).
-        :param alpha: (rows, cols), or None if the whole tile is opaque.
-        :param mask: (rows, cols), False where nothing changes, or None.
-        :param in_place: whether to change the block in memory.
-        :raises TileSourceError: if the disk is full or cannot be read.
-        """
-        layers, key = self._layers, part.key
-        if part.whole and self._replaces:
-            self._replace(layers.color, key, color)
-            self._do.append(partial(layers.alpha.release, [key]))
-            return
-        fresh = key not in layers.color.slots
-        has_alpha = key in layers.alpha.slots or (fresh and layers.meaning.has_alpha)
-        if in_place:
-            self._hold(part, color, alpha, mask, has_alpha)
-            return
-        below = (np.zeros(layers.color.shape, layers.dtype) if fresh
-                 else layers.color.read(key).copy())
-        below_alpha = None
-        if has_alpha:
-            below_alpha = (np.zeros(layers.alpha.shape, layers.dtype) if fresh
-                           else layers.alpha.read(key).copy())
-        _paste_part(part, below, below_alpha, color, alpha, mask)
-        self._replace(layers.color, key, below)
-        if below_alpha is not None:
-            if _is_opaque(below_alpha):
-                self._do.append(partial(layers.alpha.release, [key]))
-            else:
-                self._replace(layers.alpha, key, below_alpha)
-
-    def _replace(self, plane: Plane, key: BlockKey, samples: Array) -> None:
-        """Write a block to a new offset."""
-        offset = plane.store(samples)
-        self._undo.append(partial(plane.give_back, offset))
-        self._do.append(partial(plane.put, key, offset))
-        if plane is self._layers.color:
-            self._do.append(partial(self._layers.occupied.add, key.column, key.row))
-
-    def _hold(self, part: Part, color: Array, alpha: Array | None,
-              mask: npt.NDArray[np.bool_] | None, has_alpha: bool) -> None:
-        """Hold a block in memory to change it there."""
-        layers, key = self._layers, part.key
-        held, undo = layers.color.hold(key)
-        self._undo.append(undo)
-        held_alpha = None
-        if has_alpha:
-            held_alpha, undo = layers.alpha.hold(key)
-            self._undo.append(undo)
-
-        def change() -> None:
-            below_alpha = None if held_alpha is None else held_alpha.samples
-            _paste_part(part, held.samples, below_alpha, color, alpha, mask)
-            held.dirty = True
-            held.pins -= 1
-            layers.occupied.add(key.column, key.row)
-            if held_alpha is not None:
-                held_alpha.dirty = True
-                held_alpha.pins -= 1
-                if _is_opaque(held_alpha.samples):
-                    layers.alpha.release([key])
-
-        self._do.append(change)
-
-    def undo(self) -> None:
-        """Free everything prepared; the blocks are unchanged."""
-        for step in reversed(self._undo):
-            step()
-
-    def commit(self) -> None:
-        """Make the change visible to readers."""
-        for step in self._do:
-            step()
-
-
-def _paste_part(part: Part, color: Array, alpha: Array | None, tile_color: Array,
-                tile_alpha: Array | None, mask: npt.NDArray[np.bool_] | None) -> None:
-    """Paste a part of a tile into a block, in place."""
-    paste(color[part.in_block], None if alpha is None else alpha[part.in_block][:, :, 0],
-          tile_color, tile_alpha, mask)
-
-
-def _is_opaque(alpha: Array) -> bool:
+def is_opaque_block(alpha: Array) -> bool:
     """Whether all pixels of a block are opaque."""
     value = opaque_alpha(alpha.dtype)
     # Most blocks that are not opaque have such a pixel in the last corner or the sample.

@@ -19,7 +19,8 @@ from ..base.geometry import Rect, Size
 from ..base.reduce import halve
 from .blend import Array
 from .blocks import BLOCK_SIZE, BlockKey
-from .layers import Layers, block_area, parts
+from .grid import block_area, parts
+from .layers import Layers
 
 # log2(BLOCK_SIZE), to shift pixels to blocks.
 _BLOCK_BITS = BLOCK_SIZE.bit_length() - 1

@@ -18,6 +18,7 @@ bands           kind        color  alpha    default interpretation
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -135,6 +136,23 @@ def make_patch(tile: Any, interpretation: Any = None, expected: Meaning | None =
     if labels:
         meaning = replace(meaning, labels=True)
     return Patch(array, alpha, meaning, given)
+
+
+def as_position(value: Any, name: str) -> int:
+    """
+    Convert a coordinate to an int.
+
+    :param value: an integer of any type, or a float without a fraction.
+    :param name: of the coordinate, for the error text.
+    :raises TileSourceError: for any other value.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        if isinstance(value, (float, np.floating)) and float(value).is_integer():
+            return int(value)
+    msg = f'{name} must be a whole number, not {value!r}.'
+    raise TileSourceError(msg)
 
 
 def as_mask(mask: Any, shape: tuple[int, int]) -> npt.NDArray[np.bool_] | None:

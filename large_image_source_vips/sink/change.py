@@ -1,0 +1,150 @@
+"""
+Pastes a tile into the blocks under it: all of it, or nothing if that fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from ..base.geometry import Rect
+from ..base.limits import LIMITS
+from .blend import Array, paste
+from .blocks import BlockKey, Plane
+from .grid import Part, parts
+from .layers import Layers, is_opaque_block
+
+
+def paste_tile(layers: Layers, rect: Rect, color: Array, alpha: Array | None,
+               mask: npt.NDArray[np.bool_] | None) -> None:
+    """
+    Paste a tile into the full-resolution blocks under it.
+
+    :param layers: the blocks.
+    :param rect: the tile's position and size in the caller plane.
+    :param color: (rows, cols, color bands) in the format of the blocks.
+    :param alpha: (rows, cols) in that format, or None if all pixels are opaque.
+    :param mask: (rows, cols), False where nothing changes, or None.
+    :raises TileSourceError: if the disk is full or cannot be read; nothing has
+        changed then.
+    """
+    change = _Change(layers, mask is None and alpha is None)
+    touched = list(parts(0, 0, rect))
+    try:
+        for part in touched:
+            change.prepare(
+                part, color[part.in_rect], None if alpha is None else alpha[part.in_rect],
+                None if mask is None else mask[part.in_rect],
+                in_place=len(touched) <= LIMITS.sink_pinned_blocks)
+    except BaseException:
+        change.undo()
+        raise
+    change.commit()
+
+
+class _Change:
+    """
+    The change that pasting a tile makes: ``prepare`` may fail, ``commit`` cannot.
+
+    Blocks that a tile covers, and those of large tiles, are written to new offsets,
+    which replace the old ones at the end.  Blocks that a small tile covers partly are
+    held in memory and changed in place.
+
+    :param layers: the planes.
+    :param replaces: whether all pixels of the tile are pasted and opaque.
+    """
+
+    def __init__(self, layers: Layers, replaces: bool) -> None:
+        self._layers = layers
+        self._replaces = replaces
+        self._undo: list[Callable[[], None]] = []
+        self._do: list[Callable[[], None]] = []
+
+    def prepare(self, part: Part, color: Array, alpha: Array | None,
+                mask: npt.NDArray[np.bool_] | None, *, in_place: bool) -> None:
+        """
+        Prepare the change of a block.
+
+        :param part: the overlap of the tile and the block.
+        :param color: the tile there, (rows, cols, color bands).
+        :param alpha: (rows, cols), or None if the whole tile is opaque.
+        :param mask: (rows, cols), False where nothing changes, or None.
+        :param in_place: whether to change the block in memory.
+        :raises TileSourceError: if the disk is full or cannot be read.
+        """
+        layers, key = self._layers, part.key
+        if part.whole and self._replaces:
+            self._replace(layers.color, key, color)
+            self._do.append(partial(layers.alpha.release, [key]))
+            return
+        fresh = key not in layers.color.slots
+        has_alpha = key in layers.alpha.slots or (fresh and layers.meaning.has_alpha)
+        if in_place:
+            self._hold(part, color, alpha, mask, has_alpha)
+            return
+        below = (np.zeros(layers.color.shape, layers.dtype) if fresh
+                 else layers.color.read(key).copy())
+        below_alpha = None
+        if has_alpha:
+            below_alpha = (np.zeros(layers.alpha.shape, layers.dtype) if fresh
+                           else layers.alpha.read(key).copy())
+        _paste_part(part, below, below_alpha, color, alpha, mask)
+        self._replace(layers.color, key, below)
+        if below_alpha is not None:
+            if is_opaque_block(below_alpha):
+                self._do.append(partial(layers.alpha.release, [key]))
+            else:
+                self._replace(layers.alpha, key, below_alpha)
+
+    def _replace(self, plane: Plane, key: BlockKey, samples: Array) -> None:
+        """Write a block to a new offset."""
+        offset = plane.store(samples)
+        self._undo.append(partial(plane.give_back, offset))
+        self._do.append(partial(plane.put, key, offset))
+        if plane is self._layers.color:
+            self._do.append(partial(self._layers.occupied.add, key.column, key.row))
+
+    def _hold(self, part: Part, color: Array, alpha: Array | None,
+              mask: npt.NDArray[np.bool_] | None, has_alpha: bool) -> None:
+        """Hold a block in memory to change it there."""
+        layers, key = self._layers, part.key
+        held, undo = layers.color.hold(key)
+        self._undo.append(undo)
+        held_alpha = None
+        if has_alpha:
+            held_alpha, undo = layers.alpha.hold(key)
+            self._undo.append(undo)
+
+        def change() -> None:
+            below_alpha = None if held_alpha is None else held_alpha.samples
+            _paste_part(part, held.samples, below_alpha, color, alpha, mask)
+            held.dirty = True
+            held.pins -= 1
+            layers.occupied.add(key.column, key.row)
+            if held_alpha is not None:
+                held_alpha.dirty = True
+                held_alpha.pins -= 1
+                if is_opaque_block(held_alpha.samples):
+                    layers.alpha.release([key])
+
+        self._do.append(change)
+
+    def undo(self) -> None:
+        """Free everything prepared; the blocks are unchanged."""
+        for step in reversed(self._undo):
+            step()
+
+    def commit(self) -> None:
+        """Make the change visible to readers."""
+        for step in self._do:
+            step()
+
+
+def _paste_part(part: Part, color: Array, alpha: Array | None, tile_color: Array,
+                tile_alpha: Array | None, mask: npt.NDArray[np.bool_] | None) -> None:
+    """Paste a part of a tile into a block, in place."""
+    paste(color[part.in_block], None if alpha is None else alpha[part.in_block][:, :, 0],
+          tile_color, tile_alpha, mask)
