@@ -146,9 +146,7 @@ def with_alpha(color: Array, alpha: Array | None) -> Array:
     """
     rows, cols, bands = color.shape
     result = np.empty((rows, cols, bands + 1), color.dtype)
-    # Per band: numpy is slow at inner loops over three samples.
-    for band in range(bands):
-        result[:, :, band] = color[:, :, band]
+    result[:, :, :bands] = color
     result[:, :, bands] = opaque_alpha(color.dtype) if alpha is None else alpha
     return result
 
