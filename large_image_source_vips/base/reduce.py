@@ -36,7 +36,6 @@ import numpy.typing as npt
 
 from .formats import is_averaged, opaque_alpha
 from .geometry import Rect, Size
-from .threads import scratch
 
 Array = npt.NDArray[Any]
 
@@ -275,11 +274,11 @@ def _sums(rows: Array, count: int) -> Array:
 
     :param rows: an array (rows, cols, bands).
     :param count: the number of pixels to sum, a power of two.
-    :returns: a scratch array of the same shape, undefined where a row ends earlier.
+    :returns: an array of the same shape, undefined where a row ends earlier.
     """
     stride = rows.shape[2]
-    for name in ('twos', 'fours', 'eights')[:count.bit_length() - 1]:
-        sums = scratch(name, rows.shape, rows.dtype)
+    for _doubling in range(count.bit_length() - 1):
+        sums = np.empty(rows.shape, rows.dtype)
         flat, out = rows.reshape(-1), sums.reshape(-1)
         np.add(flat[:-stride], flat[stride:], out=out[:-stride])
         rows, stride = sums, 2 * stride
@@ -291,12 +290,11 @@ def _totals(pixels: Array, row_factor: int, col_factor: int, wide: np.dtype[Any]
     Sum blocks that divide the array evenly.
 
     :param wide: the dtype of the sums.
-    :returns: a scratch array, valid until the thread computes the next sums.
+    :returns: the sums, a new array.
     """
     height, width, bands = pixels.shape
     # Rows first: those additions run along contiguous memory.
-    rows = scratch('rows', (height // row_factor, width, bands), wide)
-    np.copyto(rows, pixels[::row_factor])
+    rows = pixels[::row_factor].astype(wide)
     for step in range(1, row_factor):
         rows += pixels[step::row_factor]
     first = 0
@@ -304,7 +302,7 @@ def _totals(pixels: Array, row_factor: int, col_factor: int, wide: np.dtype[Any]
         # Sum the columns of whole blocks from every column on.  Most sums are not
         # used, but contiguous additions are faster than strided ones.
         rows, first = _sums(rows, col_factor), col_factor - 1
-    total = scratch('total', (rows.shape[0], width // col_factor, bands), wide)
+    total = np.empty((rows.shape[0], width // col_factor, bands), wide)
     # Per band, so that numpy's inner loop runs along the columns.
     for band in range(bands):
         part = total[..., band]
@@ -319,7 +317,7 @@ def _means(pixels: Array, row_factor: int, col_factor: int) -> Array:
     count = row_factor * col_factor
     dtype = pixels.dtype
     if count == 1:
-        return pixels.copy()
+        return np.array(pixels)
     wide = (np.dtype('uint16') if dtype.itemsize == 1 and count <= 256 else np.dtype('uint32')
             ) if dtype.kind == 'u' else dtype
     return _divided(_totals(pixels, row_factor, col_factor, wide), count, dtype)
@@ -345,7 +343,7 @@ def _divided(total: Array, count: int, dtype: np.dtype[Any]) -> Array:
     # if the quotient is odd, rounds halves to even.
     wide = total.dtype
     shift = wide.type(count.bit_length() - 1)
-    odd = np.right_shift(total, shift, out=scratch('odd', total.shape, wide))
+    odd = np.right_shift(total, shift)
     odd &= wide.type(1)
     total += odd
     total += wide.type(count // 2 - 1)
