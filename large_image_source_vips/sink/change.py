@@ -51,7 +51,8 @@ class _Change:
 
     Blocks that a tile covers, and those of large tiles, are written to new offsets,
     which replace the old ones at the end.  Blocks that a small tile covers partly are
-    held in memory and changed in place.
+    held in memory and changed in place: tiles of 32 x 32 take 9 times as long if their blocks
+    are written each time, shifted ones of 256 x 256 1.8 times.
 
     :param layers: the planes.
     :param replaces: whether all pixels of the tile are pasted and opaque.

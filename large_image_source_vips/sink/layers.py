@@ -218,6 +218,7 @@ class Layers(FrozenLayers):
 def is_opaque_block(alpha: Array) -> bool:
     """Whether all pixels of a block are opaque."""
     value = opaque_alpha(alpha.dtype)
-    # Most blocks that are not opaque have such a pixel in the last corner or the sample.
+    # Most blocks that are not opaque have such a pixel in the last corner or the sample:
+    # adding tiles of 32 x 32 takes 1.16 times as long without.
     return bool(alpha[-1, -1, 0] == value and (alpha[::31, ::31] == value).all() and
                 alpha.min() == value == alpha.max())

