@@ -293,7 +293,7 @@ def _totals(pixels: Array, row_factor: int, col_factor: int, wide: np.dtype[Any]
     :param wide: the dtype of the sums.
     :returns: the sums, a new array.
     """
-    height, width, bands = pixels.shape
+    width, bands = pixels.shape[1:]
     # Rows first: those additions run along contiguous memory.
     rows = pixels[::row_factor].astype(wide)
     for step in range(1, row_factor):
