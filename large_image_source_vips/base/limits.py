@@ -75,8 +75,10 @@ class Limits:
 
     # reading
     reading_pages: int = _limit(
-        100_000, 'pages', 'A PDF of more is refused; further images of a HEIF file are '
-        'ignored.')
+        100_000, 'pages', 'A PDF of more is refused.')
+    reading_heif_images: int = _limit(
+        1000, 'images', 'Further images of a HEIF file are ignored; each is opened to learn its '
+        'size.')
     reading_handles: int = _limit(
         128, 'images', 'Images kept open; each has a descriptor, and a process usually 1,024.')
     reading_handle_memory: int = _limit(
@@ -111,6 +113,8 @@ class Limits:
         'ones are left out.')
     reading_profiles: int = _limit(
         64 * _MIB, 'bytes', 'All different ICC profiles of a file; a large one has 4 MB.')
+    reading_message: int = _limit(
+        1 << 16, 'bytes', 'Error output of a process that decodes; the end is kept.')
     reading_png_chunks: int = _limit(
         1000, 'chunks', 'Of a PNG file before its pixels; ends the search in a damaged file.')
 

@@ -14,14 +14,16 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..base.errors import TileSourceError
 from ..base.files import after_fork_in_child
+from ..base.limits import LIMITS
 
 # Loaders that were observed to decode in the calling thread only, with libvips 8.14
 # and 8.18.
@@ -57,6 +59,29 @@ def needs_own_process(loader_name: str) -> bool:
     return _State.forked and loader_name not in _CALLING_THREAD_ONLY
 
 
+class _Tail:
+    """
+    Reads the error output of a process to its end, so that the process never waits for it.
+
+    :param stream: the output; its last ``LIMITS.reading_message`` bytes are kept.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._data = b''
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        while more := self._stream.read1(LIMITS.reading_message):  # type: ignore[attr-defined]
+            self._data = (self._data + more)[-LIMITS.reading_message:]
+
+    def text(self) -> str:
+        """The end of what was written, once the process has closed it."""
+        self._thread.join()
+        return self._data.decode('utf-8', 'replace').strip()
+
+
 def decode_in_process(request: Any, row_shape: tuple[int, int], dtype: np.dtype[Any],
                       total_rows: int) -> Iterator[tuple[int, npt.NDArray[Any]]]:
     """
@@ -77,6 +102,7 @@ def decode_in_process(request: Any, row_shape: tuple[int, int], dtype: np.dtype[
         assert process.stdin is not None  # they are pipes
         assert process.stdout is not None
         assert process.stderr is not None
+        words = _Tail(process.stderr)
         process.stdin.write(pickle.dumps(request))
         process.stdin.close()
         row_bytes = row_shape[0] * row_shape[1] * dtype.itemsize
@@ -87,7 +113,7 @@ def decode_in_process(request: Any, row_shape: tuple[int, int], dtype: np.dtype[
             if len(data) < rows * row_bytes:
                 break
             yield top, np.frombuffer(data, dtype).reshape(rows, *row_shape)
-        message = process.stderr.read().decode('utf-8', 'replace').strip()
+        message = words.text()
     if process.returncode:
         msg = message if process.returncode == FAILED else (
             f'the process that decodes it failed: {message[-500:] or process.returncode}')

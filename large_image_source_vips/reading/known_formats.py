@@ -5,6 +5,8 @@ List the formats that libvips reads, and those that this build of libvips may la
 from __future__ import annotations
 
 import functools
+import struct
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pyvips
@@ -35,9 +37,10 @@ FORMATS = {
     'jpegload': Format('jpg jpeg jpe jfif', 'image/jpeg image/jpg', 'libjpeg'),
     'jxlload': Format('jxl', 'image/jxl', 'libjxl'),
     'magickload': Format(
-        'bmp dcm dds ico psd ras xcf xpm',
-        'application/dicom image/bmp image/vnd.adobe.photoshop image/vnd.microsoft.icon '
-        'image/x-icon image/x-ms-bmp image/x-pcx image/x-tga image/x-xpixmap', 'ImageMagick'),
+        'bmp dcm dds dpx ico pcx psb psd ras rgb sgi tga viff xcf xpm',
+        'application/dicom image/bmp image/sgi image/vnd.adobe.photoshop '
+        'image/vnd.microsoft.icon image/x-dpx image/x-icon image/x-ms-bmp image/x-pcx '
+        'image/x-sgi image/x-tga image/x-targa image/x-viff image/x-xpixmap', 'ImageMagick'),
     'matload': Format('mat', '', 'matio'),
     'niftiload': Format('nii nii.gz', 'image/x-nifti', 'NIfTI'),
     'openexrload': Format('exr', 'image/x-exr', 'OpenEXR'),
@@ -67,17 +70,75 @@ class Signature(NamedTuple):
     :param magic: the bytes.
     :param name: of the format.
     :param loader: reads it.
+    :param test: looks at the rest of the first 512 bytes, for formats with a short magic.
     """
 
     start: int
     magic: bytes
     name: str
     loader: str
+    test: Callable[[bytes], bool] | None = None
 
     def matches(self, head: bytes) -> bool:
         """Whether a file that begins with these bytes has the signature."""
-        return head.startswith(self.magic, self.start)
+        return head.startswith(self.magic, self.start) and (
+            self.test is None or self.test(head))
 
+
+def _is_tga(head: bytes) -> bool:
+    """
+    Whether all fields of a TGA header are plausible; the format has no magic.
+
+    Truevision TGA File Format Specification 2.0, page 6.
+    """
+    if len(head) < 18:
+        return False
+    (_, mapped, kind, map_start, map_length, map_bits, _, _, width, height, bits,
+     flags) = struct.unpack_from('<3B2HB4H2B', head)
+    if kind not in _TGA_BITS or bits not in _TGA_BITS[kind] or not (width and height):
+        return False
+    has_map = kind in {1, 9}
+    return (mapped == has_map and flags & 0xc0 == 0 and flags & 0x0f <= 8 and
+            (bool(map_length) and map_bits in {15, 16, 24, 32} if has_map
+             else map_start == map_length == map_bits == 0))
+
+
+# By the kind of image, the numbers of bits of a pixel: palette, RGB and gray, then the same
+# compressed.  ImageMagick takes gray with alpha, of 16 bits, for gray of 16 bits.
+_TGA_BITS = {1: {8}, 2: {15, 16, 24, 32}, 3: {8}, 9: {8}, 10: {15, 16, 24, 32}, 11: {8}}
+
+
+def _is_sgi(head: bytes) -> bool:
+    """Whether the storage, bytes and dimensions of an SGI header are possible."""
+    return len(head) >= 6 and head[2] in {0, 1} and head[3] in {1, 2} and \
+        int.from_bytes(head[4:6], 'big') in {1, 2, 3}
+
+
+def _is_pcx(head: bytes) -> bool:
+    """Whether version, encoding and bits of a PCX header are possible."""
+    return len(head) >= 4 and head[1] in {0, 2, 3, 4, 5} and head[2] == 1 and \
+        head[3] in {1, 2, 4, 8}
+
+
+# The only files that ImageMagick may read.  It guesses at any others; and once it has tried
+# its own TIFF reader, an error in any other TIFF file ends the process, because it has
+# replaced libtiff's error handler (seen with ImageMagick 6.9).
+MAGICK_SIGNATURES = (
+    Signature(0, b'BM', 'BMP', 'magickload'),
+    Signature(0, b'8BPS', 'Photoshop', 'magickload'),
+    Signature(128, b'DICM', 'DICOM', 'magickload'),
+    Signature(0, b'DDS ', 'DirectDraw Surface', 'magickload'),
+    Signature(0, b'\0\0\1\0', 'Windows icon', 'magickload'),
+    Signature(0, b'Y\xa6j\x95', 'Sun raster', 'magickload'),
+    Signature(0, b'gimp xcf', 'GIMP', 'magickload'),
+    Signature(0, b'/* XPM */', 'X pixmap', 'magickload'),
+    Signature(0, b'\x01\xda', 'SGI', 'magickload', _is_sgi),
+    Signature(0, b'\n', 'PCX', 'magickload', _is_pcx),
+    Signature(0, b'SDPX', 'DPX', 'magickload'),
+    Signature(0, b'XPDS', 'DPX', 'magickload'),
+    Signature(0, b'\xab\x01', 'VIFF', 'magickload'),
+    Signature(0, b'', 'TGA', 'magickload', _is_tga),
+)
 
 # To name the missing loader in an error; the first match counts.
 SIGNATURES = (
@@ -92,8 +153,6 @@ SIGNATURES = (
     Signature(0, b'#?RADIANCE', 'Radiance', 'radload'),
     Signature(344, b'n+1\0', 'NIfTI', 'niftiload'),
     Signature(128, b'DICM', 'DICOM', 'openslideload'),
-    Signature(0, b'BM', 'BMP', 'magickload'),
-    Signature(0, b'8BPS', 'Photoshop', 'magickload'),
     Signature(0, b'MATLAB', 'MATLAB', 'matload'),
     Signature(0, b'P6', 'PPM', 'ppmload'),
     Signature(0, b'P5', 'PGM', 'ppmload'),
@@ -102,20 +161,7 @@ SIGNATURES = (
     Signature(0, b'GIF8', 'GIF', 'gifload'),
     Signature(0, b'\x89PNG', 'PNG', 'pngload'),
     Signature(0, b'\xff\xd8\xff', 'JPEG', 'jpegload'),
-)
-
-# The only files that ImageMagick may read.  It guesses at any others; and once it has tried
-# its own TIFF reader, an error in any other TIFF file ends the process, because it has
-# replaced libtiff's error handler (seen with ImageMagick 6.9).
-MAGICK_SIGNATURES = (
-    Signature(0, b'BM', 'BMP', 'magickload'),
-    Signature(0, b'8BPS', 'Photoshop', 'magickload'),
-    Signature(128, b'DICM', 'DICOM', 'magickload'),
-    Signature(0, b'DDS ', 'DirectDraw Surface', 'magickload'),
-    Signature(0, b'\0\0\1\0', 'Windows icon', 'magickload'),
-    Signature(0, b'Y\xa6j\x95', 'Sun raster', 'magickload'),
-    Signature(0, b'gimp xcf', 'GIMP', 'magickload'),
-    Signature(0, b'/* XPM */', 'X pixmap', 'magickload'),
+    *MAGICK_SIGNATURES,
 )
 
 GET_A_FULLER_LIBVIPS = (

@@ -63,6 +63,8 @@ class Stored:
     :param random: whether rectangles can be read without decoding the whole picture.
     :param kept_rows: the number of rows that libvips keeps decoded for an open image.
     :param page: the TIFF directory, if there is one.
+    :param alone: for a picture of a stack, how to open it without those behind it, which
+        may be damaged; None if that is not possible.
     """
 
     size: Size
@@ -72,6 +74,7 @@ class Stored:
     random: bool = False
     kept_rows: int = 0
     page: Page | None = None
+    alone: Opening | None = None
 
     @property
     def opened_size(self) -> Size:

@@ -18,6 +18,7 @@ rectangle it is read with.  ``base.reduce`` averages or picks the pixels.
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,7 @@ class Levels:
         # Pictures that are not decoded ahead: small ones, too large ones, and those
         # that failed.
         self._not_ahead: set[Opening] = set()
+        self._damaged_stacks: set[Opening] = set()
 
     def read(self, picture: Picture, reduction: int, rect: Rect, *, keep: bool = False) -> Array:
         """
@@ -239,7 +241,24 @@ class Levels:
     # Whole pictures
 
     def _decoded_rows(self, stored: Stored, top: int, bottom: int) -> Array:
-        """A view of rows of a picture without random access, decoded as far as needed."""
+        """
+        A view of rows of a picture without random access, decoded as far as needed.
+
+        A damaged picture of a stack does not hide those before it: from then on, each
+        picture of the stack is decoded alone.
+        """
+        if stored.opening in self._damaged_stacks and stored.alone is not None:
+            stored = replace(stored, opening=stored.alone, opened=None, top=0, alone=None)
+        try:
+            return self._rows_of(stored, top, bottom)
+        except TileSourceError:
+            if stored.alone is None:
+                raise
+            self._damaged_stacks.add(stored.opening)
+            return self._decoded_rows(stored, top, bottom)
+
+    def _rows_of(self, stored: Stored, top: int, bottom: int) -> Array:
+        """The same for a picture that is opened in one way."""
         def make() -> LazyPlane:
             plane = self._new_plane(stored.opened_size, stored)
             return LazyPlane(plane, bands(stored), stops=(

@@ -48,6 +48,12 @@ _TIFF_HEADS = frozenset({b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'})
 # that they decode correctly.
 _FAIL_ON = {'tiffload': 'warning'}
 _DEFAULT_FAIL_ON = 'error'
+# What libtiff and libheif say of a codec that they were built without.
+_LACKS = ('not configured', 'not implemented', 'not been built in', 'Unsupported codec',
+          'Unsupported feature')
+# Ultra HDR files are JPEG files with a second image, which tells a screen how much brighter
+# than white parts of the first are.
+_READ_AS = {'uhdrload': 'jpegload'}
 # VIPS_OPERATION_UNTRUSTED of libvips' VipsOperationFlags, since libvips 8.13.
 _UNTRUSTED = 16
 
@@ -112,6 +118,7 @@ def find_loader(path: str, descriptor: int, default: str | Collection[str] = 'al
     vips_lib.vips_error_clear()
     name = '' if found == ffi.NULL else _operation_of_class(ffi.string(found).decode())
     base = name.removesuffix('_source')
+    base = _READ_AS.get(base, base)
     if not name or (base == 'magickload' and not any(
             signature.matches(head) for signature in MAGICK_SIGNATURES)):
         hint = '' if allowed is None else (
@@ -172,7 +179,7 @@ def load(loader: Loader, path: str, identity: Identity | None, options: Mapping[
 
 def lacks_codec(error: pyvips.Error) -> bool:
     """Whether an error of libvips means that it has no decoder for a compression."""
-    return any(words in vips_reason(error) for words in ('not configured', 'not implemented'))
+    return any(words in vips_reason(error) for words in _LACKS)
 
 
 def why_not_decoded(compression: str, error: pyvips.Error) -> str:

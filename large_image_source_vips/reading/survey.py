@@ -1,8 +1,7 @@
 """
 Find the frames, levels and associated images of a file of any format except TIFF.
 
-Images are opened for their headers only.  A file has at most ``_MAX_PAGES`` pages, and
-each is opened at most once.
+Images are opened for their headers only.  Each page is opened at most once.
 """
 
 from __future__ import annotations
@@ -15,18 +14,22 @@ from typing import Any
 import pyvips
 
 from ..base.errors import TileSourceError, vips_errors
+from ..base.files import read_at
 from ..base.formats import alpha_band
 from ..base.geometry import Size
 from ..base.limits import LIMITS
 from ..base.settings import dpi
 from .file import SourceFile
 from .layout import Layout, Opening, Picture, Stored, reduction_between, unique_keys
+from .loader import lacks_codec, why_not_decoded
 from .planes import LARGE_PICTURE, MAX_PLANE_MEMORY
 from .survey_tiff import survey_tiff
 from .unpack import unpacker
 
 # Drawings without a resolution are rendered with at least so many pixels on the longer side.
 _VECTOR_PIXELS = 4096
+# The lowest level that is rendered has so many pixels on the longer side, or fewer.
+_VECTOR_LEAST = 1024
 # Reductions by jpegload's option "shrink".  Reduction 3 is the cheapest to decode;
 # reduction 2 takes a quarter more time, half of that of the whole image.
 _JPEG_REDUCTION = 3
@@ -39,8 +42,13 @@ _ORIENT_THEMSELVES = frozenset({'heifload', 'jxlload', 'openslideload'})
 _MULTIPLIED = frozenset({'openexrload'})
 # Formats that libvips maps into memory.
 _RANDOM = frozenset({'vipsload'})
-# The most pages that are opened one by one.
-_MAX_PAGES = LIMITS.reading_pages
+# The codecs of HEIF by the types of items, which are listed near the beginning of a file.
+_HEIF_CODECS = {
+    b'hvc1': 'HEVC', b'hev1': 'HEVC', b'av01': 'AV1', b'vvc1': 'VVC', b'avc1': 'H.264',
+    b'j2k1': 'JPEG 2000', b'jpeg': 'JPEG', b'unci': 'uncompressed'}
+_HEIF_HEAD = 1 << 16
+# The sets of codecs that this process has decoded.
+_decoded_codecs: set[frozenset[str]] = set()
 
 
 def survey(file: SourceFile) -> Layout:
@@ -126,8 +134,11 @@ def _survey_pages(file: SourceFile) -> Layout:
     size = Size(image.width, rows)
     orientation = orientation_of(file, image)
     random = file.loader.name in _RANDOM
-    frames = [Picture({0: Stored(size, opening, opened, top, random)}, orientation)
-              for top in range(0, opened.height, rows)]
+    tops = range(0, opened.height, rows)
+    alone = [Opening((('page', number), ('n', 1))) if opening.options and len(tops) > 1 else None
+             for number in range(len(tops))]
+    frames = [Picture({0: Stored(size, opening, opened, top, random, alone=single)}, orientation)
+              for top, single in zip(tops, alone, strict=True)]
     return _layout(image, frames)
 
 
@@ -141,30 +152,57 @@ def _page_rows(image: pyvips.Image) -> int:
     return rows if fits else int(image.height)
 
 
-def _survey_separate_pages(file: SourceFile) -> Layout:
+def _survey_heif(file: SourceFile) -> Layout:
     """
     HEIF, whose images can be decoded separately.
 
-    Images of the same size, dtype and bands as the primary image are frames, the others
-    associated images.
+    The primary image is the first frame.  Images of its size, dtype and bands are frames,
+    too, in the order of the file; the others are associated images.
     """
-    first = file.open(Opening())
-    count = min(int(field(first, 'n-pages', 1)), _MAX_PAGES)
-    primary = int(field(first, 'heif-primary', 0))
-    pages = {}
-    for number in range(count):
+    # Without a page, libvips opens the primary image.
+    image = file.open(Opening())
+    count = min(int(field(image, 'n-pages', 1)), LIMITS.reading_heif_images)
+    primary = int(field(image, 'heif-primary', 0))
+    if not 0 <= primary < count:
+        primary = 0
+        image = file.open(Opening((('page', 0),)))
+    _check_heif_codec(file, image)
+    first = unpacker(image)
+    frames, others = [], {}
+    for number in (primary, *range(primary), *range(primary + 1, count)):
         opening = Opening((('page', number),))
-        image = first if not number else file.open(opening)
-        pages[number] = (image, Stored(Size(image.width, image.height), opening))
-    base = pages[primary if primary in pages else 0]
-    alike = {
-        number for number, (image, stored) in pages.items()
-        if stored.size == base[1].size and unpacker(image).bands == unpacker(base[0]).bands
-        and unpacker(image).dtype == unpacker(base[0]).dtype}
-    return _layout(
-        base[0], [Picture({0: pages[number][1]}) for number in sorted(alike)],
-        associated={f'page_{number}': _like(image, Picture({0: stored}))
-                    for number, (image, stored) in pages.items() if number not in alike})
+        one = image if number == primary else file.open(opening)
+        unpack, size = unpacker(one), Size(one.width, one.height)
+        picture = Picture({0: Stored(size, opening)})
+        if (*size, unpack.bands, unpack.dtype) == (
+                image.width, image.height, first.bands, first.dtype):
+            frames.append(picture)
+        else:
+            others[f'page_{number}'] = _like(one, picture)
+    return _layout(image, frames, associated=others)
+
+
+def _check_heif_codec(file: SourceFile, image: pyvips.Image) -> None:
+    """
+    Decode a pixel of a HEIF image, unless one of the same codecs was decoded before.
+
+    :raises TileSourceError: if libheif lacks the codec, which its header does not tell.
+    """
+    with file.descriptor() as descriptor:
+        head = read_at(descriptor, _HEIF_HEAD, 0)
+    codecs = frozenset(name for kind, name in _HEIF_CODECS.items() if kind in head)
+    if codecs in _decoded_codecs:
+        return
+    try:
+        pyvips.Region.new(image).fetch(0, 0, 1, 1)
+    except pyvips.Error as exc:
+        if lacks_codec(exc):
+            msg = (f'Cannot read {file.path!r}: {why_not_decoded("/".join(sorted(codecs)), exc)}; '
+                   'large-image-source-pil with pillow-heif reads it, too')
+            raise TileSourceError(msg) from exc
+        # A damaged image raises when it is read.
+    else:
+        _decoded_codecs.add(codecs)
 
 
 def _survey_jpeg(file: SourceFile) -> Layout:
@@ -195,8 +233,8 @@ def _survey_pdf(file: SourceFile) -> Layout:
     first = file.open(Opening(base))
     full = Size(first.width, first.height)
     count = int(field(first, 'n-pages', 1))
-    if count > _MAX_PAGES:
-        msg = f'Cannot read {file.path!r}: it has {count} pages, more than {_MAX_PAGES}'
+    if count > LIMITS.reading_pages:
+        msg = f'Cannot read {file.path!r}: it has {count} pages, more than {LIMITS.reading_pages}'
         raise TileSourceError(msg)
     # Opened together, libvips would widen narrow pages to the widest.
     others_open = (file.open(Opening((*base, ('page', number)))) for number in range(1, count))
@@ -214,15 +252,37 @@ def _survey_pdf(file: SourceFile) -> Layout:
 def _scaled(file: SourceFile, size: Size, options: tuple[tuple[str, Any], ...],
             scale: float = 1.0) -> Picture:
     """A picture of a vector format; each lower level is rendered separately."""
-    levels: dict[int, Stored] = {}
+    levels = {0: Stored(size, Opening((*options, ('scale', scale))))}
     reduction = 0
-    while True:
-        reduced = size.reduced(reduction)
-        rendering = (*options, ('scale', scale / (1 << reduction)))
-        levels[reduction] = Stored(reduced, Opening(rendering))
-        if max(reduced) <= 1024 or not _takes(file, 'scale'):
-            return Picture(levels)
+    while max(size.reduced(reduction)) > _VECTOR_LEAST and _takes(file, 'scale'):
         reduction += 1
+        stored = _rendered(file, size.reduced(reduction), options, scale / (1 << reduction))
+        if stored is not None:
+            levels[reduction] = stored
+    return Picture(levels)
+
+
+def _rendered(file: SourceFile, size: Size, options: tuple[tuple[str, Any], ...],
+              scale: float) -> Stored | None:
+    """
+    A level of a vector format, of exactly a size.
+
+    Loaders round the size in different ways.  A rendering that is a pixel too small is
+    made a little larger, and one that is a pixel too large is read without its last row or
+    column.
+
+    :returns: None if no rendering fits; the level is then computed.
+    """
+    for _ in range(2):
+        opening = Opening((*options, ('scale', scale)))
+        image = file.open(opening)
+        opened = Size(image.width, image.height)
+        if opened == size:
+            return Stored(size, opening)
+        if all(0 <= has - wants <= 1 for has, wants in zip(opened, size, strict=True)):
+            return Stored(size, opening, opened)
+        scale *= max(wants / has for has, wants in zip(opened, size, strict=True))
+    return None
 
 
 def _survey_svg(file: SourceFile) -> Layout:
@@ -248,7 +308,11 @@ def _survey_jpeg2000(file: SourceFile) -> Layout:
     resolutions = int(field(image, 'n-pages', 1)) if _alpha_of(image) is None else 1
     for number in range(1, resolutions):
         opening = Opening((('page', number),))
-        reduced = file.open(opening)
+        try:
+            reduced = file.open(opening)
+        except TileSourceError:
+            # libvips 8.14 refuses some sizes of subsampled images; the level is computed.
+            continue
         size = Size(reduced.width, reduced.height)
         reduction = reduction_between(full, size)
         if reduction is not None:
@@ -284,7 +348,7 @@ def _survey_openslide(file: SourceFile) -> Layout:
 
 
 _SURVEYS: dict[str, Callable[[SourceFile], Layout]] = {
-    'heifload': _survey_separate_pages,
+    'heifload': _survey_heif,
     'jp2kload': _survey_jpeg2000,
     'jpegload': _survey_jpeg,
     'openslideload': _survey_openslide,

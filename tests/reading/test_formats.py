@@ -211,3 +211,82 @@ def test_slices_of_analyze_are_frames(tmp_path):
     assert reader.frame_count == 5
     for frame in range(5):
         np.testing.assert_array_equal(level(reader, frame=frame)[..., 0], pixels[frame])
+
+
+def pdf(width, height):
+    """A page of a size in points, half of it black."""
+    parts = [b'<< /Type /Catalog /Pages 2 0 R >>', b'<< /Type /Pages /Kids [3 0 R] /Count 1 >>',
+             b'<< /Type /Page /Parent 2 0 R /Contents 4 0 R /MediaBox [0 0 %f %f] >>' % (
+                 width, height)]
+    content = b'0 0 %f %f re f' % (width / 2, height)
+    parts.append(b'<< /Length %d >>\nstream\n%s\nendstream' % (len(content), content))
+    data, places = b'%PDF-1.4\n', []
+    for number, part in enumerate(parts, 1):
+        places.append(len(data))
+        data += b'%d 0 obj\n%s\nendobj\n' % (number, part)
+    table = b''.join(b'%010d 00000 n \n' % place for place in places)
+    return data + (b'xref\n0 5\n0000000000 65535 f \n%strailer\n<< /Size 5 /Root 1 0 R >>\n'
+                   b'startxref\n%d\n%%%%EOF' % (table, len(data)))
+
+
+@needs('pdfload')
+@pytest.mark.parametrize(('width', 'height'), [
+    (283.46, 170.08), (283.5, 170.04), (240.01, 239.99), (612, 792), (300.3, 71.7), (500, 1)])
+def test_every_level_of_a_page_has_its_size(tmp_path, width, height):
+    (tmp_path / 'a.pdf').write_bytes(pdf(width, height))
+    reader = FileReader(tmp_path / 'a.pdf')
+    assert max(reader.size) > 900
+    for reduction in range(5):
+        size = reader.size.reduced(reduction)
+        found = level(reader, reduction)
+        assert found.shape[:2] == (size.height, size.width)
+        middle = size.width // 2
+        # The last row and column may lie half outside of the page.
+        assert (found[1:-1, 2:middle - 2, :3] < 10).all()
+        assert (found[1:-1, middle + 2:-2, :3] > 245).all()
+
+
+@needs('svgload')
+@pytest.mark.parametrize(('width', 'height'), [
+    (4097, 1001), (4099, 3333), (5001.5, 2999.4), (8191, 4095)])
+def test_every_level_of_a_drawing_has_its_size(tmp_path, width, height):
+    (tmp_path / 'a.svg').write_text(SVG.replace('width="100" height="60"', (
+        f'width="{width}" height="{height}" viewBox="0 0 100 60" preserveAspectRatio="none"')))
+    reader = FileReader(tmp_path / 'a.svg')
+    for reduction in range(5):
+        size = reader.size.reduced(reduction)
+        found = level(reader, reduction)
+        assert found.shape[:2] == (size.height, size.width)
+        assert (found[2:-2, 2:size.width // 2 - 2, 3] == 0).all()
+        assert (found[2:-2, size.width // 2 + 2:-2, 0] == 255).all()
+
+
+@pytest.fixture
+def ultra_hdr(tmp_path):
+    """An Ultra HDR file with a density of 254 per inch."""
+    if not pyvips.type_find('VipsOperation', 'uhdrsave'):
+        pytest.skip('this libvips does not write Ultra HDR')
+    pixels = smooth_pixels(256, 320).astype('float32') / 255 * 3
+    path = tmp_path / 'a.jpg'
+    pyvips.Image.new_from_array(pixels, interpretation='scrgb').uhdrsave(str(path))
+    data = path.read_bytes()
+    at = data.index(b'JFIF\0') + 7
+    path.write_bytes(data[:at] + bytes([1, 0, 254, 0, 254]) + data[at + 5:])
+    return path
+
+
+def test_an_ultra_hdr_file_is_a_jpeg_file(ultra_hdr):
+    reader = FileReader(ultra_hdr)
+    assert reader.internal_metadata()['vips-loader'] == 'jpegload'
+    assert reader.pixel_size == pytest.approx((0.1, 0.1))
+    with PIL.Image.open(ultra_hdr) as image:
+        # libjpeg decides for itself how it makes chroma larger.
+        np.testing.assert_allclose(level(reader), np.asarray(image), atol=3)
+
+
+def test_an_ultra_hdr_file_is_allowed_where_jpeg_is(ultra_hdr):
+    config.setConfig('source_vips_loaders', ['jpegload'])
+    try:
+        assert FileReader(ultra_hdr).bands == 3
+    finally:
+        config.ConfigValues.pop('source_vips_loaders', None)
