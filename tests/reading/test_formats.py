@@ -285,8 +285,9 @@ def test_an_ultra_hdr_file_is_a_jpeg_file(ultra_hdr):
 
 
 def test_an_ultra_hdr_file_is_allowed_where_jpeg_is(ultra_hdr):
+    before = config.getConfig('source_vips_loaders')
     config.setConfig('source_vips_loaders', ['jpegload'])
     try:
         assert FileReader(ultra_hdr).bands == 3
     finally:
-        config.ConfigValues.pop('source_vips_loaders', None)
+        config.setConfig('source_vips_loaders', before)
