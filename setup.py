@@ -2,11 +2,16 @@
 The distribution; the tools are configured in pyproject.toml.
 """
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+# PyPI shows neither pictures nor pages of the repository.
+README = re.sub(r'\.\. image::.*?\n\n', '', (HERE / 'README.rst').read_text(encoding='utf-8'),
+                flags=re.DOTALL)
+README = re.sub(r'`([^`<]*?)\s<[^:>]*>`_', r'\1', README)
 
 EXTRAS = {
     # The libvips that pyvips brings along as a wheel.  Leave it out to use the
@@ -28,7 +33,7 @@ setup(
     name='large-image-source-vips',
     version='2.0.0rc1',
     description='A libvips tile source and sink for large_image.',
-    long_description=(HERE / 'README.rst').read_text(encoding='utf-8'),
+    long_description=README,
     long_description_content_type='text/x-rst',
     license_expression='Apache-2.0',
     license_files=['LICENSE'],

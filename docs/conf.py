@@ -13,6 +13,11 @@ autodoc_typehints = 'description'
 # Girder is a server; the documentation does not need one.
 autodoc_mock_imports = ['girder', 'girder_large_image']
 
-html_theme = 'alabaster'
-html_theme_options = {'description': 'A libvips tile source and sink for large_image'}
+html_theme = 'furo'
+html_title = f'{project} {release}'
 html_show_copyright = False
+
+# GitHub answers programs that look for headings of its pages with other pages.
+linkcheck_anchors = False
+linkcheck_timeout = 20
+linkcheck_retries = 2
