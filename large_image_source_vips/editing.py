@@ -10,22 +10,24 @@ from __future__ import annotations
 import math
 import os
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from large_image.exceptions import TileSourceError
+from large_image.tilesource.resample import ResampleMethod, downsampleTileHalfRes
 
-from .base.geometry import Rect, Size
+from .base.geometry import TILE_SIZE, Rect, Size
 from .reading.reader import FileReader
 from .sink.canvas import Canvas
 from .sink.patch import as_mask, as_position, make_patch
 from .source import StoreTileSource
 from .source_cache import is_new
+from .writing.choices import Choices, Resampler
 from .writing.parts import at_reduction, cropped, without_metadata
-from .writing.savers import Progress
+from .writing.pyramid import Progress
 from .writing.write import write_image
 
 if TYPE_CHECKING:
@@ -132,23 +134,29 @@ class EditableTileSource(StoreTileSource):
               overwriteAllowed: bool = True, vips_kwargs: Mapping[str, Any] | None = None,
               progress: Progress | bool | None = None, frame: int | None = None, *,
               crop: tuple[int, int, int, int] | None = None, level: int | None = None,
-              metadata: bool = True) -> None:
+              metadata: bool = True, compression: str | None = None, quality: int | None = None,
+              subsampling: str | None = None, predictor: str | None = None,
+              tileSize: int = TILE_SIZE, resample: str | ResampleMethod | None = None,
+              fill: Sequence[float] | float | None = None, dtype: npt.DTypeLike | None = None,
+              verify: bool = False) -> None:
         """
         Write the image to a file.
 
-        A ``.tif`` or ``.tiff`` file is a pyramid of 256 x 256 tiles.  8-bit gray
-        and RGB are JPEG of quality 90 (WebP if part of an RGB image is
-        transparent) if loss is allowed; everything else is LZW, and its lower
-        levels are not averaged.  Other suffixes are written by libvips' savers.
+        A ``.tif`` or ``.tiff`` file is a pyramid of tiles.  8-bit gray and RGB
+        are JPEG of quality 90 if loss is allowed; holes are stored as 1-bit
+        transparency masks.  Everything else is deflate, and its lower levels are
+        not averaged.  Tiles of a TIFF file are passed on undecoded where they
+        would not change.  Other suffixes are written by libvips' savers.
 
         :param path: the file.  It appears when it is complete; after an error an
             existing file is unchanged.
         :param lossy: whether lossy compression is allowed.  Values are never
-            clipped: data that JPEG cannot hold are written without loss.
-        :param alpha: whether to write an alpha band, if any pixel is not opaque.
+            clipped: data that JPEG cannot hold are written without loss, but
+            64-bit floats become 32-bit floats.
+        :param alpha: whether to write transparency, if any pixel is not opaque.
         :param overwriteAllowed: whether an existing file may be replaced.
         :param vips_kwargs: options for libvips' saver, which replace those
-            chosen automatically.
+            chosen automatically; not with any of the arguments below.
         :param progress: a function that is called with the fraction done, 0 to
             1, or True for a progress bar (tqdm).  An exception in the function
             cancels the write and is passed on.
@@ -159,13 +167,35 @@ class EditableTileSource(StoreTileSource):
             the smallest.  With a crop, all pixels of the level that it touches.
         :param metadata: False to write only pixels, their size, and their colour
             profile without texts, date and device.
-        :raises TileSourceError: if the file cannot be written.
+        :param compression: of a TIFF file: 'jpeg', 'deflate', 'zstd', 'lzw',
+            'webp', 'jpeg2000', 'packbits' or 'none'.
+        :param quality: 1 to 100, of JPEG and WebP; of JPEG 2000 the ratio of
+            signal to noise in dB.
+        :param subsampling: of JPEG: '4:4:4', '4:2:2' or '4:2:0' to store RGB as
+            YCbCr; None for RGB from quality 90 on, 4:2:0 below.
+        :param predictor: of deflate, zstd and LZW: 'none', 'horizontal' (integers)
+            or 'float'; None or 'yes' for the one that fits.
+        :param tileSize: the width and height of a tile, a multiple of 16.
+        :param resample: how lower levels are made: a member or name of
+            large_image's ``ResampleMethod``, such as 'mean', 'nearest' or 'mode';
+            None for 'mean' if compression loses values, else 'nearest'.
+        :param fill: the colour of fully transparent pixels, a number for each
+            band or one for all; None for white if they are masked in the file,
+            else for what is stored there.
+        :param dtype: the dtype to write, if it holds all values; 'float32' for
+            64-bit floats.
+        :param verify: whether to decode all tiles that are passed on, for a test.
+        :raises TileSourceError: if the file cannot be written, or the data cannot
+            have what was chosen; the error lists what they can have.
         """
         chosen = None if frame is None else as_position(frame, 'frame')
         part = _Part(
             None if crop is None else _crop(crop), self._reduction(level), bool(metadata))
-        write_image(lambda: self._part(chosen, part), path, lossy=lossy, alpha=alpha,
-                    overwrite=overwriteAllowed, vips_kwargs=vips_kwargs, progress=progress)
+        choices = Choices(
+            bool(lossy), bool(alpha), compression, quality, subsampling, predictor, tileSize,
+            _resampler(resample), fill, dtype, bool(verify), vips_kwargs)
+        write_image(lambda: self._part(chosen, part), path, choices,
+                    overwrite=overwriteAllowed, progress=progress)
 
     def _reduction(self, level: int | None) -> int:
         """
@@ -191,9 +221,10 @@ class EditableTileSource(StoreTileSource):
             raise TileSourceError(msg)
         with self._store.picture(frame) as picture:
             if part.reduction:
+                pixels = self._store.current()
                 picture = at_reduction(
                     picture, part.reduction,
-                    lambda rect: self._store.current().read(frame or 0, part.reduction, rect))
+                    lambda rect: pixels.read(frame or 0, part.reduction, rect, keep=True))
             if part.crop:
                 picture = cropped(picture, part.crop.reduced(part.reduction))
             yield picture if part.metadata else without_metadata(picture)
@@ -294,6 +325,48 @@ def _crop(value: Any) -> Rect:
                f'not {value!r}.')
         raise TileSourceError(msg)
     return rect
+
+
+# The methods of which each pixel of the result is one that occurs.
+_PICKING = frozenset({'PIL_NEAREST', 'NP_MODE', 'NP_MAX_COLOR', 'NP_MIN_COLOR'})
+
+
+def _resampler(value: Any) -> str | Resampler | None:
+    """
+    Convert the argument ``resample``.
+
+    :param value: None, a ``ResampleMethod``, or the name of one, with or without its
+        prefix; 'nearest' is that of numpy.
+    :returns: 'mean' and 'nearest' for what this package does itself.
+    :raises TileSourceError: for any other value.
+    """
+    if value is None:
+        return None
+    methods = {name: method for name, method in ResampleMethod.__members__.items()
+               if not name.endswith('_ENUM')}
+    if isinstance(value, ResampleMethod):
+        name = str(value.name)
+    else:
+        name = str(value).upper()
+        for prefix in ('', 'NP_', 'PIL_'):
+            if prefix + name in methods:
+                name = prefix + name
+                break
+    if name not in methods:
+        known = ', '.join(name.split('_', 1)[1].lower() for name in methods)
+        msg = f'resample must be a ResampleMethod of large_image or one of {known}; not {value!r}.'
+        raise TileSourceError(msg)
+    if name in {'NP_MEAN', 'NP_NEAREST'}:
+        return 'mean' if name == 'NP_MEAN' else 'nearest'
+
+    def halve(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        # Pillow has no images of three dimensions with one band.
+        flat = pixels.shape[2] == 1 and name.startswith('PIL_')
+        result: npt.NDArray[Any] = downsampleTileHalfRes(
+            np.ascontiguousarray(pixels[:, :, 0] if flat else pixels), methods[name])
+        return result.reshape(*result.shape[:2], pixels.shape[2])
+
+    return Resampler(name.split('_', 1)[1].lower(), halve, name in _PICKING)
 
 
 def _minimum(value: Any, name: str) -> int:

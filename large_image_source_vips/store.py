@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import PIL.Image
-    import pyvips
 
     from .base.formats import Meaning
     from .base.geometry import Rect, Size
+    from .base.transparency import ColorAndAlpha, Transparency
 
 
 @dataclass(frozen=True)
@@ -68,17 +68,15 @@ class Picture:
     :param size: width and height in pixels.
     :param dtype: the dtype of the samples.
     :param meaning: what the bands are.
-    :param opaque: True if every pixel is opaque, so that no alpha is needed.
-    :param bare: True if there is no metadata besides pixel size and profile.
+    :param opaque: True if it is known that every pixel is opaque.
     :param pixel_size: width and height of a pixel in mm, None where unknown.
     :param profile: the ICC profile, if any.
-    :param read: returns the pixels of a rectangle, (rows, cols, bands) with
-        alpha.
+    :param read: returns the colour (rows, cols, color bands) and the alpha (rows, cols) of
+        a rectangle; None for alpha if all of it is opaque, or if there is no alpha;
+        None for both if all samples are 0.  Called from several threads.  The arrays may be
+        read-only; do not change them.
     :param filled: yields rectangles; every sample outside of them is 0.
-    :param image: returns a context with all bands as a libvips image; its
-        argument has header fields to set.  None if there is no image that
-        libvips can use as it is; the writer then copies pixels with ``read``.
-    :param color_image: the same without the alpha band.
+    :param transparency: returns what alpha is used for; may read pixels.
     :param encoded: the levels whose tiles can be passed on, by reduction.
     """
 
@@ -86,13 +84,11 @@ class Picture:
     dtype: np.dtype[Any]
     meaning: Meaning
     opaque: bool
-    bare: bool
     pixel_size: tuple[float | None, float | None]
     profile: bytes | None
-    read: Callable[[Rect], npt.NDArray[Any]]
+    read: Callable[[Rect], ColorAndAlpha | None]
     filled: Callable[[], Iterator[Rect]]
-    image: Callable[[Mapping[str, Any]], AbstractContextManager[pyvips.Image]] | None
-    color_image: Callable[[Mapping[str, Any]], AbstractContextManager[pyvips.Image]] | None
+    transparency: Callable[[], Transparency]
     encoded: Mapping[int, EncodedLevel] = field(default_factory=dict)
 
 

@@ -135,5 +135,13 @@ class Limits:
         64 * _MIB, 'bytes', 'Disk space that the spool file reserves ahead, a quarter of its '
         'size otherwise.')
 
+    # writing
+    writing_threads: int = _limit(
+        8, 'threads', 'Threads that compress the tiles of a file; never more than there are '
+        'processors.  Each holds a branch of the pyramid.')
+    writing_tile: int = _limit(
+        2048, 'pixels', 'Width and height of a written tile; a branch holds some of them in '
+        'memory.')
+
 
 LIMITS = Limits()

@@ -9,7 +9,7 @@ are never mixed.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -18,11 +18,12 @@ import numpy.typing as npt
 import PIL.Image
 import pyvips
 
-from ..base.errors import SAVERS_CAN_FAIL, TileSourceError, TileSourceFileNotFoundError, vips_errors
-from ..base.formats import format_of, meaning_of
+from ..base.errors import TileSourceError, TileSourceFileNotFoundError, vips_errors
+from ..base.formats import meaning_of
 from ..base.geometry import TILE_SIZE, Rect, Size
 from ..base.identity import absolute_path, file_identity
 from ..base.limits import LIMITS
+from ..base.transparency import ColorAndAlpha, Transparency, look_for_transparency, split_alpha
 from ..store import EncodedLevel, Picture
 from . import metadata
 from .file import SourceFile, source_file
@@ -30,7 +31,6 @@ from .layout import Layout
 from .levels import Levels
 from .pixel_size import Description, describe
 from .survey import survey
-from .unpack import unpacker
 
 # The longest side of an associated image in pixels; larger ones are reduced.
 _MAX_ASSOCIATED = LIMITS.reading_associated_side
@@ -366,60 +366,29 @@ class FileReader:
             msg = f'There is no frame {chosen} in {self._path!r}; it has {self.frame_count}.'
             raise TileSourceError(msg)
         meaning = meaning_of(self.interpretation, self.bands)
-        # libvips writes TIFF files of 64-bit floats but cannot read them.
-        dtype = np.dtype(np.float32) if self.dtype == np.float64 else self.dtype
+        opaque = self.bands == meaning.color_bands
         profiles = self.icc_profiles()
         profile = profiles[chosen] if profiles else None
 
-        def read(rect: Rect) -> npt.NDArray[Any]:
-            return self.read(chosen, 0, rect)
+        # One version of the file, whatever becomes of it meanwhile.
+        pixels = self.current()
+
+        def read(rect: Rect) -> ColorAndAlpha:
+            return split_alpha(pixels.read(chosen, 0, rect, keep=True), meaning.color_bands)
 
         def filled() -> Iterator[Rect]:
             for top in range(0, self.size.height, _FILLED_ROWS):
                 yield Rect(0, top, self.size.width, _FILLED_ROWS).clipped(Rect(0, 0, *self.size))
 
-        @contextmanager
-        def image(labels: Mapping[str, Any]) -> Iterator[pyvips.Image]:
-            yield self.image(chosen).copy(**labels)
+        def transparency() -> Transparency:
+            return 'none' if opaque else look_for_transparency(self.size, read)
 
-        direct = image if dtype == self.dtype and SAVERS_CAN_FAIL else None
-        yield Picture(
-            self.size, dtype, meaning, self.bands == meaning.color_bands, False, self.pixel_size,
-            profile, read, filled, direct,
-            direct if self.bands == meaning.color_bands else None)
-
-    def image(self, frame: int = 0) -> pyvips.Image:
-        """
-        A frame at full resolution as a libvips image.
-
-        The image reads from the file if libvips' pixels equal those of ``read``.  Else the
-        frame is decoded to memory or a temporary file first.
-
-        :param frame: the frame, counted from 0.
-        :raises TileSourceError: if it cannot be read.
-        """
-        try:
-            opened = self._current()
-            picture = opened.layout.frames[frame]
-            stored = picture.levels[0]
-            if stored.random and picture.orientation == 1 and stored.opened_size == stored.size:
-                image = opened.file.open(stored.opening)
-                if unpacker(image).is_plain:
-                    return image
-            pixels = opened.levels.full(picture)
-        except (TileSourceError, pyvips.Error) as exc:
-            what = f'frame {frame}'
-            raise self._failed(what, exc) from exc
-        image = pyvips.Image.new_from_memory(
-            np.ascontiguousarray(pixels).reshape(-1), *self.size, self.bands, format_of(self.dtype))
-        image = image.copy(interpretation=self.interpretation)
-        profiles = self.icc_profiles()
-        if profiles and profiles[frame]:
-            image.set_type(pyvips.GValue.blob_type, 'icc-profile-data', profiles[frame])
-        return image
+        stored = {reduction: pixels.encoded_level(chosen, reduction)
+                  for reduction in self._layout.frames[chosen].levels}
+        encoded = {reduction: level for reduction, level in stored.items() if level is not None}
+        yield Picture(self.size, self.dtype, meaning, opaque, self.pixel_size, profile, read,
+                      filled, transparency, encoded)
 
     def close(self) -> None:
         """Free the memory, files and disk space of the file; the reader cannot be used again."""
         self._file.forget()
-
-

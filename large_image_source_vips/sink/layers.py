@@ -22,9 +22,10 @@ import numpy as np
 from ..base.formats import Meaning, converted, converted_alpha, is_averaged, opaque_alpha
 from ..base.geometry import Rect
 from ..base.reduce import with_alpha
+from ..base.transparency import Transparency, transparency_of
 from .blend import Array
 from .blocks import BLOCK_SIZE, BlockKey, BlockPool, FrozenPlane, Plane
-from .grid import block_count, parts
+from .grid import block_area, block_count, parts
 from .occupancy import Occupancy
 from .spool import Spool
 
@@ -91,18 +92,23 @@ class FrozenLayers:
         """Whether lower levels are averaged, not picked."""
         return is_averaged(self.dtype) and not self.meaning.labels
 
-    def is_opaque(self, rect: Rect) -> bool:
-        """Whether all pixels of a rectangle (caller plane) are opaque."""
+    def transparency(self, rect: Rect) -> Transparency:
+        """Whether all pixels of a rectangle (caller plane) are opaque; see ``Picture``."""
         if not self.meaning.has_alpha:
-            return True
-        for part in parts(0, 0, rect):
-            if part.key not in self.color.slots:
-                return False
-            if part.key in self.alpha.slots:
-                alpha = self.alpha.read(part.key)[part.in_block]
-                if (alpha != opaque_alpha(self.dtype)).any():
-                    return False
-        return True
+            return 'none'
+        area = block_area(rect)
+        stored = sum(_is_inside(key, area) for key in self.color.slots)
+        found: Transparency = 'holes' if stored < area.width * area.height else 'none'
+        for key in self.alpha.slots:
+            if not _is_inside(key, area):
+                continue
+            block = Rect(key.column * BLOCK_SIZE, key.row * BLOCK_SIZE, BLOCK_SIZE, BLOCK_SIZE)
+            part, = parts(0, 0, block.clipped(rect))
+            here = transparency_of(self.alpha.read(key)[part.in_block])
+            if here == 'partial':
+                return here
+            found = 'holes' if here == 'holes' else found
+        return found
 
 
 @dataclass(frozen=True)
@@ -222,3 +228,9 @@ def is_opaque_block(alpha: Array) -> bool:
     # adding tiles of 32 x 32 takes 1.16 times as long without.
     return bool(alpha[-1, -1, 0] == value and (alpha[::31, ::31] == value).all() and
                 alpha.min() == value == alpha.max())
+
+
+def _is_inside(key: BlockKey, area: Rect) -> bool:
+    """Whether a block of the full resolution is in a rectangle of block columns and rows."""
+    return (key.level == 0 and area.left <= key.column < area.right and
+            area.top <= key.row < area.bottom)

@@ -4,16 +4,11 @@ Makes a ``Picture`` for writing from the frozen blocks of a canvas.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
-from typing import Any
-
-import pyvips
+from collections.abc import Iterator
 
 from ..base.geometry import Rect, Size
+from ..base.transparency import ColorAndAlpha, Transparency
 from ..store import Picture
-from .blend import Array
-from .block_image import plane_image
 from .blocks import BLOCK_SIZE
 from .layers import FrozenLayers
 
@@ -27,8 +22,10 @@ def snapshot_picture(layers: FrozenLayers, place: Rect,
     :param place: the rectangle, in the caller plane.
     :param pixel_size: width and height of a pixel in mm, None where unknown.
     """
-    def read(rect: Rect) -> Array:
-        return layers.pixels(layers.gather(0, rect.moved(place.left, place.top)), rect)
+    transparency = layers.transparency(place)
+
+    def read(rect: Rect) -> ColorAndAlpha | None:
+        return layers.gather(0, rect.moved(place.left, place.top))
 
     def filled() -> Iterator[Rect]:
         for key in layers.color.slots:
@@ -37,11 +34,9 @@ def snapshot_picture(layers: FrozenLayers, place: Rect,
             if not rect.empty:
                 yield rect.moved(-place.left, -place.top)
 
-    def image(labels: Mapping[str, Any]) -> AbstractContextManager[pyvips.Image]:
-        return plane_image(layers.color, place, labels)
+    def known() -> Transparency:
+        return transparency
 
-    # libvips reads the spool as a tiled TIFF, whose corner is that of a block.
-    aligned = place.left % BLOCK_SIZE == 0 == place.top % BLOCK_SIZE
     return Picture(
-        Size(place.width, place.height), layers.dtype, layers.meaning, layers.is_opaque(place),
-        True, pixel_size, None, read, filled, None, image if aligned else None)
+        Size(place.width, place.height), layers.dtype, layers.meaning, transparency == 'none',
+        pixel_size, None, read, filled, known)

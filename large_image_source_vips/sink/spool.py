@@ -1,8 +1,8 @@
 """
-Stores blocks in one temporary file that libvips can open as a TIFF.
+Stores blocks in one temporary file.
 
-The file is laid out as an uncompressed tiled BigTIFF.  Disk space is reserved when it
-is allocated, so a full disk raises an error before anything has changed.
+Disk space is reserved when it is allocated, so a full disk raises an error before
+anything has changed.
 """
 
 from __future__ import annotations
@@ -10,29 +10,18 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
-import pyvips
 
 from ..base import files
-from ..base.errors import SAVERS_CAN_FAIL, TileSourceError, vips_errors
-from ..base.geometry import Size
+from ..base.errors import TileSourceError
 from ..base.limits import LIMITS
-from ..tiff import directories as tiff
-from ..tiff.write import EXTRA_SAMPLES, LONG, LONG8, SHORT, Field, directory, header
-
-# The first bytes are the TIFF header; blocks start at a memory page.
-_FIRST_FREE = 4096
 
 # Space is reserved in steps of a quarter of the file, at least this and at most
 # LIMITS.sink_reserved.  Adding 2,500 tiles to a spool on a disk takes 0.3 s longer if each
 # block reserves its own.
 _MIN_STEP = 1 << 18
-
-_SAMPLE_FORMAT = {'u': 1, 'i': 2, 'f': 3}
 
 
 class Spool:
@@ -45,12 +34,12 @@ class Spool:
 
     def __init__(self) -> None:
         try:
-            self._file = files.scratch_file('large_image_vips_spool_', '.tif')
+            self._file = files.scratch_file('large_image_vips_spool_', '')
         except OSError as exc:
             msg = (f'Cannot create a spool file in {tempfile.gettempdir()}: {exc.strerror}.  '
                    f'Set TMPDIR to a writable folder.')
             raise TileSourceError(msg) from exc
-        self._end = _FIRST_FREE
+        self._end = 0
         self._reserved = 0
         self._free: dict[int, list[int]] = {}
 
@@ -134,68 +123,6 @@ class Spool:
             why = exc.strerror
         msg = f'The spool file in {os.path.dirname(self._file.name)} cannot be read: {why}.'
         raise TileSourceError(msg)
-
-    def image(self, size: Size, dtype: np.dtype[Any], bands: int, block: int,
-              offsets: npt.NDArray[np.uint64],
-              labels: Mapping[str, Any]) -> tuple[pyvips.Image, pyvips.Source]:
-        """
-        A libvips image of blocks in this file, for as long as the spool exists.
-
-        Computing it raises an error if a block cannot be read; the block is black
-        where an error would crash libvips (``SAVERS_CAN_FAIL``).
-
-        :param size: in pixels; blocks at the right and bottom may extend beyond it.
-        :param dtype: of the samples.
-        :param bands: the number of bands.
-        :param block: the width and height of a block in pixels.
-        :param offsets: the offset of each block (block rows, block columns); offsets
-            may repeat.
-        :param labels: header fields to set, as ``pyvips.Image.copy`` takes them.
-        :returns: the image, and the source that it reads.
-        :raises TileSourceError: if the disk is full or libvips cannot open the file.
-        """
-        directory = self._write_directory(size, dtype, bands, block, offsets)
-        try:
-            with vips_errors('The spool file cannot be opened'):
-                # A new source, because libvips caches images by file name.
-                source = pyvips.Source.new_from_file(self._file.path)
-                image = pyvips.Image.tiffload_source(
-                    source, fail_on='warning' if SAVERS_CAN_FAIL else 'none')
-                # A copy made later would not report progress.
-                labelled = image.copy(**labels)
-                # libvips reads the directory again for the first pixel; after that
-                # it may be overwritten.
-                pyvips.Region.new(image).fetch(0, 0, 1, 1)
-        finally:
-            self.free(*directory)
-        return labelled, source
-
-    def _write_directory(self, size: Size, dtype: np.dtype[Any], bands: int, block: int,
-                         offsets: npt.NDArray[np.uint64]) -> tuple[int, int]:
-        """Write the TIFF directory of an image; returns its offset and length."""
-        count, color_bands = offsets.size, 3 if bands >= 3 else 1
-        fields = [
-            Field(tiff.WIDTH, LONG, (size.width,)),
-            Field(tiff.HEIGHT, LONG, (size.height,)),
-            Field(tiff.BITS, SHORT, (dtype.itemsize * 8,) * bands),
-            Field(tiff.COMPRESSION, SHORT, (1,)),
-            Field(tiff.PHOTOMETRIC, SHORT, (2 if color_bands == 3 else 1,)),
-            Field(tiff.SAMPLES, SHORT, (bands,)),
-            Field(tiff.PLANAR, SHORT, (1,)),
-            Field(tiff.TILE_WIDTH, LONG, (block,)),
-            Field(tiff.TILE_HEIGHT, LONG, (block,)),
-            Field(tiff.TILE_OFFSETS, LONG8, np.ascontiguousarray(offsets, '<u8').tobytes()),
-            Field(tiff.TILE_COUNTS, LONG8, np.full(
-                count, block * block * bands * dtype.itemsize, '<u8').tobytes()),
-            Field(tiff.SAMPLE_FORMAT, SHORT, (_SAMPLE_FORMAT[dtype.kind],) * bands),
-        ]
-        if bands > color_bands:
-            fields.append(Field(EXTRA_SAMPLES, SHORT, (0,) * (bands - color_bands)))
-        length = len(directory(fields, 0, big=True))
-        offset = self.allocate(length)
-        self.write(offset, directory(fields, offset, big=True))
-        self.write(0, header(offset, big=True))
-        return offset, length
 
     def close(self) -> None:
         """Delete the file; the spool must not be used again."""

@@ -13,7 +13,13 @@ from typing import Any
 import numpy.typing as npt
 
 from ..base.errors import TileSourceError
-from ..base.geometry import Rect
+from ..base.geometry import Rect, Size
+from ..base.transparency import (
+    ColorAndAlpha,
+    Transparency,
+    look_for_transparency,
+    split_alpha,
+)
 from ..store import Picture
 from .profiles import anonymous
 
@@ -34,7 +40,7 @@ def cropped(picture: Picture, crop: Rect) -> Picture:
                f'{picture.size.height} pixels.')
         raise TileSourceError(msg)
 
-    def read(rect: Rect) -> npt.NDArray[Any]:
+    def read(rect: Rect) -> ColorAndAlpha | None:
         return picture.read(rect.moved(part.left, part.top))
 
     def filled() -> Iterator[Rect]:
@@ -43,8 +49,14 @@ def cropped(picture: Picture, crop: Rect) -> Picture:
             if not inside.empty:
                 yield inside.moved(-part.left, -part.top)
 
-    return replace(picture, size=part.size, read=read, filled=filled, image=None,
-                   color_image=None, encoded={})
+    return replace(picture, size=part.size, read=read, filled=filled,
+                   transparency=_transparency_of(picture, part.size, read), encoded={})
+
+
+def _transparency_of(picture: Picture, size: Size, read: Callable[[Rect], ColorAndAlpha | None],
+                     ) -> Callable[[], Transparency]:
+    """``Picture.transparency`` for other pixels of a picture."""
+    return lambda: 'none' if picture.opaque else look_for_transparency(size, read)
 
 
 def at_reduction(picture: Picture, reduction: int,
@@ -62,9 +74,12 @@ def at_reduction(picture: Picture, reduction: int,
         for top in range(0, size.height, _FILLED_ROWS):
             yield Rect(0, top, size.width, min(_FILLED_ROWS, size.height - top))
 
+    def read_level(rect: Rect) -> ColorAndAlpha:
+        return split_alpha(read(rect), picture.meaning.color_bands)
+
     return replace(
-        picture, size=size, pixel_size=(across, down), read=read, filled=filled, image=None,
-        color_image=None, encoded={
+        picture, size=size, pixel_size=(across, down), read=read_level, filled=filled,
+        transparency=_transparency_of(picture, size, read_level), encoded={
             stored - reduction: level for stored, level in picture.encoded.items()
             if stored >= reduction})
 
@@ -78,5 +93,5 @@ def without_metadata(picture: Picture) -> Picture:
     profile = anonymous(picture.profile) if picture.profile else None
     return Picture(
         size=picture.size, dtype=picture.dtype, meaning=picture.meaning, opaque=picture.opaque,
-        bare=True, pixel_size=picture.pixel_size, profile=profile, read=picture.read,
-        filled=picture.filled, image=None, color_image=None, encoded=picture.encoded)
+        pixel_size=picture.pixel_size, profile=profile, read=picture.read, filled=picture.filled,
+        transparency=picture.transparency, encoded=picture.encoded)

@@ -1,196 +1,210 @@
 """
-Chooses how to write a picture: the saver, its options, TIFF fields.
+Chooses how to write a picture as a pyramid: compression, predictor, alpha, lower levels.
 
-Plans are made from the format of the picture and the suffix of the file, without
-reading pixels or touching the disk.  To write another suffix, add it to
-``FILE_FORMATS``.
+Plans are made from the format of the picture and the choices of the caller, without
+touching the disk.  Pixels are read only to learn whether an 8-bit picture is partly
+transparent or has holes, where that decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyvips
+import numpy.typing as npt
 
 from ..base.errors import TileSourceError
+from ..base.formats import Meaning
 from ..base.geometry import TILE_SIZE
-from ..store import Picture
-from ..tiff import directories as tiff
-from ..tiff.write import EXTRA_SAMPLES, SHORT, Field
-from . import pyramid
-from .atomic import Target
+from ..codecs.encode import COMPRESSIONS, check_available
+from ..store import EncodedLevel, Picture
+from .choices import (
+    SUBSAMPLING,
+    Choices,
+    Resampler,
+    chosen_compression,
+    chosen_dtype,
+    chosen_fill,
+    chosen_predictor,
+    chosen_quality,
+    chosen_resample,
+    chosen_subsampling,
+    chosen_tile,
+    listed,
+)
 
-# The quality of all lossy formats, 0 to 100.
-JPEG_QUALITY = 90
+Array = npt.NDArray[Any]
 
 TIFF_SUFFIXES = frozenset({'.tif', '.tiff'})
 
-_TIFF_LAYOUT = {'tile': True, 'tile_width': TILE_SIZE, 'tile_height': TILE_SIZE, 'pyramid': True}
-
 # TIFF 6.0: PhotometricInterpretation, by the kind of a ``Meaning``; others are 1.
 _PHOTOMETRIC = {'gray': 1, 'rgb': 2, 'cmyk': 5}
+_YCBCR = 6
+# ExtraSamples.
+_UNASSOCIATED_ALPHA, _DATA = 2, 0
+
+# The colour under holes where a viewer may not know of them.
+_WHITE = 255
 
 
 @dataclass(frozen=True)
-class FileFormat:
+class TiffPlan:
     """
-    What a format other than TIFF can store, and how to write it.
+    How to write a picture as a pyramid of tiles.
 
-    :param dtypes: the sample types it stores exactly, as numpy kind and bytes.
-    :param alpha: whether it stores an alpha band.
-    :param lossy: the saver options if loss is allowed.
-    :param lossless: the saver options if it is not; None if the format is
-        always lossy.
-    """
-
-    dtypes: frozenset[str]
-    alpha: bool = True
-    lossy: Mapping[str, Any] = field(default_factory=dict)
-    lossless: Mapping[str, Any] | None = field(default_factory=dict)
-
-
-_ALL = frozenset({'u1', 'i1', 'u2', 'i2', 'u4', 'i4', 'f4', 'f8'})
-_8, _16 = frozenset({'u1'}), frozenset({'u1', 'u2'})
-_QUALITY = {'Q': JPEG_QUALITY}
-_JPEG = FileFormat(_8, alpha=False, lossy=_QUALITY, lossless=None)
-_LOSSLESS = {'lossless': True}
-_DEEPZOOM = FileFormat(_8, alpha=False, lossy={'suffix': f'.jpg[Q={JPEG_QUALITY}]'},
-                       lossless={'suffix': '.png'})
-
-FILE_FORMATS: dict[str, FileFormat] = {
-    **dict.fromkeys(('.jpg', '.jpeg', '.jpe', '.jfif'), _JPEG),
-    '.png': FileFormat(_16),
-    **dict.fromkeys(('.webp', '.heic', '.heif', '.avif'), FileFormat(
-        _8, lossy=_QUALITY, lossless=_LOSSLESS)),
-    **dict.fromkeys(('.jp2', '.j2k', '.jpt', '.j2c', '.jpc', '.jxl'), FileFormat(
-        _16, lossy=_QUALITY, lossless=_LOSSLESS)),
-    '.gif': FileFormat(_8, lossless=None),
-    **dict.fromkeys(('.dz', '.dzi', '.szi'), _DEEPZOOM),
-    **dict.fromkeys(('.ppm', '.pgm', '.pnm'), FileFormat(_16, alpha=False)),
-    '.pfm': FileFormat(frozenset({'f4'}), alpha=False),
-    **dict.fromkeys(('.v', '.vips', '.raw'), FileFormat(_ALL)),
-    **dict.fromkeys(('.fits', '.fit', '.fts'), FileFormat(_ALL)),
-    '.nii': FileFormat(_ALL, alpha=False),
-}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """
-    How to write a picture.
-
-    :param saver: the libvips operation; '' for a pyramid of WebP tiles.
-    :param options: the options of the operation.
-    :param alpha: whether to write the alpha band.
-    :param interpretation: the libvips interpretation to give the saver.
-    :param fields: TIFF fields to set after saving.
+    :param compression: a key of ``codecs.encode.COMPRESSIONS``.
+    :param quality: as ``codecs.encode.tile_encoder`` takes it; None for no loss.
+    :param subsampling: likewise.
+    :param predictor: TIFF's number.
+    :param dtype: of the written samples.
+    :param color_bands: the number of bands without alpha.
+    :param alpha: 'band', 'mask' or '' for none.
+    :param kind: the kind of the picture's ``Meaning``.
+    :param tile: width and height of a tile.
+    :param resample: 'mean', 'nearest' or a ``Resampler``.
+    :param fill: the colour of transparent pixels; None for what is stored there.
+    :param resample_chosen: whether the caller chose ``resample``, so that stored lower
+        levels are not wanted.
+    :param passing: whether stored tiles may be passed on undecoded.
+    :param verify: whether to decode those tiles for a test.
     """
 
-    saver: str
-    options: Mapping[str, Any]
-    alpha: bool
-    interpretation: str
-    fields: tuple[Field, ...] = ()
+    compression: str
+    quality: int | None
+    subsampling: str | None
+    predictor: int
+    dtype: np.dtype[Any]
+    color_bands: int
+    alpha: str
+    kind: str
+    tile: int = TILE_SIZE
+    resample: str | Resampler = 'nearest'
+    fill: tuple[float, ...] | None = None
+    resample_chosen: bool = False
+    passing: bool = False
+    verify: bool = False
+
+    @property
+    def bands(self) -> int:
+        """The number of bands of a tile."""
+        return self.color_bands + (self.alpha == 'band')
+
+    @property
+    def blank(self) -> Array:
+        """The samples of a pixel where the picture has none, (bands,)."""
+        result = np.zeros(self.bands, self.dtype)
+        if self.fill is not None:
+            result[:self.color_bands] = self.fill
+        return result
+
+    @property
+    def photometric(self) -> int:
+        """TIFF's PhotometricInterpretation of compressed tiles."""
+        if self.subsampling is not None and self.color_bands == 3:
+            return _YCBCR
+        return _PHOTOMETRIC.get(self.kind, 1)
+
+    @property
+    def extra_samples(self) -> tuple[int, ...]:
+        """TIFF's ExtraSamples."""
+        alpha = self.alpha == 'band'
+        is_known = self.kind in _PHOTOMETRIC
+        colors = self.color_bands if is_known else 1
+        return (_DATA,) * (self.bands - colors - (alpha and is_known)) + (
+            _UNASSOCIATED_ALPHA,) * (alpha and is_known)
+
+    @property
+    def chroma(self) -> tuple[int, int]:
+        """TIFF's YCbCrSubSampling."""
+        return (1, 1) if self.subsampling is None else SUBSAMPLING[self.subsampling]
+
+    def passes_on(self, stored: EncodedLevel, level: int) -> bool:
+        """
+        Whether the tiles of a stored level can be passed on undecoded.
+
+        :param stored: the level.
+        :param level: its reduction.
+        """
+        compression = COMPRESSIONS[self.compression]
+        # Byte order and predictor matter only to what stores samples one after the other.
+        is_stream = compression.lossy or (
+            self.dtype.itemsize == 1 and stored.predictor == self.predictor)
+        return (self.passing and is_stream and (level == 0 or not self.resample_chosen) and
+                stored.tile == (self.tile, self.tile) and stored.samples == self.bands and
+                stored.compression == compression.tag)
 
 
-def make_plan(picture: Picture, target: Target, saver: str, lossy: bool, alpha: bool,
-              vips_kwargs: Mapping[str, Any] | None) -> Plan:
+def make_tiff_plan(picture: Picture, choices: Choices) -> TiffPlan:
     """
-    Choose how to write a picture.
+    Choose how to write a picture as a tiled pyramid.
 
-    :param picture: the picture; its pixels are not read.
-    :param target: where to write it; the suffix decides the format.
-    :param saver: the libvips operation for the suffix.
-    :param lossy: whether lossy compression is allowed.
-    :param alpha: whether to write alpha, if the picture is not opaque.
-    :param vips_kwargs: options for the saver in place of ours, or None.
-    :raises TileSourceError: if the format cannot store the picture.
-    """
-    with_alpha = alpha and picture.meaning.has_alpha and not picture.opaque
-    natural = natural_interpretation(picture)
-    if vips_kwargs is not None:
-        return Plan(saver, dict(vips_kwargs), with_alpha, natural)
-    if target.suffix in TIFF_SUFFIXES:
-        return _tiff_plan(picture, saver, lossy, with_alpha, natural)
-    form = FILE_FORMATS.get(target.suffix)
-    code = f'{picture.dtype.kind}{picture.dtype.itemsize}'
-    problem = None
-    if form is None:
-        problem = 'it is not known what this format can store'
-    elif code not in form.dtypes:
-        problem = f'it cannot store {picture.dtype} samples exactly'
-    elif with_alpha and not form.alpha:
-        problem = 'it cannot store alpha; alpha=False fills the transparent parts'
-    elif not lossy and form.lossless is None:
-        problem = 'it cannot be written without loss'
-    if form is None or problem:
-        msg = (f'{target.path} cannot be written as {target.suffix}: {problem}.  Write a .tif, '
-               f"or pass vips_kwargs={{}} to leave the conversion to libvips' saver.")
-        raise TileSourceError(msg)
-    exact = not lossy or picture.meaning.labels
-    options = form.lossy if form.lossless is None or not exact else form.lossless
-    if picture.bare and (target.suffix in {'.v', '.vips'} or not any(picture.pixel_size)):
-        # Otherwise libvips adds an EXIF block with a resolution: made up, or less
-        # precise than that of the format itself.
-        options = {**options, **no_metadata()}
-    return Plan(saver, options, with_alpha, natural)
+    8-bit gray and RGB are JPEG if loss is allowed; holes are then a mask.  Everything else
+    is deflate, and its lower levels hold picked, not averaged samples.
 
-
-def no_metadata() -> dict[str, Any]:
-    """The option of this libvips that writes no metadata."""
-    return {'keep': 'none'} if pyvips.at_least_libvips(8, 15) else {'strip': True}
-
-
-def _tiff_plan(picture: Picture, saver: str, lossy: bool, with_alpha: bool, natural: str) -> Plan:
-    """
-    The plan for a tiled pyramid.
-
-    8-bit gray and RGB are JPEG if loss is allowed; RGB with alpha is WebP, since
-    libvips writes no alpha in JPEG tiles.  Everything else is LZW, and its lower
-    levels hold picked, not averaged samples.
+    :param picture: the picture.
+    :param choices: those of the caller.
+    :raises TileSourceError: if a choice is wrong, or the picture cannot have it.
     """
     meaning = picture.meaning
-    if (lossy and picture.dtype == np.uint8 and not meaning.labels and
-            meaning.kind in {'gray', 'rgb'}):
-        if not with_alpha:
-            raw = picture.size.width * picture.size.height * meaning.color_bands
-            return Plan(saver, {
-                **_TIFF_LAYOUT, 'compression': 'jpeg', 'Q': JPEG_QUALITY,
-                'bigtiff': _needs_bigtiff(raw)}, with_alpha, natural)
-        if meaning.kind == 'rgb' and pyramid.is_supported():
-            return Plan('', {}, with_alpha, natural)
-    bands = meaning.color_bands + with_alpha
-    raw = picture.size.width * picture.size.height * bands * picture.dtype.itemsize
-    photometric = _PHOTOMETRIC.get(meaning.kind, 1)
-    colors = {1: 1, 2: 3, 5: 4}[photometric]
-    extra = (2,) * with_alpha if meaning.kind in _PHOTOMETRIC else ()
-    extra = (0,) * (bands - colors - len(extra)) + extra
-    fields = [Field(tiff.PHOTOMETRIC, SHORT, (photometric,))]
-    if extra:
-        fields.append(Field(EXTRA_SAMPLES, SHORT, extra))
-    return Plan(saver, {
-        **_TIFF_LAYOUT, 'compression': 'lzw', 'region_shrink': 'nearest',
-        'predictor': 'float' if picture.dtype.kind == 'f' else 'horizontal',
-        'bigtiff': _needs_bigtiff(raw),
-        # 'multiband', because libvips averages in spite of 'nearest' if it knows
-        # of an alpha band, and converts some interpretations.  The fields then
-        # state what the bands are.
-    }, with_alpha, 'multiband', tuple(fields))
+    dtype = chosen_dtype(picture.dtype, choices)
+    tile = chosen_tile(choices.tile)
+    name = chosen_compression(choices.compression)
+    alpha = 'band' if choices.alpha and meaning.has_alpha and not picture.opaque else ''
+    is_photo = dtype == np.uint8 and not meaning.labels and meaning.kind in {'gray', 'rgb'}
+    if alpha and is_photo and choices.lossy and name in {None, 'jpeg'}:
+        alpha = {'none': '', 'holes': 'mask', 'partial': 'band'}[picture.transparency()]
+    if name is None:
+        name = 'jpeg' if is_photo and choices.lossy and alpha != 'band' else 'deflate'
+    _check_compression(name, meaning, dtype, alpha, choices.lossy)
+    check_available(name)
+    quality = chosen_quality(name, choices, meaning)
+    lossy = quality is not None
+    resample = chosen_resample(choices.resample, dtype, meaning, lossy, bool(alpha))
+    fill = chosen_fill(choices.fill, dtype, meaning)
+    return TiffPlan(
+        name, quality, chosen_subsampling(name, choices, quality, meaning),
+        chosen_predictor(name, choices.predictor, dtype), dtype, meaning.color_bands, alpha,
+        meaning.kind, tile, resample,
+        (_WHITE,) * meaning.color_bands if fill is None and alpha == 'mask' else fill,
+        resample_chosen=choices.resample is not None,
+        passing=dtype == picture.dtype and choices.quality is None and
+        choices.subsampling is None and (fill is None or picture.opaque),
+        verify=choices.verify)
 
 
-def _needs_bigtiff(raw_bytes: int) -> bool:
-    """Whether a pyramid may need 64-bit offsets, if its tiles do not compress at all."""
-    # Lower levels add a third; LZW makes noise larger by a half.
-    return raw_bytes * 2 > (1 << 32) - (1 << 24)
+def _check_compression(name: str, meaning: Meaning, dtype: np.dtype[Any], alpha: str,
+                       lossy: bool) -> None:
+    """
+    Check that a picture can have a compression.
+
+    :raises TileSourceError: if it cannot; the text lists those that it can have.
+    """
+    problem = _problem(name, meaning, dtype, alpha, lossy)
+    if problem is None:
+        return
+    possible = [other for other in COMPRESSIONS
+                if _problem(other, meaning, dtype, alpha, lossy) is None]
+    msg = (f'compression={name!r} is not possible: {problem}.  This image can have '
+           f'{listed(possible)}.')
+    raise TileSourceError(msg)
 
 
-def natural_interpretation(picture: Picture) -> str:
-    """The libvips interpretation of a picture's bands."""
-    kind, wide = picture.meaning.kind, picture.dtype == np.uint16
-    if picture.meaning.interpretation is not None:
-        return picture.meaning.interpretation
-    return {'gray': 'grey16' if wide else 'b-w', 'rgb': 'rgb16' if wide else 'srgb'}.get(
-        kind, kind)
+def _problem(name: str, meaning: Meaning, dtype: np.dtype[Any], alpha: str,
+             lossy: bool) -> str | None:
+    """Why a picture cannot have a compression; None if it can."""
+    compression = COMPRESSIONS[name]
+    bands = meaning.color_bands + (alpha == 'band')
+    shown = f'{bands} band{"s" if bands != 1 else ""} of {dtype}'
+    if not compression.lossless and not lossy:
+        return 'it loses values, and lossy is False'
+    if not compression.lossless and meaning.labels:
+        return 'it loses values, and these are labels'
+    if alpha == 'band' and name == 'jpeg' and compression.holds(dtype, meaning.color_bands):
+        return ('it holds opaque and fully transparent pixels only, and some are in between; '
+                'alpha=False leaves the transparency out')
+    if not compression.holds(dtype, bands):
+        return f'it does not hold {shown}'
+    if compression.bands and meaning.kind not in {'gray', 'rgb'} and name != 'jpeg2000':
+        return f'it holds gray and RGB, not {meaning.kind}'
+    return None

@@ -1,263 +1,471 @@
 """
-Writes RGBA pyramids as TIFF files of WebP tiles.
+Compresses a picture and its lower levels, tile by tile, in several threads.
 
-libvips drops alpha in JPEG tiles and encodes WebP tiles in one thread.  Here
-several threads encode.  Memory is bounded by the tiles of the branches of the
-pyramid that are being written.
+A thread takes a branch of the quad tree: a square of tiles of the full resolution and all
+smaller tiles of the same area.  It reads a tile, compresses it, stores the bytes, halves
+the pixels, and goes on with the neighbours until four halves make a tile of the next
+level.  The calling thread does the same with the tops of the branches, in their order.
+
+A branch holds at most four tiles of each of its levels, so memory depends on the depth of
+the tree, not on the size of the picture.  Areas where the picture has no pixels are not
+visited: their tiles are one blank tile, compressed once.
 """
 
 from __future__ import annotations
 
-import functools
-import io
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import IO, Any
+from concurrent.futures import wait as wait_for
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import PIL.features
-import PIL.Image
-import pyvips
-from large_image.config import cpu_count
 
-from ..base.geometry import TILE_SIZE, Rect, Size
-from ..base.reduce import halve, with_alpha
-from ..tiff import directories as tiff
-from ..tiff.write import (
-    EXTRA_SAMPLES,
-    ICC_PROFILE,
-    LONG,
-    LONG8,
-    SHORT,
-    UNDEFINED,
-    Field,
-    directory,
-    header,
-    resolution_fields,
-)
+from ..base.errors import TileSourceError
+from ..base.formats import opaque_alpha
+from ..base.geometry import Rect, Size
+from ..base.limits import LIMITS
+from ..base.reduce import reduce_with_alpha, with_alpha
+from ..base.threads import submitted
+from ..codecs.encode import COMPRESSIONS, MASK_COMPRESSION, check_tile, encode_mask, tile_encoder
+from ..store import EncodedLevel, Picture
+from ..tiff.write import WrittenPage, write_tiff
+from .choices import Resampler
+from .encoded_tiles import EncodedTiles, Place, TileTable
+from .plan import TiffPlan
 
-Tile = npt.NDArray[np.uint8]
+Array = npt.NDArray[Any]
+Progress = Callable[[float], None]
 
-_WEBP = 50001
-_UNASSOCIATED_ALPHA = 2
-# A thread's task is a square of 2 ** _DEPTH tiles a side and the smaller levels of it.
+# Colour (rows, cols, bands) and alpha (rows, cols), which is None where all is opaque;
+# None where nothing is.
+Pixels = tuple[Array, Array | None] | None
+
+# A branch is at most a square of 2 ** _DEPTH tiles a side; there are at least so many
+# branches for each thread.
 _DEPTH = 3
+_BRANCHES = 4
+
+# The share of the work that is done when all tiles are compressed.
+_COMPRESSED = 0.9
+# How many tiles are copied between two reports.
+_TILES_A_REPORT = 64
+
+# The time between two reports of progress, in which a write can be cancelled.
+_REPORT_SECONDS = 0.1
+
+THREADS = min(LIMITS.writing_threads, os.cpu_count() or 1)
 
 
-@functools.cache
-def is_supported() -> bool:
-    """Whether Pillow encodes WebP and this libvips decodes it in TIFF files."""
-    if not PIL.features.check('webp'):
-        return False
-    try:
-        pyvips.Image.black(16, 16, bands=4).copy(interpretation='srgb').tiffsave_buffer(
-            compression='webp', tile=True, tile_width=16, tile_height=16)
-    except pyvips.Error:
-        return False
-    return True
+class _CancelledError(Exception):
+    """Ends a branch after an error elsewhere; never seen outside."""
 
 
-def encode(tile: Tile, quality: int) -> bytes:
+class Pyramid:
     """
-    Encode a tile as WebP, with lossless alpha.
+    The levels of a picture, compressed.
 
-    :param tile: (rows, cols, 4).
-    :param quality: 0 to 100.
-    """
-    buffer = io.BytesIO()
-    # method=0 is the fastest; others take three times as long for files 3 % smaller.
-    PIL.Image.fromarray(tile).save(buffer, 'WEBP', quality=quality, method=0, exact=True)
-    return buffer.getvalue()
-
-
-def _morton(columns: int, rows: int) -> Iterator[tuple[int, int]]:
-    """The columns and rows of all tiles in Morton order (Z-order)."""
-    side = 1
-    while side < max(columns, rows):
-        side *= 2
-
-    def visit(column: int, row: int, side: int) -> Iterator[tuple[int, int]]:
-        if column >= columns or row >= rows:
-            return
-        if side == 1:
-            yield column, row
-            return
-        half = side // 2
-        for dy in (0, half):
-            for dx in (0, half):
-                yield from visit(column + dx, row + dy, half)
-
-    return visit(0, 0, side)
-
-
-class WebpTiffWriter:
-    """
-    Writes one RGBA pyramid.
-
-    :param file: a new file, open for writing bytes.
-    :param size: the full size in pixels.
-    :param read: returns the pixels (rows, cols, 4) of a rectangle in full
-        resolution; called from several threads.
-    :param quality: of WebP, 0 to 100.
-    :param pixel_size: width and height of a pixel in mm, None where unknown.
-    :param profile: the ICC profile, if any.
+    :param picture: the picture.
+    :param plan: how to write it.
+    :param spool: where to put the tiles.
     """
 
-    def __init__(self, file: IO[bytes], size: Size, read: Callable[[Rect], Tile], quality: int,
-                 pixel_size: tuple[float | None, float | None],
-                 profile: bytes | None = None) -> None:
-        self._file = file
-        self._read = read
-        self._quality = quality
-        self._pixel_size = pixel_size
-        self._profile = profile
-        self._sizes = [size]
-        while max(self._sizes[-1]) > TILE_SIZE:
-            self._sizes.append(size.reduced(len(self._sizes)))
-        grids = [grid_of(level) for level in self._sizes]
-        self._offsets = [np.zeros((grid.height, grid.width), '<u8') for grid in grids]
-        self._counts = [np.zeros((grid.height, grid.width), '<u8') for grid in grids]
-        # A WebP tile can be a little larger than its samples.
-        self._big = size.width * size.height * 4 * 3 // 2 > 1 << 32
-        self._end = 16
-        self._blank: tuple[int, int] | None = None
+    def __init__(self, picture: Picture, plan: TiffPlan, spool: EncodedTiles) -> None:
+        self._picture = picture
+        self._plan = plan
+        self._spool = spool
+        side = plan.tile
+        # The sizes of the levels as they are computed; a stored one may be rounded otherwise.
+        self._sizes = [picture.size]
+        while max(self._sizes[-1]) > side:
+            self._sizes.append(picture.size.reduced(len(self._sizes)))
+        self._passed = [self._passed_level(level) for level in range(len(self._sizes))]
+        self.sizes = [size if passed is None else passed.size
+                      for size, passed in zip(self._sizes, self._passed, strict=True)]
+        self.tables = [TileTable(grid_of(size, side)) for size in self.sizes]
+        self.masks = [TileTable(grid_of(size, side)) for size in self.sizes
+                      if plan.alpha == 'mask']
+        self._filled = self._filled_tiles()
+        self._encode = tile_encoder(
+            plan.compression, quality=plan.quality, subsampling=plan.subsampling,
+            predictor=plan.predictor)
+        self._opaque = opaque_alpha(plan.dtype)
+        self._fill = None if plan.fill is None else np.array(plan.fill, plan.dtype)
         self._lock = threading.Lock()
+        # The compressed blank tile and the two constant masks, made when they are needed.
+        self._constant: dict[Any, Place] = {}
+        self._stop = threading.Event()
+        self._done = 0
 
-    def write(self, progress: Callable[[float], None]) -> None:
-        """
-        Encode and write all tiles.
+    def _passed_level(self, level: int) -> EncodedLevel | None:
+        """The stored level whose tiles are passed on undecoded, if any."""
+        stored = self._picture.encoded.get(level)
+        if stored is None or not self._plan.passes_on(stored, level):
+            return None
+        return stored
 
-        :param progress: called with the fraction done, 0 to 1; its exceptions
-            cancel the write.
+    def _filled_tiles(self) -> list[npt.NDArray[np.bool_]]:
+        """For each level, which tiles (rows, cols) have pixels."""
+        filled = filled_tiles(self._picture, self._plan.tile)
+        result = [filled]
+        for _ in self._sizes[1:]:
+            rows, cols = filled.shape
+            filled = np.pad(filled, ((0, rows % 2), (0, cols % 2)))
+            filled = filled[::2] | filled[1::2]
+            filled = filled[:, ::2] | filled[:, 1::2]
+            result.append(filled)
+        return result
+
+    # The tree
+
+    def write(self, progress: Progress) -> None:
         """
-        depth = min(_DEPTH, len(self._sizes) - 1)
-        grid = grid_of(self._sizes[depth])
-        places = list(_morton(grid.width, grid.height))
-        workers = max(1, cpu_count())
-        pending: list[dict[tuple[int, int], Tile]] = [{} for _ in self._sizes]
-        running: deque[tuple[tuple[int, int], Future[Tile]]] = deque()
-        done = 0
-        with ThreadPoolExecutor(workers) as pool:
+        Compress all tiles.
+
+        :param progress: called with the fraction done, 0 to 1; what it raises cancels.
+        :raises OSError: if the disk is full.
+        :raises TileSourceError: if the picture cannot be read.
+        """
+        top = len(self._sizes) - 1
+        total = sum(int(np.count_nonzero(filled)) for filled in self._filled)
+        depth = min(_DEPTH, top)
+        while depth and np.count_nonzero(self._filled[depth]) < _BRANCHES * THREADS:
+            depth -= 1
+        places = self._branches(top, 0, 0, depth)
+        running: deque[Future[Pixels]] = deque()
+        with ThreadPoolExecutor(THREADS, 'large_image_vips_write') as pool:
+            def next_branch(_column: int, _row: int) -> Pixels:
+                while len(running) < 2 * THREADS:
+                    place = next(places, None)
+                    if place is None:
+                        break
+                    running.append(submitted(pool, self._branch, depth, *place))
+                branch = running.popleft()
+                while not wait_for([branch], _REPORT_SECONDS).done:
+                    progress(self._done / total)
+                progress(self._done / total)
+                return branch.result()
+
             try:
-                for place in places:
-                    running.append((place, pool.submit(self._branch, depth, *place)))
-                    if len(running) > 2 * workers:
-                        done += self._take(running, depth, pending)
-                        progress(done / len(places))
-                while running:
-                    done += self._take(running, depth, pending)
-                    progress(done / len(places))
+                if total:
+                    self._visit(top, 0, 0, depth, next_branch)
+            except BaseException:
+                self._stop.set()
+                raise
             finally:
-                for _, future in running:
+                for future in running:
                     future.cancel()
-        self._write_directories()
+        for table in self.tables:
+            table.fill_blank(self._blank_tile)
+        for table in self.masks:
+            table.fill_blank(lambda: self._constant_mask(shown=False))
 
-    def _take(self, running: deque[tuple[tuple[int, int], Future[Tile]]], depth: int,
-              pending: list[dict[tuple[int, int], Tile]]) -> int:
-        """Wait for the oldest branch; write the tiles of smaller levels that are now complete."""
-        (column, row), future = running.popleft()
-        tile, level = future.result(), depth
-        while level + 1 < len(self._sizes):
-            waiting = pending[level]
-            waiting[column, row] = tile
-            grid = grid_of(self._sizes[level])
-            column, row = column // 2, row // 2
-            parts = [(x, y) for y in (2 * row, 2 * row + 1) for x in (2 * column, 2 * column + 1)
-                     if x < grid.width and y < grid.height]
-            if not all(part in waiting for part in parts):
-                break
-            level += 1
-            tile = self._joined(level, column, row, [waiting.pop(part) for part in parts])
-        return 1
-
-    def _branch(self, level: int, column: int, row: int) -> Tile:
-        """Write a tile, and all higher-resolution tiles of the same area."""
-        if level == 0:
-            rect = Rect(column * TILE_SIZE, row * TILE_SIZE, TILE_SIZE, TILE_SIZE)
-            tile = self._read(rect.clipped(Rect(0, 0, *self._sizes[0])))
-            self._put(0, column, row, tile)
-            return tile
-        finer = grid_of(self._sizes[level - 1])
-        tiles = [self._branch(level - 1, x, y)
-                 for y in range(2 * row, min(2 * row + 2, finer.height))
-                 for x in range(2 * column, min(2 * column + 2, finer.width))]
-        return self._joined(level, column, row, tiles)
-
-    def _joined(self, level: int, column: int, row: int, tiles: list[Tile]) -> Tile:
-        """Reduce one to four tiles to one, and write it."""
-        across = 2 if 2 * column + 1 < grid_of(self._sizes[level - 1]).width else 1
-        rows = [np.concatenate(tiles[at:at + across], axis=1)
-                for at in range(0, len(tiles), across)]
-        area = np.concatenate(rows, axis=0)
-        color, alpha = halve(area[:, :, :3], area[:, :, 3], averaged=True)
-        tile = with_alpha(color, alpha)
-        self._put(level, column, row, tile)
-        return tile
-
-    def _put(self, level: int, column: int, row: int, tile: Tile) -> None:
-        """Encode a tile and append it to the file."""
-        blank = not tile.any()
-        if blank and self._blank:
-            self._offsets[level][row, column], self._counts[level][row, column] = self._blank
+    def _branches(self, level: int, column: int, row: int, depth: int,
+                  ) -> Iterator[tuple[int, int]]:
+        """The columns and rows of all branches with pixels, in the order of the tree."""
+        if level == depth:
+            if self._filled[level][row, column]:
+                yield column, row
             return
-        whole: Tile = tile
-        if tile.shape[:2] != (TILE_SIZE, TILE_SIZE):
-            whole = np.zeros((TILE_SIZE, TILE_SIZE, 4), np.uint8)
-            whole[:tile.shape[0], :tile.shape[1]] = tile
-        data = encode(whole, self._quality)
+        for child in self._children(level, column, row):
+            yield from self._branches(level - 1, *child, depth)
+
+    def _children(self, level: int, column: int, row: int) -> list[tuple[int, int]]:
+        """The columns and rows of the tiles of the next larger level that have pixels."""
+        filled = self._filled[level - 1]
+        rows, cols = filled.shape
+        return [(x, y) for y in range(2 * row, min(2 * row + 2, rows))
+                for x in range(2 * column, min(2 * column + 2, cols)) if filled[y, x]]
+
+    def _branch(self, level: int, column: int, row: int) -> Pixels:
+        """Write a tile and all larger ones of its area; returns the pixels of the tile."""
+        def leaf(column: int, row: int) -> Pixels:
+            pixels = self._read(column, row) if self._needs_pixels(0) else None
+            self._put(0, column, row, pixels)
+            return pixels
+
+        return self._visit(level, column, row, 0, leaf)
+
+    def _visit(self, level: int, column: int, row: int, floor: int,
+               leaf: Callable[[int, int], Pixels]) -> Pixels:
+        """Write a tile and what is below it, down to a level whose tiles ``leaf`` writes."""
+        if level == floor:
+            return leaf(column, row)
+        parts = [(*child, self._visit(level - 1, *child, floor, leaf))
+                 for child in self._children(level, column, row)]
+        pixels = self._joined(level, column, row, parts) if self._needs_pixels(level) else None
+        self._put(level, column, row, pixels)
+        return pixels
+
+    def _needs_pixels(self, level: int) -> bool:
+        """Whether this or a smaller level is compressed from pixels."""
+        return bool(self.masks) or any(passed is None for passed in self._passed[level:])
+
+    # Pixels
+
+    def _rect(self, level: int, column: int, row: int) -> Rect:
+        """The part of a level that a tile shows."""
+        side = self._plan.tile
+        return Rect(column * side, row * side, side, side).clipped(Rect(0, 0, *self._sizes[level]))
+
+    def _read(self, column: int, row: int) -> Pixels:
+        """The pixels of a tile of the full resolution."""
+        found = self._picture.read(self._rect(0, column, row))
+        if found is None:
+            return None
+        color, alpha = found
+        dtype = self._plan.dtype
+        if color.dtype != dtype:
+            color = converted(color, dtype)
+            alpha = None if alpha is None else alpha.astype(dtype)
+        if self._plan.alpha:
+            return color, alpha
+        if alpha is not None and self._fill is not None:
+            color = np.where((alpha > 0)[:, :, np.newaxis], color, self._fill)
+        return color, None
+
+    def _joined(self, level: int, column: int, row: int,
+                parts: list[tuple[int, int, Pixels]]) -> Pixels:
+        """
+        Halve tiles and put them together to one of the next level.
+
+        :param parts: the columns, rows and pixels of tiles of the next larger level.
+        """
+        shown = [(x, y, pixels) for x, y, pixels in parts if pixels is not None]
+        if not shown:
+            return None
+        place, half = self._rect(level, column, row), self._plan.tile // 2
+        halves = [((x - 2 * column) * half, (y - 2 * row) * half, *self._halved(*pixels))
+                  for x, y, pixels in shown]
+        covered = sum(color.shape[0] * color.shape[1] for _, _, color, _ in halves)
+        whole = covered == place.width * place.height
+        color = np.empty((place.height, place.width, self._plan.color_bands), self._plan.dtype)
+        alpha: Array | None = None
+        if self._plan.alpha and (not whole or any(part[3] is not None for part in halves)):
+            alpha = np.zeros((place.height, place.width), self._plan.dtype)
+        if not whole:
+            color[...] = 0 if self._fill is None or self._plan.alpha else self._fill
+        for left, top, part, part_alpha in halves:
+            area = slice(top, top + part.shape[0]), slice(left, left + part.shape[1])
+            color[area] = part
+            if alpha is not None:
+                alpha[area] = self._opaque if part_alpha is None else part_alpha
+        return color, alpha
+
+    def _halved(self, color: Array, alpha: Array | None) -> tuple[Array, Array | None]:
+        """Halve pixels as the plan says; sizes are rounded up."""
+        resample = self._plan.resample
+        if not isinstance(resample, Resampler):
+            return reduce_with_alpha(color, alpha, 2, resample == 'mean')
+        bands = color if alpha is None else with_alpha(color, alpha)
+        reduced = resample.halve(bands)
+        return (reduced, None) if alpha is None else (reduced[:, :, :-1], reduced[:, :, -1])
+
+    def _pixels(self, level: int, column: int, row: int) -> Pixels:
+        """The pixels of any tile, read anew; for stored tiles that cannot be passed on."""
+        if level == 0:
+            return self._read(column, row)
+        return self._joined(level, column, row, [
+            (*child, self._pixels(level - 1, *child))
+            for child in self._children(level, column, row)])
+
+    # Tiles
+
+    def _put(self, level: int, column: int, row: int, pixels: Pixels) -> None:
+        """Store a tile: as it is in the file that it comes from, or compressed from pixels."""
+        if self._stop.is_set():
+            raise _CancelledError
+        grid, passed = self.tables[level].grid, self._passed[level]
+        if column < grid.width and row < grid.height:
+            try:
+                data = None if passed is None else self._passed_tile(passed, column, row)
+                if data is not None:
+                    self.tables[level].put(column, row, self._spool.append(data))
+                    if self.masks and pixels is not None:
+                        self._put_mask(level, column, row, self._shown(pixels))
+                else:
+                    if passed is not None and pixels is None:
+                        pixels = self._pixels(level, column, row)
+                    self._put_pixels(level, column, row, pixels)
+            except (RuntimeError, ValueError) as exc:
+                msg = (f'the tile in column {column}, row {row} of the level that is reduced by '
+                       f'{1 << level} cannot be written as {self._plan.compression}: {exc}')
+                raise TileSourceError(msg) from exc
         with self._lock:
-            offset = self._end
-            self._end += len(data)
-            self._file.seek(offset)
-            self._file.write(data)
-            if blank:
-                self._blank = offset, len(data)
-        self._offsets[level][row, column] = offset
-        self._counts[level][row, column] = len(data)
+            self._done += 1
 
-    def _write_directories(self) -> None:
-        offset = first = self._end + -self._end % 8
-        self._file.seek(offset)
-        for level in range(len(self._sizes)):
-            fields = self._fields(level)
-            length = len(directory(fields, offset, self._big))
-            following = offset + length if level + 1 < len(self._sizes) else 0
-            self._file.write(directory(fields, offset, self._big, following))
-            offset += length
-        self._file.seek(0, os.SEEK_SET)
-        self._file.write(header(first, self._big))
+    def _passed_tile(self, passed: EncodedLevel, column: int, row: int) -> bytes | None:
+        """A stored tile, decoded for a test if the plan says so."""
+        data = passed.read(column, row)
+        if data is not None and self._plan.verify:
+            check_tile(self._plan.compression, data)
+        return data
 
-    def _fields(self, level: int) -> list[Field]:
-        size = self._sizes[level]
-        kind, dtype = (LONG8, '<u8') if self._big else (LONG, '<u4')
+    def _put_pixels(self, level: int, column: int, row: int, pixels: Pixels) -> None:
+        """Compress a tile, and its mask; blank ones keep no place of their own."""
+        if pixels is None:
+            return
+        color, alpha = pixels
+        if self._plan.alpha == 'mask':
+            shown = self._shown(pixels)
+            if shown is not None and not shown.any():
+                return
+            self._put_mask(level, column, row, shown)
+            if shown is not None and self._fill is not None and not shown.all():
+                color = np.where(shown[:, :, np.newaxis], color, self._fill)
+        elif self._plan.alpha == 'band':
+            if alpha is not None and self._fill is not None:
+                color = np.where((alpha > 0)[:, :, np.newaxis], color, self._fill)
+            color = with_alpha(color, alpha)
+        if self._is_blank(color):
+            return
+        self.tables[level].put(column, row, self._spool.append(self._encode(self._padded(color))))
 
-        def table(values: npt.NDArray[Any]) -> bytes:
-            return values.astype(dtype).tobytes()
+    def _is_blank(self, samples: Array) -> bool:
+        """Whether a tile holds what tiles without pixels hold."""
+        blank = self._plan.blank
+        # The first row mostly decides.
+        return bool((samples[0] == blank).all() and (samples == blank).all())
 
-        return [
-            Field(tiff.SUBFILE_TYPE, LONG, (int(level > 0),)),
-            Field(tiff.WIDTH, LONG, (size.width,)),
-            Field(tiff.HEIGHT, LONG, (size.height,)),
-            Field(tiff.BITS, SHORT, (8, 8, 8, 8)),
-            Field(tiff.COMPRESSION, SHORT, (_WEBP,)),
-            Field(tiff.PHOTOMETRIC, SHORT, (2,)),
-            Field(tiff.SAMPLES, SHORT, (4,)),
-            Field(tiff.PLANAR, SHORT, (1,)),
-            Field(tiff.TILE_WIDTH, LONG, (TILE_SIZE,)),
-            Field(tiff.TILE_HEIGHT, LONG, (TILE_SIZE,)),
-            Field(tiff.TILE_OFFSETS, kind, table(self._offsets[level])),
-            Field(tiff.TILE_COUNTS, kind, table(self._counts[level])),
-            Field(EXTRA_SAMPLES, SHORT, (_UNASSOCIATED_ALPHA,)),
-            Field(tiff.SAMPLE_FORMAT, SHORT, (1, 1, 1, 1)),
-            *resolution_fields(self._pixel_size),
-            *([Field(ICC_PROFILE, UNDEFINED, self._profile)] if self._profile else []),
-        ]
+    def _padded(self, samples: Array) -> Array:
+        """A whole, contiguous tile; beyond the image it repeats the last row and column."""
+        side = self._plan.tile
+        rows, cols = samples.shape[:2]
+        if (rows, cols) == (side, side):
+            return np.ascontiguousarray(samples)
+        return np.pad(samples, ((0, side - rows), (0, side - cols), (0, 0)), 'edge')
+
+    def _blank_tile(self) -> Place:
+        """The place of the tile where nothing is."""
+        side, plan = self._plan.tile, self._plan
+        tile = np.empty((side, side, plan.bands), plan.dtype)
+        tile[...] = plan.blank
+        return self._spool.append(self._encode(tile))
+
+    def page(self, level: int, table: TileTable, tiles: Iterable[bytes], *,
+             mask: bool) -> WrittenPage:
+        """
+        A level, or its mask, as a directory of the file.
+
+        :param level: its reduction.
+        :param table: the places of the tiles.
+        :param tiles: the compressed tiles, row by row.
+        :param mask: whether this is the mask.
+        """
+        plan, passed = self._plan, self._passed[level]
+        size, tile = self.sizes[level], Size(plan.tile, plan.tile)
+        same, reduced = table.first_same(), level > 0
+        if mask:
+            return WrittenPage(size, tile, np.dtype(np.bool_), 1, 1, MASK_COMPRESSION, tiles,
+                               same, reduced=reduced)
+        page = WrittenPage(
+            size, tile, plan.dtype, plan.bands, plan.photometric,
+            COMPRESSIONS[plan.compression].tag, tiles, same, plan.extra_samples, plan.predictor,
+            plan.chroma, reduced)
+        return page if passed is None else replace(
+            page, photometric=passed.photometric, compression=passed.compression,
+            predictor=passed.predictor, subsampling=passed.subsampling)
+
+    # Masks
+
+    def _shown(self, pixels: Pixels) -> npt.NDArray[np.bool_] | None:
+        """Where a tile is at least half opaque, (rows, cols); None if everywhere."""
+        assert pixels is not None
+        alpha = pixels[1]
+        return None if alpha is None else alpha >= (self._opaque + 1) // 2
+
+    def _put_mask(self, level: int, column: int, row: int,
+                  shown: npt.NDArray[np.bool_] | None) -> None:
+        """Store the mask of a tile; nothing is shown beyond the edge of the image."""
+        rect, side = self._rect(level, column, row), self._plan.tile
+        if shown is None:
+            shown = np.ones((rect.height, rect.width), np.bool_)
+        table = self.masks[level]
+        if (rect.width, rect.height) != (side, side):
+            shown = np.pad(shown, ((0, side - rect.height), (0, side - rect.width)))
+        if not shown.any():
+            return
+        table.put(column, row, self._constant_mask(shown=True) if shown.all() else
+                  self._spool.append(encode_mask(shown)))
+
+    def _constant_mask(self, *, shown: bool) -> Place:
+        """The place of a mask that shows everything, or nothing."""
+        with self._lock:
+            if shown not in self._constant:
+                side = self._plan.tile
+                self._constant[shown] = self._spool.append(
+                    encode_mask(np.full((side, side), shown)))
+            return self._constant[shown]
 
 
-def grid_of(size: Size) -> Size:
+def filled_tiles(picture: Picture, side: int) -> npt.NDArray[np.bool_]:
+    """
+    Which tiles of the full resolution have pixels, (rows, cols).
+
+    :param picture: the picture.
+    :param side: width and height of a tile.
+    """
+    grid = grid_of(picture.size, side)
+    filled = np.zeros((grid.height, grid.width), np.bool_)
+    for rect in picture.filled():
+        filled[rect.top // side:-(-rect.bottom // side),
+               rect.left // side:-(-rect.right // side)] = True
+    return filled
+
+
+def grid_of(size: Size, tile: int) -> Size:
     """The number of tile columns and rows of an image."""
-    return Size(-(-size.width // TILE_SIZE), -(-size.height // TILE_SIZE))
+    return Size(-(-size.width // tile), -(-size.height // tile))
+
+
+def converted(color: Array, dtype: np.dtype[Any]) -> Array:
+    """
+    Convert colours to the dtype that is written.
+
+    :raises TileSourceError: if a float is too large for it.
+    """
+    try:
+        with np.errstate(over='raise'):
+            return color.astype(dtype)
+    except FloatingPointError as exc:
+        msg = (f'some values are beyond the range of {dtype}; write {color.dtype} with '
+               f'lossy=False')
+        raise TileSourceError(msg) from exc
+
+
+def write_pyramid(picture: Picture, plan: TiffPlan, path: str, progress: Progress) -> None:
+    """
+    Write a picture to a new TIFF file.
+
+    The compressed tiles are first collected in a temporary file beside it.
+
+    :param picture: the picture.
+    :param plan: how to write it.
+    :param path: the file.
+    :param progress: called with the fraction done, 0 to 1; what it raises cancels.
+    :raises OSError: if the disk is full.
+    :raises TileSourceError: if the picture cannot be read or a TIFF cannot hold it.
+    """
+    with closing(EncodedTiles(os.path.dirname(path))) as spool:
+        pyramid = Pyramid(picture, plan, spool)
+        pyramid.write(lambda fraction: progress(_COMPRESSED * fraction))
+        tables = [*pyramid.tables, *pyramid.masks]
+        total, done = sum(table.offsets.size for table in tables), 0
+
+        def between() -> None:
+            nonlocal done
+            done += 1
+            if done % _TILES_A_REPORT == 0:
+                progress(_COMPRESSED + (1 - _COMPRESSED) * done / total)
+
+        def pages(masks: bool) -> list[WrittenPage]:
+            return [pyramid.page(level, table, spool.read(table, between), mask=masks)
+                    for level, table in enumerate(pyramid.masks if masks else pyramid.tables)]
+
+        write_tiff(path, pages(masks=False), pages(masks=True), spool.size,
+                   picture.pixel_size, picture.profile)

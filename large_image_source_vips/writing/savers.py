@@ -1,5 +1,5 @@
 """
-Writes a picture with one of libvips' savers, and corrects the file afterwards.
+Writes a picture with one of libvips' savers, by way of a temporary TIFF file.
 
 The saver runs in a thread of its own, so that Ctrl-C and exceptions of a
 progress function reach the caller.
@@ -8,27 +8,31 @@ progress function reach the caller.
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+import numpy as np
 import pyvips
+from large_image import config
 
 from ..base import files
 from ..base.errors import SAVERS_CAN_FAIL, TileSourceError, vips_errors
-from ..base.geometry import Rect
-from ..sink.block_image import copied_to_blocks, plane_image
+from ..base.libvips import close_descriptor
 from ..store import Picture
-from ..tiff import directories as tiff
-from ..tiff.write import EXTRA_SAMPLES, edit_directories, resolution_fields
+from ..tiff.write import remove_tags, resolution_of
 from .atomic import Target
-from .plan import TIFF_SUFFIXES, Plan, no_metadata
-from .saver_output import unfailing_target
+from .file_formats import SaverPlan
+from .flat import flat_bytes, write_flat
+from .plan import TIFF_SUFFIXES
+from .pyramid import Progress
 
-Progress = Callable[[float], None]
+# The share of the work that is done when the temporary file is complete.
+_FLAT = 0.3
 
 # Pixels per mm that libvips accepts and writes precisely enough.
 _DENSITIES = 1e-3, 1e6
@@ -67,79 +71,103 @@ def saver_for(target: Target) -> str:
     return name
 
 
-def save(picture: Picture, plan: Plan, temporary: str, target: Target, report: Progress) -> None:
+def save(picture: Picture, plan: SaverPlan, temporary: str, target: Target,
+         report: Progress) -> None:
     """
-    Write a picture with libvips, then correct resolution and bands in the file.
+    Write a picture with libvips.
+
+    libvips gets the pixels as an uncompressed TIFF file beside the target.
 
     :param picture: the picture.
-    :param plan: how to write it; it must name a saver.
+    :param plan: how to write it.
     :param temporary: the path to write to.
     :param target: the final path, for the suffix and error texts.
     :param report: called with the fraction done, 0 to 1.
-    :raises TileSourceError: if libvips fails, or the format cannot store the
-        pixel size.
+    :raises TileSourceError: if libvips fails, the format cannot store the pixel size, or
+        the disk has no room for the temporary file.
     """
     mm_x = picture.pixel_size[0] or picture.pixel_size[1]
     mm_y = picture.pixel_size[1] or picture.pixel_size[0]
     is_tiff = target.suffix in TIFF_SUFFIXES
     # The options give a resolution; libvips writes it and takes the rest from the image.
     is_stated = not _RESOLUTION.isdisjoint(plan.options)
-    fields = [*plan.fields, *resolution_fields(picture.pixel_size)] if (
-        is_tiff and not is_stated) else []
     labels: dict[str, Any] = {'interpretation': plan.interpretation, 'xres': 1.0, 'yres': 1.0}
-    if mm_x and mm_y and is_stated:
-        labels.update((name, 1 / mm) for name, mm in (('xres', mm_x), ('yres', mm_y))
-                      if name not in plan.options)
-    elif mm_x and mm_y and not is_tiff:
-        labels.update(xres=_density(mm_x, target), yres=_density(mm_y, target))
+    if mm_x and mm_y:
+        exact = is_tiff or is_stated
+        labels.update((name, 1 / mm if exact else _density(mm, target))
+                      for name, mm in (('xres', mm_x), ('yres', mm_y)) if name not in plan.options)
     options = dict(plan.options)
-    if picture.bare and not (mm_x or is_tiff or is_stated or _METADATA & options.keys()):
+    if plan.bare or not (mm_x or is_tiff or is_stated or _METADATA & options.keys()):
         # libvips would write a made-up resolution.
-        options.update(no_metadata())
+        options.update(_no_metadata(picture))
+    if is_tiff:
+        # Refuses what a TIFF cannot hold.
+        resolution_of(picture.pixel_size)
+    flat = f'{temporary}.flat'
     if target.suffix in {'.dz', '.dzi'}:
         temporary = os.path.splitext(temporary)[0]
-    context = f'{target.path} cannot be written'
-    with vips_errors(context), _image(picture, plan.alpha, labels) as image:
-        if SAVERS_CAN_FAIL or not is_tiff:
-            _run(lambda: pyvips.Operation.call(plan.saver, image, temporary, **options),
-                 image, report)
-        else:
-            with unfailing_target(temporary) as output:
-                _run(lambda: pyvips.Operation.call('tiffsave_target', image, output, **options),
-                     image, report)
-    if is_stated:
+    _check_room(picture, plan, flat, target)
+    try:
+        write_flat(picture, plan.alpha, plan.dtype, flat,
+                   lambda fraction: report(_FLAT * fraction))
+        with vips_errors(f'{target.path} cannot be written'):
+            source = pyvips.Source.new_from_file(flat)
+            try:
+                image = _labelled(pyvips.Image.tiffload_source(source), picture, plan, labels)
+                _run(lambda: pyvips.Operation.call(plan.saver, image, temporary, **options),
+                     image, lambda fraction: report(_FLAT + (1 - _FLAT) * fraction))
+            finally:
+                close_descriptor(source)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(flat)
+    if is_stated or mm_x:
         return
     if is_tiff:
-        # libvips makes these up; `fields` has the correct ones, if known.
-        remove = {tiff.X_RESOLUTION, tiff.Y_RESOLUTION, tiff.RESOLUTION_UNIT}
-        if plan.fields:
-            remove.add(EXTRA_SAMPLES)
-        edit_directories(temporary, frozenset(remove), fields)
-    elif not mm_x:
+        # libvips makes one up.
+        remove_tags(temporary)
+    else:
         forget_density(temporary)
 
 
-@contextmanager
-def _image(picture: Picture, alpha: bool, labels: Mapping[str, Any]) -> Iterator[pyvips.Image]:
-    """
-    A picture as a libvips image, valid until the context ends.
+def _no_metadata(picture: Picture) -> dict[str, Any]:
+    """The option of this libvips that writes no metadata but the picture's profile."""
+    if pyvips.at_least_libvips(8, 15):
+        return {'keep': 'icc' if picture.profile else 'none'}
+    return {} if picture.profile else {'strip': True}
 
-    :param alpha: whether to include the alpha band, if there is one.
-    :param labels: header fields to set, as for ``pyvips.Image.copy``.
-    :raises TileSourceError: if the pixels must be copied and the disk is full.
+
+def _labelled(image: pyvips.Image, picture: Picture, plan: SaverPlan,
+              labels: dict[str, Any]) -> pyvips.Image:
+    """The image of the temporary file with its true header fields."""
+    if plan.dtype == np.float64:
+        # ``write_flat`` stores them as pairs of integers.
+        labels.update(format='double', bands=image.bands // 2)
+    # A copy made later would not report progress.
+    image = image.copy(**labels)
+    if _RESOLUTION.isdisjoint(plan.options):
+        image.set_type(pyvips.GValue.gstr_type, 'resolution-unit', 'cm')
+    if picture.profile:
+        image.set_type(pyvips.GValue.blob_type, 'icc-profile-data', picture.profile)
+    return image
+
+
+def _check_room(picture: Picture, plan: SaverPlan, flat: str, target: Target) -> None:
     """
-    direct = picture.image if alpha and picture.meaning.has_alpha else picture.color_image
-    if direct is not None:
-        with direct(labels) as image:
-            yield image
-        return
-    bands = picture.meaning.color_bands + (alpha and picture.meaning.has_alpha)
-    with copied_to_blocks(picture.size, picture.dtype, bands,
-                          lambda rect: picture.read(rect)[:, :, :bands]) as plane, \
-            plane_image(plane, Rect(0, 0, *picture.size), labels) as image:
-        if picture.profile:
-            image.set_type(pyvips.GValue.blob_type, 'icc-profile-data', picture.profile)
-        yield image
+    Check that the disk has room for the temporary file.
+
+    :raises TileSourceError: if it has not.
+    """
+    needed = flat_bytes(picture, plan.alpha, plan.dtype)
+    folder = os.path.dirname(flat)
+    free = shutil.disk_usage(folder).free
+    config.getLogger().info(
+        'Writing %s needs %d bytes for a temporary file in %s.', target.shown, needed, folder)
+    if free < needed:
+        msg = (f'{target.path} cannot be written: libvips gets the pixels in a temporary file of '
+               f'{needed:,} bytes beside it, and the disk has {free:,} bytes free.  Free '
+               f'{needed - free:,} bytes, or write a .tif, which needs no such file.')
+        raise TileSourceError(msg)
 
 
 def _run(save: Callable[[], Any], image: pyvips.Image, report: Progress) -> None:

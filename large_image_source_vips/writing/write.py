@@ -8,7 +8,7 @@ an error or an interruption, a file that was there before is unchanged.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -17,22 +17,25 @@ import numpy as np
 
 from ..base.errors import TileSourceError
 from ..store import Picture
-from . import pyramid
 from .atomic import Target, atomic_output, resolve_target
-from .plan import FILE_FORMATS, JPEG_QUALITY, Plan, make_plan
-from .savers import Progress, save, saver_for
+from .choices import Choices, check_choices
+from .file_formats import FILE_FORMATS, SaverPlan, make_saver_plan
+from .plan import TIFF_SUFFIXES, TiffPlan, make_tiff_plan
+from .pyramid import Progress, write_pyramid
+from .savers import save, saver_for
+
+Plan = TiffPlan | SaverPlan
 
 # A picture of one 8-bit band with at most so many different values is written as
 # labels: it is rather a map of classes than a photograph.
 FEW_VALUES = 64
 
 # The stack level of the caller of ``write``, for warnings.
-_CALLER = 4
+_CALLER = 5
 
 
-def write_image(open_picture: Callable[[], AbstractContextManager[Picture]], path: Any, *,
-                lossy: bool = True, alpha: bool = True, overwrite: bool = True,
-                vips_kwargs: Mapping[str, Any] | None = None,
+def write_image(open_picture: Callable[[], AbstractContextManager[Picture]], path: Any,
+                choices: Choices, *, overwrite: bool = True,
                 progress: Progress | bool | None = None) -> None:
     """
     Write a picture to a file.
@@ -43,29 +46,37 @@ def write_image(open_picture: Callable[[], AbstractContextManager[Picture]], pat
     :param open_picture: returns a context with the picture; called once the path is
         known to be writable.
     :param path: the file; its suffix decides the format.
-    :param lossy: whether lossy compression is allowed.
-    :param alpha: whether to write alpha, if any pixel is not opaque.
+    :param choices: how to write it.
     :param overwrite: whether an existing file may be replaced.
-    :param vips_kwargs: options for libvips' saver, in place of ours.
     :param progress: a function that is called with the fraction done, 0 to 1;
         True for a progress bar.  An exception in the function cancels the write
         and is passed on.
     :raises TileSourceError: if the file cannot be written.
     """
     target = resolve_target(path, overwrite)
-    saver = saver_for(target)
+    is_pyramid = target.suffix in TIFF_SUFFIXES and choices.vips_kwargs is None
+    saver = '' if is_pyramid else saver_for(target)
+    check_choices(choices, target.suffix, is_pyramid=is_pyramid)
+
+    def plan_for(picture: Picture) -> Plan:
+        return (make_tiff_plan(picture, choices) if is_pyramid else
+                make_saver_plan(picture, target, saver, choices))
+
     with open_picture() as picture:
-        plan = make_plan(picture, target, saver, lossy, alpha, vips_kwargs)
-        if not picture.meaning.labels:
+        plan = plan_for(picture)
+        if picture.meaning.labels:
+            if choices.vips_kwargs is None and _loses_labels(target):
+                _warn(f'{target.shown}: {target.suffix} always compresses with loss, which '
+                      f'changes labels; write a .tif or .png to keep them.')
+        elif choices.compression is None:
             labels = replace(picture, meaning=replace(picture.meaning, labels=True))
-            other = make_plan(labels, target, saver, lossy, alpha, vips_kwargs)
+            other = plan_for(labels)
             if other != plan and has_few_values(picture):
                 _warn_of_few_values(target)
                 picture, plan = labels, other
-        elif vips_kwargs is None and _loses_labels(target):
-            warnings.warn(
-                f'{target.shown}: {target.suffix} always compresses with loss, which changes '
-                f'labels; write a .tif or .png to keep them.', stacklevel=_CALLER)
+        if is_pyramid and plan.dtype == np.float64:
+            _warn(f'{target.shown} holds 64-bit floats, which libvips, Pillow and the released '
+                  f"large-image-source-vips cannot read; dtype='float32' writes 32-bit floats.")
         with _reporter(progress, target.name) as report:
             _write_plan(picture, plan, target, overwrite, report)
 
@@ -85,13 +96,10 @@ def _write_plan(picture: Picture, plan: Plan, target: Target, overwrite: bool,
     try:
         with atomic_output(target, overwrite) as temporary:
             tell(0.0)
-            if plan.saver:
+            if isinstance(plan, SaverPlan):
                 save(picture, plan, temporary, target, tell)
             else:
-                with open(temporary, 'xb') as file:
-                    pyramid.WebpTiffWriter(
-                        file, picture.size, picture.read, JPEG_QUALITY, picture.pixel_size,
-                        picture.profile).write(tell)
+                write_pyramid(picture, plan, temporary, tell)
             tell(1.0)
     except BaseException:
         if raised:
@@ -109,18 +117,24 @@ def has_few_values(picture: Picture) -> bool:
         return False
     seen = np.zeros(256, np.bool_)
     for rect in picture.filled():
-        seen |= np.bincount(picture.read(rect)[:, :, 0].reshape(-1), minlength=256) > 0
+        found = picture.read(rect)
+        if found is not None:
+            seen |= np.bincount(found[0].reshape(-1), minlength=256) > 0
         if np.count_nonzero(seen) > FEW_VALUES:
             return False
     return True
 
 
 def _warn_of_few_values(target: Target) -> None:
-    warnings.warn(
+    _warn(
         f'{target.shown}: the image is one 8-bit band with at most {FEW_VALUES} different values, '
         f'so it is written as labels: lossless, and lower levels are not averaged.  Add tiles '
-        f"with interpretation='labels' to avoid this warning, or pass vips_kwargs to choose the "
-        f'compression.', stacklevel=_CALLER)
+        f"with interpretation='labels' to avoid this warning, or choose a compression.")
+
+
+def _warn(text: str) -> None:
+    """Warn the caller of ``write``."""
+    warnings.warn(text, stacklevel=_CALLER)
 
 
 def _loses_labels(target: Target) -> bool:

@@ -76,6 +76,23 @@ def read_file(path):
     return array if array.ndim == 3 else array[:, :, None]
 
 
+def read_shown(path, level=0):
+    """
+    A page of a TIFF file as tifffile sees it, (rows, cols, bands).
+
+    A transparency mask becomes a last band of 0 and 255.
+    """
+    with tifffile.TiffFile(path) as file:
+        array = file.pages[level].asarray()
+        array = array if array.ndim == 3 else array[:, :, None]
+        masks = [page for page in file.pages[0].pages or () if page.subfiletype & 4]
+        if masks:
+            assert len(masks) == len(file.pages)
+            mask = masks[level].asarray()
+            array = np.dstack([array, np.where(mask, 255, 0).astype(array.dtype)])
+    return array
+
+
 def random_tile(dtype, shape, seed=0):
     """Values from the whole range of a dtype."""
     rng = np.random.default_rng(seed)

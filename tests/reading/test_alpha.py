@@ -19,7 +19,7 @@ from large_image_source_vips.reading import rows as decoding
 from large_image_source_vips.reading.reader import FileReader
 from large_image_source_vips.reading.survey_tiff import alpha_band
 from large_image_source_vips.tiff.directories import TiffDirectories
-from large_image_source_vips.tiff.write import edit_directories
+from large_image_source_vips.tiff.write import remove_tags
 
 RED, BLUE = (250, 40, 60), (0, 0, 255)
 
@@ -119,7 +119,7 @@ def test_one_sample_more_without_a_word_is_alpha(tmp_path, samples, alpha):
     path = tmp_path / 'a.tif'
     tifffile.imwrite(path, random_pixels((101, 67, samples)), metadata=None, planarconfig='contig',
                      photometric='minisblack' if samples < 3 else 'rgb')
-    edit_directories(str(path), frozenset({338}), [])
+    remove_tags(str(path), frozenset({338}))
     with open(path, 'rb') as file:
         tiff = TiffDirectories(file.fileno())
         assert alpha_band(tiff, next(tiff.pages())) == alpha

