@@ -11,10 +11,14 @@ on the server.
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+import cherrypy
+from girder import events
 from girder.constants import AssetstoreType
 from girder.exceptions import FilePathException, RestException, ValidationException
 from girder.models.assetstore import Assetstore
@@ -26,9 +30,12 @@ from large_image.cache_util import strhash
 from large_image.exceptions import TileGeneralError, TileSourceError, TileSourceRangeError
 
 from . import VipsFileTileSource
-from .base.identity import file_identity
+from .base.identity import Identity, file_identity
+from .base.limits import LIMITS
 from .base.settings import is_ignored
 
+# How long the document of a file is used without asking the database.
+_KEPT_SECONDS = 1.0
 # Fields of a file's document that change with its contents.
 _CONTENTS = ('assetstoreId', 'created', 'size', 'path', 'sha512', 'chunkUuid')
 
@@ -52,14 +59,99 @@ class GirderFileError(TileGeneralError, RestException):
     """
 
 
-def _file_of(item: Any) -> dict[str, Any]:
+class _Known(NamedTuple):
     """
-    The document of the image file of an item.
+    A document of a file, not to be changed, and the state of its contents on disk.
+
+    ``path`` is None if the contents are not on disk.
+    """
+
+    document: dict[str, Any]
+    path: str | None
+    identity: Identity | None
+    until: float
+
+
+class _Files:
+    """
+    Documents of files, used for a second without asking the database.
+
+    large_image asks for the key of a source twice for each tile.  New contents still show
+    at once: this process hears of what it saves, and Girder removes the old contents from
+    the disk.  Only if those stay, because another file of Girder has the same, and another
+    process of the server replaced them, they are used until the second is over.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[str, _Known] = {}
+        self._changes = 0
+        for event in ('model.file.save.after', 'model.file.remove'):
+            events.bind(event, 'large_image_source_vips', self._forget)
+
+    def get(self, file_id: str) -> _Known | None:
+        """
+        A file as it is, or as it was earlier in the same web request.
+
+        :param file_id: the id of its document.
+        :returns: None if there is none.
+        """
+        # Each look at the disk lets another thread of the server go first.
+        request = vars(cherrypy.serving).get('request')
+        seen = None if request is None else vars(request).setdefault('_vips_files', {})
+        if seen and file_id in seen:
+            known: _Known = seen[file_id]
+            return known
+        found = self._look(file_id)
+        if seen is not None and found is not None:
+            seen[file_id] = found
+        return found
+
+    def _look(self, file_id: str) -> _Known | None:
+        known = self._known.get(file_id)
+        if known and time.monotonic() < known.until and (
+                known.path is None or file_identity(known.path) == known.identity):
+            return known
+        changes = self._changes
+        document = File().load(file_id, force=True)
+        if document is None:
+            return None
+        path = _path_in_assetstore(document)
+        known = _Known(document, path, file_identity(path), time.monotonic() + _KEPT_SECONDS)
+        with self._lock:
+            if len(self._known) >= LIMITS.girder_files:
+                self._known.clear()
+            if changes == self._changes:
+                self._known[file_id] = known
+        return known
+
+    def _forget(self, _event: Any) -> None:
+        """Forget all documents: one of them has changed."""
+        with self._lock:
+            self._changes += 1
+            self._known.clear()
+
+
+def _path_in_assetstore(document: dict[str, Any]) -> str | None:
+    """Where the contents of a file are on disk; None if they are elsewhere."""
+    try:
+        return str(File().getLocalFilePath(document))
+    except (FilePathException, AttributeError, KeyError):
+        # Of an assetstore without files, or of a link.
+        return None
+
+
+_files = _Files()
+
+
+def _file_of(item: Any) -> _Known:
+    """
+    The image file of an item.
 
     :raises GirderFileError: if there is none.
     """
     try:
-        file: dict[str, Any] | None = File().load(item['largeImage']['fileId'], force=True)
+        file = _files.get(str(item['largeImage']['fileId']))
     except (KeyError, TypeError, ValidationException):
         file = None
     if file is None:
@@ -88,9 +180,11 @@ class VipsGirderTileSource(VipsFileTileSource, GirderTileSource):
     # libvips does not trust OpenSlide, but a server needs it for slides.  An
     # administrator may allow other untrusted loaders.
     _default_loaders: ClassVar[tuple[str, ...]] = ('trusted', 'openslideload')
+    # Browsers decode the tiles of a file as well as those encoded anew.
+    _default_pass_jpeg = True
 
     def __init__(self, item: dict[str, Any], **kwargs: Any) -> None:
-        self._girder_file = _file_of(item)
+        self._girder_file = _file_of(item).document
         self._girder_path: str | None = None
         self._mayHaveAdjacentFiles: bool | str = False
         with self._errors_for_clients():
@@ -101,15 +195,14 @@ class VipsGirderTileSource(VipsFileTileSource, GirderTileSource):
         """
         The key of a source in large_image's cache of sources.
 
-        It contains the state of the item and its file in Girder, and of an
-        imported file also its identity on disk.  When any of these changes, the
-        file is opened again and cached tiles are not used.
+        It contains the state of the item, of its file in Girder and, if that is on disk, of
+        its contents there.  When any of these changes, the file is opened again and cached
+        tiles are not used.
         """
         file = _file_of(args[0])
         return str(strhash(
             GirderTileSource.getLRUHash(*args, **kwargs),
-            [str(file.get(key)) for key in _CONTENTS],
-            file_identity(file['path']) if file.get('imported') else None))
+            [str(file.document.get(key)) for key in _CONTENTS], file.identity))
 
     # The file
 

@@ -6,31 +6,25 @@ small ones.  A rectangle of at most ``MAX_KEPT`` bytes is put together from cell
 those that had to be decoded stay in the cache.  Of a larger rectangle, what the cache
 lacks is decoded straight into the result.
 
-The calling thread does the work.  Other threads help only with a large rectangle, and
-only if nobody else reads: in a worker process, or beside other threads of the caller,
-they would take the processors from those.
+The calling thread does the work; other threads may help with a large rectangle.
 """
 
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 import operator
-import os
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Iterator, Sequence
 from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from . import region_threads
 from .base.errors import TileSourceError
 from .base.geometry import TILE_SIZE, Rect, Size
 from .base.limits import LIMITS
-from .base.threads import submitted
 from .store import Pixels, PixelStore
 
 Array = npt.NDArray[Any]
@@ -39,6 +33,8 @@ Array = npt.NDArray[Any]
 MAX_KEPT = LIMITS.regions_kept
 # The pixels from which on threads help; to hand over less takes longer than it saves.
 SHARED_PIXELS = 1 << 20
+# TIFF's number for JPEG.
+_JPEG = 7
 # The pixels that a thread decodes at a time, approximately.
 _SHARE = 1 << 18
 
@@ -164,6 +160,15 @@ class Regions:
         self._fill(pixels, place, self._cell_size(pixels, place), out)
         return whole
 
+    def place(self, frame: int, reduction: int, rect: Rect) -> Place | None:
+        """A rectangle in level pixels as a ``Place``; None unless it is inside the image."""
+        if reduction < 0 or not 0 <= frame < self._store.frame_count or rect.empty:
+            return None
+        whole = Rect(0, 0, *self._store.size.reduced(reduction))
+        if not whole.contains(rect) or not all(type(side) is int for side in rect):
+            return None
+        return Place(frame, reduction, rect)
+
     def tile(self, place: Place, side: int) -> Array | None:
         """
         Read a tile, if its level has cells.
@@ -185,16 +190,34 @@ class Regions:
         self._fill(pixels, place, cell, tile[:rect.height, :rect.width])
         return tile
 
+    def stored_jpeg(self, place: Place) -> bytes | None:
+        """
+        A tile as the JPEG data that the file stores; does not look whether it has changed.
+
+        :param place: of a tile of ``TILE_SIZE``.
+        :returns: a complete JPEG file; None unless the tile is stored so, lies inside the
+            image as a whole and has 8 bits, 1 or 3 bands.
+        """
+        pixels, rect = self._store.latest(), place.rect
+        if rect.size != (TILE_SIZE, TILE_SIZE) or self._store.dtype != np.uint8:
+            return None
+        level = pixels.encoded_level(place.frame, place.reduction)
+        if (level is None or level.compression != _JPEG or level.tile != rect.size or
+                level.samples != self._store.bands or level.samples not in (1, 3) or
+                not Rect(0, 0, *level.size).contains(rect)):
+            return None
+        return level.read(rect.left // TILE_SIZE, rect.top // TILE_SIZE)
+
     def single(self, place: Place, *, keep: bool) -> Array:
         """
-        Read a tile that is kept in another form.
+        Read a tile that is kept in another form; does not look whether the file has changed.
 
         :param place: inside the image.
         :param keep: as for ``Pixels.read``.
         :returns: an array (rect.height, rect.width, bands), not to be changed.
         :raises TileSourceError: if it cannot be decoded.
         """
-        pixels = self._store.current()
+        pixels = self._store.latest()
         cell = self._cell_size(pixels, place)
         if cell is None or cell == (TILE_SIZE, TILE_SIZE):
             return pixels.read(*place, keep=keep)
@@ -207,13 +230,13 @@ class Regions:
 
         :param cell: the cells of the level, if it has any.
         """
-        alone = _readers.enter()
+        alone = region_threads.readers.enter()
         try:
             missing = [place.rect] if cell is None else self._from_cells(pixels, place, cell, out)
             if missing:
                 _decode(pixels, place, missing, out, alone=alone)
         finally:
-            _readers.leave()
+            region_threads.readers.leave()
 
     def _cell_size(self, pixels: Pixels, place: Place) -> Size | None:
         """The cells of a level; None if it has none that could be kept."""
@@ -293,12 +316,13 @@ def _decode(pixels: Pixels, place: Place, rects: list[Rect], out: Array, *, alon
     helpers = 0
     if alone and tile is not None and sum(rect.size.area for rect in rects) >= (
             SHARED_PIXELS):
-        helpers = _helper_count()
+        helpers = region_threads.helper_count()
     if not helpers or tile is None:
         for rect in rects:
             work(rect)
         return
-    _share(work, [strip for rect in rects for strip in _strips(rect, tile.height)], helpers)
+    strips = [strip for rect in rects for strip in _strips(rect, tile.height)]
+    region_threads.share(work, strips, helpers)
 
 
 def _strips(rect: Rect, rows: int) -> Iterator[Rect]:
@@ -309,106 +333,3 @@ def _strips(rect: Rect, rows: int) -> Iterator[Rect]:
         bottom = min((top // step + 1) * step, rect.bottom)
         yield Rect(rect.left, top, rect.width, bottom - top)
         top = bottom
-
-
-def _share(work: Callable[[Rect], None], items: Sequence[Rect], helpers: int) -> None:
-    """
-    Call a function for each item, in this thread and in others.
-
-    :raises BaseException: the first error of a call; no further calls begin, and those
-        of other threads have ended.
-    """
-    waiting = deque(items)
-
-    def work_off() -> None:
-        try:
-            while (item := _next(waiting)) is not None:
-                work(item)
-        except BaseException:
-            waiting.clear()
-            raise
-
-    pool = _helpers()
-    futures = [submitted(pool, work_off) for _number in range(min(helpers, len(items) - 1))]
-    try:
-        work_off()
-    finally:
-        for future in futures:
-            future.cancel()
-        wait(futures)
-    for future in futures:
-        if not future.cancelled():
-            future.result()
-
-
-def _next(waiting: deque[Rect]) -> Rect | None:
-    try:
-        return waiting.popleft()
-    except IndexError:
-        # Another thread may have taken the last one.
-        return None
-
-
-class _Readers:
-    """Counts the threads that read regions, and remembers which was the last."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._count = 0
-        self._last = 0
-
-    def enter(self) -> bool:
-        """
-        Begin to read.
-
-        :returns: whether no other thread reads, nor did since this one last began.
-        """
-        this = threading.get_ident()
-        with self._lock:
-            alone = not self._count and self._last in (0, this)
-            self._count += 1
-            self._last = this
-        return alone
-
-    def leave(self) -> None:
-        """End what ``enter`` began."""
-        with self._lock:
-            self._count -= 1
-
-
-_readers = _Readers()
-_forked = False
-_pool: ThreadPoolExecutor | None = None
-_pool_lock = threading.Lock()
-
-
-def _helper_count() -> int:
-    """How many threads may help the caller: none in a worker process."""
-    if _forked or multiprocessing.parent_process() is not None:
-        return 0
-    return min(LIMITS.base_threads, _processors()) - 1
-
-
-def _processors() -> int:
-    """How many processors this process may use."""
-    affinity = getattr(os, 'sched_getaffinity', None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def _helpers() -> ThreadPoolExecutor:
-    """The threads that help, made when they are first needed."""
-    global _pool  # noqa: PLW0603  (one for the process)
-    with _pool_lock:
-        if _pool is None:
-            _pool = ThreadPoolExecutor(LIMITS.base_threads, 'large_image_source_vips')
-        return _pool
-
-
-def _after_fork() -> None:
-    """In a forked child: it is a worker, and has none of the parent's other threads."""
-    global _readers, _forked, _pool, _pool_lock
-    _readers, _forked, _pool, _pool_lock = _Readers(), True, None, threading.Lock()
-
-
-if hasattr(os, 'register_at_fork'):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -19,6 +19,7 @@ from large_image.constants import TILE_FORMAT_IMAGE, TILE_FORMAT_NUMPY
 from large_image.exceptions import TileGeneralError
 from large_image.tilesource import FileTileSource
 from large_image.tilesource.utilities import (
+    ImageBytes,
     JSONDict,
     _encodeImage,
     _encodeImageBinary,
@@ -30,7 +31,7 @@ from .base.attributes import CheckedAttributes, Profiles, StoreSize
 from .base.formats import format_of
 from .base.geometry import TILE_SIZE, Rect, Size, level_count
 from .base.identity import absolute_path, file_identity
-from .base.settings import ignored_names, refuse_ignored
+from .base.settings import ignored_names, pass_jpeg, refuse_ignored
 from .iteration import Pieces, Region, Tiles, reads_several, several_tiles
 from .notebook import ShownInNotebooks
 from .regions import Place, Regions, TileCache, tile_key
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
     from .store import PixelStore
 
+# The defaults of jpegQuality and jpegSubsampling.
+_DEFAULT_JPEG = 95, 0
 # Arguments of getRegion that choose the tiles it is put together from.
 _OTHER_TILES = frozenset(('tile_size', 'tile_offset', 'tile_overlap'))
 
@@ -58,6 +61,8 @@ class StoreTileSource(CheckedAttributes, ShownInNotebooks, FileTileSource):
 
     # The loaders to allow if the setting source_vips_loaders is 'default'.
     _default_loaders: ClassVar[str | Collection[str]] = 'all'
+    # What the setting source_vips_pass_jpeg stands for if it is 'default'.
+    _default_pass_jpeg: ClassVar[bool] = False
 
     sizeX = StoreSize(lambda store: store.size.width)
     sizeY = StoreSize(lambda store: store.size.height)
@@ -98,6 +103,7 @@ class StoreTileSource(CheckedAttributes, ShownInNotebooks, FileTileSource):
         self._make_viewer_weak()
         self.tileWidth = self.tileHeight = TILE_SIZE
         self._store: PixelStore = self._open_store(self._getLargeImagePath())
+        self._passes_jpeg = pass_jpeg(self._default_pass_jpeg)
         self._regions = Regions(self._store, TileCache(self.cache, self.cache_lock))
 
     def _refuse_ignored_name(self, path: Any) -> None:
@@ -222,7 +228,8 @@ class StoreTileSource(CheckedAttributes, ShownInNotebooks, FileTileSource):
         :raises TileSourceError: if the tile cannot be decoded.
         """
         if numpyAllowed and self._is_plain():
-            pixels = self._plain_tile(*tile_key(x, y, z), self._getFrame(frame))
+            place = self._tile_place(*tile_key(x, y, z), self._getFrame(frame))
+            pixels = self._regions.tile(place, TILE_SIZE)
             if pixels is not None:
                 return pixels
         # Must come before the cache: after a fork its lock may be held by a thread
@@ -237,22 +244,17 @@ class StoreTileSource(CheckedAttributes, ShownInNotebooks, FileTileSource):
         style = vars(self).get('_style') or {}
         if self.edge or not style.keys() <= {'icc'} or not self._makes_own_tiles():
             return False
-        corrects = style.get('icc', config.getConfig('icc_correction', True))
-        return not (corrects and hasattr(self, '_iccprofiles'))
+        return not hasattr(self, '_iccprofiles') or not style.get(
+            'icc', config.getConfig('icc_correction', True))
+
+    def _may_pass_jpeg(self) -> bool:
+        """Whether an encoded tile may be the JPEG data that the file stores."""
+        return (self._passes_jpeg and self.encoding == 'JPEG' and self._is_plain() and
+                (self.jpegQuality, self.jpegSubsampling) == _DEFAULT_JPEG)
 
     def _makes_own_tiles(self) -> bool:
         """Whether ``getTile`` is that of this class; a subclass may change the pixels."""
         return type(self).getTile is StoreTileSource.getTile and 'getTile' not in vars(self)
-
-    def _place(self, level: int, frame: int, rect: Rect) -> Place | None:
-        """A rectangle in level pixels as a ``Place``; None unless it is inside the image."""
-        store, reduction = self._store, self.levels - 1 - level
-        if not (0 <= reduction < self.levels and 0 <= frame < store.frame_count):
-            return None
-        whole = Rect(0, 0, *store.size.reduced(reduction))
-        if rect.empty or not whole.contains(rect) or not all(type(side) is int for side in rect):
-            return None
-        return Place(frame, reduction, rect)
 
     def _tile_place(self, x: int, y: int, z: int, frame: int) -> Place:
         """
@@ -269,11 +271,6 @@ class StoreTileSource(CheckedAttributes, ShownInNotebooks, FileTileSource):
         return Place(frame, reduction, Rect(
             left, top, min(TILE_SIZE, width - left), min(TILE_SIZE, height - top)))
 
-    def _plain_tile(self, x: int, y: int, z: int, frame: int) -> np.ndarray[Any, Any] | None:
-        """A tile as stored, blank beyond the image; None if its level has no cells."""
-        place = self._tile_place(x, y, z, frame)
-        return self._regions.tile(place, TILE_SIZE)
-
     @methodcache()
     def _cached_tile(self, x: int, y: int, z: int, pilImageAllowed: bool,
                      numpyAllowed: bool | str, sparseFallback: bool, frame: int | None,
@@ -281,8 +278,12 @@ class StoreTileSource(CheckedAttributes, ShownInNotebooks, FileTileSource):
         """The result of ``getTile`` in large_image's cache; not to be changed."""
         frame = self._getFrame(frame)
         key = tile_key(x, y, z)
-        pixels = self._regions.single(
-            self._tile_place(*key, frame), keep=not reads_several())
+        place = self._tile_place(*key, frame)
+        if not numpyAllowed and not pilImageAllowed and self._may_pass_jpeg():
+            stored = self._regions.stored_jpeg(place)
+            if stored is not None:
+                return ImageBytes(stored, 'image/jpeg')
+        pixels = self._regions.single(place, keep=not reads_several())
         return self._outputTile(
             pixels, TILE_FORMAT_NUMPY, *key, pilImageAllowed, numpyAllowed, frame=frame)
 
@@ -294,8 +295,8 @@ class StoreTileSource(CheckedAttributes, ShownInNotebooks, FileTileSource):
             with several_tiles():
                 return writable(super().getRegion(format, **kwargs))
         info = Region.of(self, kwargs).info
-        place = None if info is None else self._place(
-            info['level'], self._getFrame(info['frame']),
+        place = None if info is None else self._regions.place(
+            self._getFrame(info['frame']), self.levels - 1 - info['level'],
             Rect(*(info['region'][name] for name in ('left', 'top', 'width', 'height'))))
         if place is None:
             # Empty, or an error.
@@ -322,7 +323,7 @@ class StoreTileSource(CheckedAttributes, ShownInNotebooks, FileTileSource):
         """
         if not self._is_plain():
             return None
-        place = self._place(level, self._getFrame(frame), rect)
+        place = self._regions.place(self._getFrame(frame), self.levels - 1 - level, rect)
         return None if place is None else self._regions.read(place, margin)
 
     def _outputTile(self, tile: np.ndarray[Any, Any], tileEncoding: str, x: int, y: int, z: int,

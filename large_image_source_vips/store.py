@@ -152,6 +152,9 @@ class PixelStore(Protocol):
             for a canvas that was made before this process was forked.
         """
 
+    def latest(self) -> Pixels:
+        """The pixels that ``current`` found last, without another look at the file."""
+
     @property
     def size(self) -> Size:
         """Width and height of every frame in full-resolution pixels."""

@@ -123,6 +123,11 @@ class Limits:
         4 * _MIB, 'bytes', 'A region, and a stored tile, that leaves its decoded tiles in the '
         'cache of large_image, which counts tiles of 512 KiB.')
 
+    # girder
+    girder_files: int = _limit(
+        1000, 'documents', "Documents of Girder's files kept for a second; a server shows fewer "
+        'images at a time.')
+
     # sink
     sink_side: int = _limit(
         10_000_000, 'pixels', 'Width or height; that of libvips 8.14 (VIPS_MAX_COORD).')

@@ -17,12 +17,14 @@ from large_image.exceptions import TileSourceError
 
 LOADERS = 'source_vips_loaders'
 DPI = 'source_vips_dpi'
+PASS_JPEG = 'source_vips_pass_jpeg'
 SETTING = 'source_vips_ignored_names'
 # large_image's name for the environment variable of the setting.
 VARIABLE = f'LARGE_IMAGE_{SETTING.upper()}'
 
 config.ConfigValues.setdefault(LOADERS, 'default')
 config.ConfigValues.setdefault(DPI, 300)
+config.ConfigValues.setdefault(PASS_JPEG, 'default')
 config.ConfigValues.setdefault(SETTING, r'(^[^.]*|\.(yml|yaml|json|png|svs|mrxs))$')
 
 
@@ -69,6 +71,22 @@ def dpi() -> float:
         msg = f'The setting {DPI} must be a number of 1 to 10,000, not {value!r}.'
         raise TileSourceError(msg)
     return float(value)
+
+
+def pass_jpeg(default: bool) -> bool:
+    """
+    Whether tiles are handed out as the JPEG data that the file stores, where it can be done.
+
+    :param default: what 'default' stands for.
+    :raises TileSourceError: if ``source_vips_pass_jpeg`` is neither a bool nor 'default'.
+    """
+    value = config.getConfig(PASS_JPEG, 'default')
+    if value == 'default':
+        return default
+    if not isinstance(value, bool):
+        msg = f"The setting {PASS_JPEG} must be true, false or 'default', not {value!r}."
+        raise TileSourceError(msg)
+    return value
 
 
 def ignored_names() -> Any:

@@ -247,6 +247,10 @@ class FileReader:
             what = 'the pixels'
             raise self._failed(what, exc) from exc
 
+    def latest(self) -> Version:
+        """The version that was current at the last look."""
+        return Version(self, self._opened)
+
     def read(self, frame: int, reduction: int, rect: Rect, *,
              keep: bool = False, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
         """

@@ -76,6 +76,10 @@ class Canvas(PlainStore):
         self.check_process()
         return self
 
+    def latest(self) -> Canvas:
+        """The canvas itself."""
+        return self
+
     def _count_change(self) -> None:
         """Invalidate large_image's cache."""
         with self._claims.lock:

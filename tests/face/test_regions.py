@@ -24,7 +24,7 @@ from large_image.tilesource.tileiterator import TileIterator
 import large_image_source_vips
 from helpers.around import in_a_bare_fork, in_a_forked_child, in_threads, overwrite
 from helpers.pixels import block_means, random_pixels
-from large_image_source_vips import regions
+from large_image_source_vips import region_threads, regions
 from large_image_source_vips.base.geometry import Rect
 from large_image_source_vips.reading.reader import FileReader, Version
 
@@ -526,8 +526,8 @@ def threads(monkeypatch):
     monkeypatch.setattr(regions, 'SHARED_PIXELS', 1)
     monkeypatch.setattr(regions, 'MAX_KEPT', 1 << 18)
     monkeypatch.setattr(regions, '_SHARE', 1 << 14)
-    monkeypatch.setattr(regions, '_processors', lambda: 4)
-    monkeypatch.setattr(regions, '_readers', regions._Readers())
+    monkeypatch.setattr(region_threads, '_processors', lambda: 4)
+    monkeypatch.setattr(region_threads, 'readers', region_threads.Readers())
     return seen
 
 
@@ -542,7 +542,7 @@ def test_other_threads_help_with_a_large_region(slide, threads):
 
 
 def test_no_thread_helps_on_one_processor(slide, threads, monkeypatch):
-    monkeypatch.setattr(regions, '_processors', lambda: 1)
+    monkeypatch.setattr(region_threads, '_processors', lambda: 1)
     assert read_whole(open_file(slide))
     assert threads == {threading.get_ident()}
 
@@ -564,8 +564,8 @@ def test_no_thread_helps_beside_threads_of_the_caller(slide, threads):
                 right.append(read_whole(source))
             turns.wait()
 
-    assert regions._readers.enter()
-    regions._readers.leave()
+    assert region_threads.readers.enter()
+    region_threads.readers.leave()
     in_threads(read, [0, 1])
     assert right == [True] * 4
     assert len(threads) == 2
