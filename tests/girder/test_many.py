@@ -161,6 +161,40 @@ def test_contents_that_are_replaced_are_another_source(admin, open_item, stack):
     np.testing.assert_array_equal(tile[..., 0], frames[3, 0, :256, :256])
 
 
+def test_the_database_is_asked_for_a_file_once_a_second(open_item, stack, monkeypatch):
+    from girder.models.file import File
+
+    from large_image_source_vips import girder_source
+
+    monkeypatch.setattr(girder_source, '_KEPT_SECONDS', 3600)
+    asked, load = [], File.load
+
+    def counted(self, *args, **kwargs):
+        asked.append(args)
+        return load(self, *args, **kwargs)
+
+    monkeypatch.setattr(File, 'load', counted)
+    for encoding in ('JPEG', 'PNG'):
+        open_item(stack[0], encoding=encoding)
+    # The base class loads it, too, when it looks for the path.
+    opened = len(asked)
+    assert opened <= 3
+    for _ in range(20):
+        open_item(stack[0])
+    assert len(asked) == opened
+
+
+def test_a_file_that_is_saved_in_this_process_is_another_source(open_item, stack):
+    from girder.models.file import File
+    from girder.models.item import Item
+
+    before = open_item(stack[0])
+    (file,) = Item().childFiles(Item().load(stack[0], force=True))
+    file['sha512'] = 'f' * 128
+    File().save(file, triggerEvents=True, validate=False)
+    assert open_item(stack[0]) is not before
+
+
 def test_a_source_can_be_sent_to_another_process(open_item, stack):
     import pickle
 
