@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from ..base.geometry import Size
 from ..tiff import ome
 from ..tiff.directories import Page
 from .layout import reduction_between, unique_keys
@@ -207,12 +208,18 @@ def _add_masks(plan: Arrangement, found: Directories) -> set[int]:
         for mask in found.subs(number):
             if is_mask(mask.page):
                 _add_mask(plan, found, mask, pictures)
-    masks = [Place(page, number) for number, page in enumerate(found.pages)
-             if number and is_mask(page)]
-    for mask in masks:
-        _add_mask(plan, found, mask, [found.pages[number]
-                                      for number in range(mask.number - 1, -1, -1)])
-    return {mask.number for mask in masks}
+    # Pictures without a mask by size, the latest last.
+    waiting: dict[Size, list[Page]] = {}
+    masks = set[int]()
+    for number, page in enumerate(found.pages):
+        if number and is_mask(page):
+            masks.add(number)
+            _add_mask(plan, found, Place(page, number), waiting.get(page.size, [])[-1:])
+            if waiting.get(page.size) and waiting[page.size][-1].offset in plan.masks:
+                waiting[page.size].pop()
+        elif page.offset not in plan.masks:
+            waiting.setdefault(page.size, []).append(page)
+    return masks
 
 
 def _add_mask(plan: Arrangement, found: Directories, mask: Place,

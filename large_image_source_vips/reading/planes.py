@@ -25,17 +25,12 @@ from ..base.files import HAS_PREAD, SHARES_DESCRIPTORS, after_fork_in_child, res
 from ..base.limits import LIMITS
 from ..base.threads import CleanupLock
 
-# Bounds in bytes for all planes of the process, in memory and in temporary files.  The
-# latest plane is kept whatever its size.
 MAX_MEMORY = LIMITS.reading_memory
 MAX_DISK = LIMITS.reading_disk
-# A picture of fewer decoded bytes decodes in about half a second, too little to be
-# worth decoding it ahead.
 LARGE_PICTURE = LIMITS.reading_large
 # Bytes per write.  Linux allocates memory for each write; on a virtual machine large
 # writes took 2 s per GB, writes of this size 0.3 s.
 _WRITE_BYTES = 1 << 16
-# A plane of more bytes goes to a temporary file.
 MAX_PLANE_MEMORY = LIMITS.reading_image_memory
 
 

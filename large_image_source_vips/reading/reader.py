@@ -32,7 +32,6 @@ from .levels import Levels
 from .pixel_size import Description, describe
 from .survey import survey
 
-# The longest side of an associated image in pixels; larger ones are reduced.
 _MAX_ASSOCIATED = LIMITS.reading_associated_side
 
 # The height of the areas that a picture lists as filled.

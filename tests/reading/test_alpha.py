@@ -12,14 +12,12 @@ from helpers.around import needs
 from helpers.pixels import random_pixels
 from helpers.reading import level
 from helpers.reduce_model import modelled
+from helpers.tiff_bytes import LONG, SHORT, gray_page, tiff_bytes
 from large_image_source_vips.base.geometry import Rect
 from large_image_source_vips.base.reduce import reduce_pixels
 from large_image_source_vips.reading import levels as levels_module
 from large_image_source_vips.reading import rows as decoding
 from large_image_source_vips.reading.reader import FileReader
-from large_image_source_vips.reading.survey_tiff import alpha_band
-from large_image_source_vips.tiff.directories import TiffDirectories
-from large_image_source_vips.tiff.write import remove_tags
 
 RED, BLUE = (250, 40, 60), (0, 0, 255)
 
@@ -116,13 +114,12 @@ def test_extra_samples_say_what_is_alpha(tmp_path, stored, photometric, extra, a
 
 @pytest.mark.parametrize(('samples', 'alpha'), [(2, -1), (3, None), (4, -1), (5, None)])
 def test_one_sample_more_without_a_word_is_alpha(tmp_path, samples, alpha):
-    path = tmp_path / 'a.tif'
-    tifffile.imwrite(path, random_pixels((101, 67, samples)), metadata=None, planarconfig='contig',
-                     photometric='minisblack' if samples < 3 else 'rgb')
-    remove_tags(str(path), frozenset({338}))
-    with open(path, 'rb') as file:
-        tiff = TiffDirectories(file.fileno())
-        assert alpha_band(tiff, next(tiff.pages())) == alpha
+    pixels = random_pixels((101, 67, samples))
+    page = gray_page(
+        67, 101, tag258=(SHORT, [8] * samples), tag262=(SHORT, [1 if samples < 3 else 2]),
+        tag277=(SHORT, [samples]), tag279=(LONG, [pixels.size]))
+    (tmp_path / 'a.tif').write_bytes(tiff_bytes(page, after_header=pixels.tobytes()))
+    assert FileReader(tmp_path / 'a.tif')._layout.frames[0].alpha == alpha
 
 
 def test_associated_alpha_is_divided_out_before(tmp_path):

@@ -17,9 +17,18 @@ from large_image.exceptions import TileSourceError
 from helpers.around import needs, overwrite
 from helpers.pixels import random_pixels
 from helpers.reading import level
-from helpers.tiff_bytes import ASCII, UNDEFINED, At, gray_page, overlapping_directories, tiff_bytes
+from helpers.tiff_bytes import (
+    ASCII,
+    LONG,
+    SHORT,
+    UNDEFINED,
+    At,
+    gray_page,
+    overlapping_directories,
+    tiff_bytes,
+)
 from large_image_source_vips.base.limits import LIMITS
-from large_image_source_vips.reading import metadata, png_chunks
+from large_image_source_vips.reading import arrange, metadata, png_chunks
 from large_image_source_vips.reading.reader import FileReader
 
 PIXELS = random_pixels((64, 64))
@@ -124,6 +133,24 @@ def test_thousands_of_pages_of_other_sizes(opened):
     np.testing.assert_array_equal(level(reader)[..., 0], PIXELS)
     names = reader.associated_names()
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize('pictures', [1, 50])
+def test_the_steps_that_masks_take_grow_as_their_number(opened, monkeypatch, pictures):
+    """Steps are counted, not time."""
+    mask = gray_page(tag254=(LONG, [4]), tag258=(SHORT, [1]), tag262=(SHORT, [4]))
+    is_mask = arrange.is_mask
+    looked = []
+    monkeypatch.setattr(arrange, 'is_mask', lambda page: looked.append(page) or is_mask(page))
+
+    def steps(masks):
+        looked.clear()
+        reader = opened(tiff_bytes(*[gray_page()] * pictures, *[mask] * masks,
+                                   after_header=STRIP))
+        assert reader.frame_count == pictures
+        return len(looked)
+
+    assert steps(800) < 9 * steps(100)
 
 
 def test_directories_that_lie_in_each_other(opened):
