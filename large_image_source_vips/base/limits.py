@@ -72,6 +72,9 @@ class Limits:
         1 << 22, 'pixels', 'JPEG tiles joined and decoded in one call.')
     codecs_stacked_rows: int = _limit(
         65_500, 'rows', 'JPEG tiles joined; libjpeg reads no taller image (JPEG_MAX_DIMENSION).')
+    codecs_picture: int = _limit(
+        512 * _MIB, 'bytes', 'Pixels of a JPEG 2000 file that imagecodecs decodes, all at once; it '
+        'takes up to four times as much.')
 
     # reading
     reading_pages: int = _limit(

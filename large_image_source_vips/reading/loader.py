@@ -17,13 +17,18 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyvips
 from pyvips import ffi, vips_lib
 
 from ..base.errors import TileSourceError, vips_errors, vips_reason
 from ..base.files import SHARES_DESCRIPTORS, PositionedReader, read_at
+from ..base.formats import format_of
 from ..base.identity import Identity, identity_of_descriptor, open_regular
+from ..base.limits import LIMITS
 from ..base.settings import LOADERS, allowed_loaders
+from ..codecs.jpeg_2000 import Jpeg2000Error
+from ..codecs.jpeg_2000 import decode as decode_jpeg_2000
 from .known_formats import (
     FORMATS,
     GET_A_FULLER_LIBVIPS,
@@ -64,7 +69,7 @@ class Loader(NamedTuple):
 
     :param name: without the variant, such as 'tiffload'.
     :param through: what it reads from: 'descriptor' or 'file', the two kinds of source,
-        or 'path'.
+        or 'path'; 'codec' if imagecodecs decodes the file instead of libvips.
     """
 
     name: str
@@ -74,6 +79,10 @@ class Loader(NamedTuple):
     def fail_on(self) -> str:
         """The value of libvips' option ``fail_on``."""
         return _FAIL_ON.get(self.name, _DEFAULT_FAIL_ON)
+
+
+_JPEG_2000 = Loader('jp2kload', 'codec')
+_LIBVIPS_READS_JPEG_2000 = has_loader('jp2kload')
 
 
 class Found(NamedTuple):
@@ -119,6 +128,8 @@ def find_loader(path: str, descriptor: int, default: str | Collection[str] = 'al
     name = '' if found == ffi.NULL else _operation_of_class(ffi.string(found).decode())
     base = name.removesuffix('_source')
     base = _READ_AS.get(base, base)
+    if not _LIBVIPS_READS_JPEG_2000 and _is_jpeg_2000(head):
+        name, (base, through) = 'jp2kload_source', _JPEG_2000
     if not name or (base == 'magickload' and not any(
             signature.matches(head) for signature in MAGICK_SIGNATURES)):
         hint = '' if allowed is None else (
@@ -131,7 +142,7 @@ def find_loader(path: str, descriptor: int, default: str | Collection[str] = 'al
         msg = (f'Refused to read {path!r}: its loader {base} is not allowed by the setting '
                f'{LOADERS}')
         raise TileSourceError(msg)
-    if through == 'path':
+    if through in {'path', 'codec'}:
         return Found(Loader(base, through))
     if base in _NAMED_SOURCES or not SHARES_DESCRIPTORS:
         # OpenSlide recognises some TIFF files, such as exports of slides, that it then refuses.
@@ -139,7 +150,15 @@ def find_loader(path: str, descriptor: int, default: str | Collection[str] = 'al
                    if base == 'openslideload' and head[:4] in _TIFF_HEADS and
                    (allowed is None or allowed('tiffload')) else None)
         return Found(Loader(base, 'file'), instead=instead)
-    return Found(Loader(base, through), None if named else source)
+    # libvips refuses some subsampled images.
+    instead = _JPEG_2000 if base == 'jp2kload' else None
+    return Found(Loader(base, through), None if named else source, instead)
+
+
+def _is_jpeg_2000(head: bytes) -> bool:
+    """Whether a file that begins with these bytes is JPEG 2000."""
+    return any(signature.loader == 'jp2kload' and signature.matches(head)
+               for signature in SIGNATURES)
 
 
 def load(loader: Loader, path: str, identity: Identity | None, options: Mapping[str, Any], *,
@@ -165,6 +184,8 @@ def load(loader: Loader, path: str, identity: Identity | None, options: Mapping[
         if identity is not None and identity_of_descriptor(descriptor) != identity:
             msg = f'{path!r} was changed after it was opened'
             raise TileSourceError(msg)
+        if loader.through == 'codec':
+            return _decode_jpeg_2000(path, descriptor)
         with vips_errors(f'Cannot read {path!r}'):
             if loader.through == 'path':
                 return _load_path(loader.name, os.fsencode(path), arguments)
@@ -257,6 +278,26 @@ def _load_source(name: str, path: str, source: pyvips.Source,
     """Load from a source; the path is for errors only."""
     with vips_errors(f'Cannot read {path!r}'):
         return getattr(pyvips.Image, f'{name}_source')(source, **arguments)
+
+
+def _decode_jpeg_2000(path: str, descriptor: int) -> pyvips.Image:
+    """An image in memory with the pixels of a JPEG 2000 file."""
+    try:
+        size = os.fstat(descriptor).st_size
+        if size > LIMITS.codecs_picture:
+            msg = f'it has {size} bytes, which have to be decoded at once'
+            raise Jpeg2000Error(msg)
+        pixels = decode_jpeg_2000(read_at(descriptor, size, 0))
+        band_format = format_of(pixels.dtype)
+    except (Jpeg2000Error, KeyError, MemoryError) as exc:
+        msg = f'Cannot read {path!r}: {exc}'
+        raise TileSourceError(msg) from exc
+    rows, cols, bands = pixels.shape
+    image = pyvips.Image.new_from_memory(
+        np.ascontiguousarray(pixels).reshape(-1), cols, rows, bands, band_format)
+    colours = {1: 'b-w', 2: 'b-w', 3: 'srgb', 4: 'srgb'}.get(bands, 'multiband')
+    deep = {'b-w': 'grey16', 'srgb': 'rgb16'} if pixels.dtype == np.uint16 else {}
+    return image.copy(interpretation=deep.get(colours, colours))
 
 
 def _load_path(name: str, path: bytes, arguments: dict[str, Any]) -> pyvips.Image:

@@ -304,6 +304,8 @@ def _survey_jpeg2000(file: SourceFile) -> Layout:
     """
     image = file.open(Opening())
     full = Size(image.width, image.height)
+    if file.loader.through == 'codec':
+        return _layout(image, [Picture({0: Stored(full, Opening())})])
     levels = {0: Stored(full, Opening(), random=True, kept_rows=1024)}
     resolutions = int(field(image, 'n-pages', 1)) if _alpha_of(image) is None else 1
     for number in range(1, resolutions):

@@ -5,10 +5,12 @@ import PIL.Image
 import pytest
 import pyvips
 from large_image import config
+from large_image.exceptions import TileSourceError
 
 from helpers.around import needs, real_file
 from helpers.pixels import random_pixels, smooth_pixels
 from helpers.reading import level, level_by_tiles
+from large_image_source_vips.reading import loader
 from large_image_source_vips.reading.reader import FileReader
 
 SVG = ('<svg xmlns="http://www.w3.org/2000/svg" width="100" height="60">'
@@ -291,3 +293,38 @@ def test_an_ultra_hdr_file_is_allowed_where_jpeg_is(ultra_hdr):
         assert FileReader(ultra_hdr).bands == 3
     finally:
         config.setConfig('source_vips_loaders', before)
+
+
+@pytest.mark.parametrize('shape', [(300, 401, 3), (301, 400, 3), (60, 50, 1), (40, 40, 4)])
+@pytest.mark.parametrize('dtype', ['uint8', 'uint16'])
+def test_jpeg_2000_without_the_help_of_libvips(tmp_path, monkeypatch, shape, dtype):
+    imagecodecs = pytest.importorskip('imagecodecs')
+    pixels = random_pixels(shape, dtype)
+    (tmp_path / 'a.jp2').write_bytes(imagecodecs.jpeg2k_encode(pixels, level=0, codecformat='jp2'))
+    monkeypatch.setattr(loader, '_LIBVIPS_READS_JPEG_2000', False)
+    reader = FileReader(tmp_path / 'a.jp2')
+    np.testing.assert_array_equal(level_by_tiles(reader, side=64), pixels)
+    np.testing.assert_array_equal(level(reader, 1).shape[:2], reader.size.reduced(1)[::-1])
+    assert reader.interpretation.startswith(('srgb', 'rgb') if shape[2] > 2 else ('b-w', 'grey'))
+
+
+@needs('jp2ksave')
+@pytest.mark.parametrize('size', [(401, 300), (400, 301), (399, 299), (400, 300), (256, 256)])
+def test_subsampled_jpeg_2000(tmp_path, size):
+    pixels = smooth_pixels(size[1], size[0])
+    pyvips.Image.new_from_array(pixels).jp2ksave(
+        str(tmp_path / 'a.jp2'), subsample_mode='on', Q=95, tile_width=128, tile_height=128)
+    reader = FileReader(tmp_path / 'a.jp2')
+    assert np.abs(level_by_tiles(reader).astype(int) - pixels).mean() < 4
+    for reduction in range(1, 4):
+        found = level(reader, reduction)
+        assert found.shape == pixels[::1 << reduction, ::1 << reduction].shape
+
+
+def test_a_damaged_jpeg_2000_file_is_an_error(tmp_path):
+    imagecodecs = pytest.importorskip('imagecodecs')
+    data = imagecodecs.jpeg2k_encode(random_pixels((90, 70, 3)), level=0, codecformat='jp2')
+    for size in (40, 150, len(data) // 2):
+        (tmp_path / 'a.jp2').write_bytes(data[:size])
+        with pytest.raises(TileSourceError, match=r'a\.jp2'):
+            level(FileReader(tmp_path / 'a.jp2'))
