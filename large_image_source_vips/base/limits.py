@@ -78,7 +78,10 @@ class Limits:
 
     # reading
     reading_pages: int = _limit(
-        100_000, 'pages', 'A PDF of more is refused.')
+        100_000, 'pages', 'A file of more is refused, other than TIFF.')
+    reading_pdf_sizes: int = _limit(
+        1000, 'pages', 'Of a PDF, whose sizes are looked at, each by opening the file.  Further '
+        'ones are expected to be as large as the first; if not, reading them is an error.')
     reading_heif_images: int = _limit(
         1000, 'images', 'Further images of a HEIF file are ignored; each is opened to learn its '
         'size.')

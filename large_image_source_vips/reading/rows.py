@@ -173,7 +173,7 @@ class Decoder:
         if not has_thread_pool() or self._stored.page is not None:
             return False
         handle = _handle(self._file, self._stored)
-        if not handle.unpacker.is_plain:
+        if not handle.unpacker.is_plain or _size(handle.image) != self._stored.opened_size:
             return False
         try:
             if has_operation('rawsave_target'):
@@ -195,12 +195,44 @@ def decode_file(path: str, identity: Identity, loader: Loader, stored: Stored) -
 def _handle(file: SourceFile, stored: Stored) -> Handle:
     """Open an image for reading once, from top to bottom."""
     image = file.open(stored.opening, sequential=True)
-    has, wants = Size(image.width, image.height), stored.opened_size
-    if has != wants:
-        msg = (f'its size is {has.width} x {has.height} pixels, but '
+    wants = stored.opened_size
+    if _size(image) != wants and any(name == 'scale' for name, _ in stored.opening.options):
+        image = _rendering(file, stored, image)
+    elif _size(image) != wants:
+        msg = (f'its size is {image.width} x {image.height} pixels, but '
                f'{wants.width} x {wants.height} when the file was opened')
         raise TileSourceError(msg)
     return Handle(image)
+
+
+def _rendering(file: SourceFile, stored: Stored, image: pyvips.Image) -> pyvips.Image:
+    """
+    Render a vector drawing at least as large as a picture, from ``image`` on.
+
+    Loaders round sizes in different ways.  A rendering that is a pixel too small is made
+    larger by fractions of a pixel; of one that is too large, the edge is not read.
+
+    :raises TileSourceError: if the drawing has another size altogether.
+    """
+    wants, has = stored.opened_size, _size(image)
+    if any(abs(here - there) > 2 for here, there in zip(has, wants, strict=True)):
+        msg = (f'its size is {has.width} x {has.height} pixels, not '
+               f'{wants.width} x {wants.height}')
+        raise TileSourceError(msg)
+    least = min([there for here, there in zip(has, wants, strict=True) if here < there],
+                default=0)
+    for quarters in (1, 2, 3, 4, 8):
+        if _size(image).width >= wants.width and _size(image).height >= wants.height:
+            break
+        factor = 1 + quarters / 4 / least
+        options = tuple((name, value * factor if name == 'scale' else value)
+                        for name, value in stored.opening.options)
+        image = file.open(dataclasses.replace(stored.opening, options=options), sequential=True)
+    return image
+
+
+def _size(image: pyvips.Image) -> Size:
+    return Size(image.width, image.height)
 
 
 def _rows(stored: Stored, handle: Handle, first: int = 0) -> Iterator[Rows]:

@@ -135,6 +135,10 @@ def _survey_pages(file: SourceFile) -> Layout:
     orientation = orientation_of(file, image)
     random = file.loader.name in _RANDOM
     tops = range(0, opened.height, rows)
+    if len(tops) > LIMITS.reading_pages:
+        msg = (f'Cannot read {file.path!r}: it has {len(tops)} pages, more than '
+               f'{LIMITS.reading_pages}')
+        raise TileSourceError(msg)
     alone = [Opening((('page', number), ('n', 1))) if opening.options and len(tops) > 1 else None
              for number in range(len(tops))]
     frames = [Picture({0: Stored(size, opening, opened, top, random, alone=single)}, orientation)
@@ -237,8 +241,10 @@ def _survey_pdf(file: SourceFile) -> Layout:
         msg = f'Cannot read {file.path!r}: it has {count} pages, more than {LIMITS.reading_pages}'
         raise TileSourceError(msg)
     # Opened together, libvips would widen narrow pages to the widest.
-    others_open = (file.open(Opening((*base, ('page', number)))) for number in range(1, count))
+    looked_at = min(count, LIMITS.reading_pdf_sizes)
+    others_open = (file.open(Opening((*base, ('page', number)))) for number in range(1, looked_at))
     sizes = [full, *(Size(image.width, image.height) for image in others_open)]
+    sizes += [full] * (count - looked_at)
     frames, others = [], {}
     for number, size in enumerate(sizes):
         picture = _scaled(file, size, (*base, ('page', number)))
@@ -251,38 +257,20 @@ def _survey_pdf(file: SourceFile) -> Layout:
 
 def _scaled(file: SourceFile, size: Size, options: tuple[tuple[str, Any], ...],
             scale: float = 1.0) -> Picture:
-    """A picture of a vector format; each lower level is rendered separately."""
-    levels = {0: Stored(size, Opening((*options, ('scale', scale))))}
+    """
+    A picture of a vector format; each lower level is rendered separately.
+
+    Loaders round the sizes of renderings in different ways; ``rows`` sees to that.
+    """
+    levels: dict[int, Stored] = {}
     reduction = 0
-    while max(size.reduced(reduction)) > _VECTOR_LEAST and _takes(file, 'scale'):
+    while True:
+        reduced = size.reduced(reduction)
+        rendering = (*options, ('scale', scale / (1 << reduction)))
+        levels[reduction] = Stored(reduced, Opening(rendering))
+        if max(reduced) <= _VECTOR_LEAST or not _takes(file, 'scale'):
+            return Picture(levels)
         reduction += 1
-        stored = _rendered(file, size.reduced(reduction), options, scale / (1 << reduction))
-        if stored is not None:
-            levels[reduction] = stored
-    return Picture(levels)
-
-
-def _rendered(file: SourceFile, size: Size, options: tuple[tuple[str, Any], ...],
-              scale: float) -> Stored | None:
-    """
-    A level of a vector format, of exactly a size.
-
-    Loaders round the size in different ways.  A rendering that is a pixel too small is
-    made a little larger, and one that is a pixel too large is read without its last row or
-    column.
-
-    :returns: None if no rendering fits; the level is then computed.
-    """
-    for _ in range(2):
-        opening = Opening((*options, ('scale', scale)))
-        image = file.open(opening)
-        opened = Size(image.width, image.height)
-        if opened == size:
-            return Stored(size, opening)
-        if all(0 <= has - wants <= 1 for has, wants in zip(opened, size, strict=True)):
-            return Stored(size, opening, opened)
-        scale *= max(wants / has for has, wants in zip(opened, size, strict=True))
-    return None
 
 
 def _survey_svg(file: SourceFile) -> Layout:

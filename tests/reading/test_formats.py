@@ -1,5 +1,7 @@
 """Formats with pages, renderings or resolutions of their own."""
 
+import dataclasses
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -10,7 +12,8 @@ from large_image.exceptions import TileSourceError
 from helpers.around import needs, real_file
 from helpers.pixels import random_pixels, smooth_pixels
 from helpers.reading import level, level_by_tiles
-from large_image_source_vips.reading import loader
+from large_image_source_vips.base.limits import LIMITS
+from large_image_source_vips.reading import loader, survey
 from large_image_source_vips.reading.reader import FileReader
 
 SVG = ('<svg xmlns="http://www.w3.org/2000/svg" width="100" height="60">'
@@ -328,3 +331,27 @@ def test_a_damaged_jpeg_2000_file_is_an_error(tmp_path):
         (tmp_path / 'a.jp2').write_bytes(data[:size])
         with pytest.raises(TileSourceError, match=r'a\.jp2'):
             level(FileReader(tmp_path / 'a.jp2'))
+
+
+@needs('pdfload')
+def test_the_sizes_of_many_pages_are_not_looked_at(tmp_path, monkeypatch):
+    with PIL.Image.new('L', (40, 30)) as same, PIL.Image.new('L', (40, 50)) as other:
+        same.save(tmp_path / 'a.pdf', save_all=True, append_images=[same, other], resolution=72)
+    assert FileReader(tmp_path / 'a.pdf').frame_count == 2
+    monkeypatch.setattr(survey, 'LIMITS', dataclasses.replace(LIMITS, reading_pdf_sizes=2))
+    (tmp_path / 'a.pdf').rename(tmp_path / 'b.pdf')
+    reader = FileReader(tmp_path / 'b.pdf')
+    assert reader.frame_count == 3
+    assert level(reader, frame=1).shape == level(reader, frame=0).shape
+    with pytest.raises(TileSourceError, match='its size is'):
+        level(reader, frame=2)
+
+
+def test_pages_are_counted(tmp_path, monkeypatch):
+    frames = [PIL.Image.fromarray(smooth_pixels(20, 30, seed=seed)) for seed in range(4)]
+    frames[0].save(tmp_path / 'a.gif', save_all=True, append_images=frames[1:])
+    monkeypatch.setattr(survey, 'LIMITS', dataclasses.replace(LIMITS, reading_pages=3))
+    with pytest.raises(TileSourceError, match='it has 4 pages, more than 3'):
+        FileReader(tmp_path / 'a.gif')
+    monkeypatch.setattr(survey, 'LIMITS', dataclasses.replace(LIMITS, reading_pages=4))
+    assert FileReader(tmp_path / 'a.gif').frame_count == 4
