@@ -84,6 +84,12 @@ class Choices:
     verify: bool = False
     vips_kwargs: Mapping[str, Any] | None = None
 
+    @property
+    def says_nothing_of_values(self) -> bool:
+        """Whether the caller left it open if values are labels or a picture."""
+        return (self.compression is None and self.quality is None and self.subsampling is None and
+                self.resample is None)
+
 
 # Choices that only a TIFF file written by this package can have, and their defaults.
 _OWN = ('compression', 'quality', 'subsampling', 'predictor', 'tile', 'resample', 'fill', 'dtype',

@@ -425,7 +425,7 @@ def grid_of(size: Size, tile: int) -> Size:
 
 def _filled(color: Array, where: npt.NDArray[np.bool_], fill: Array) -> Array:
     """A copy of colours (rows, cols, bands), with one colour where ``where`` is true."""
-    result = color.copy()
+    result: Array = color.copy()
     # Per band: an eighth of the time of all bands at once.
     for band, value in enumerate(fill):
         np.copyto(result[:, :, band], value, where=where)
@@ -440,7 +440,8 @@ def converted(color: Array, dtype: np.dtype[Any]) -> Array:
     """
     try:
         with np.errstate(over='raise'):
-            return color.astype(dtype)
+            result: Array = color.astype(dtype)
+            return result
     except FloatingPointError as exc:
         msg = (f'some values are beyond the range of {dtype}; write {color.dtype} with '
                f'lossy=False')

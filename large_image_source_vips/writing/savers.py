@@ -30,6 +30,7 @@ from .file_formats import SaverPlan
 from .flat import flat_bytes, write_flat
 from .plan import TIFF_SUFFIXES
 from .pyramid import Progress
+from .saver_output import unfailing_target
 
 # The share of the work that is done when the temporary file is complete.
 _FLAT = 0.3
@@ -114,8 +115,8 @@ def save(picture: Picture, plan: SaverPlan, temporary: str, target: Target,
             source = pyvips.Source.new_from_file(flat)
             try:
                 image = _labelled(pyvips.Image.tiffload_source(source), picture, plan, labels)
-                _run(lambda: pyvips.Operation.call(plan.saver, image, temporary, **options),
-                     image, lambda fraction: report(_FLAT + (1 - _FLAT) * fraction))
+                _call(plan.saver, image, temporary, options, is_tiff=is_tiff,
+                      report=lambda fraction: report(_FLAT + (1 - _FLAT) * fraction))
             finally:
                 close_descriptor(source)
     finally:
@@ -168,6 +169,17 @@ def _check_room(picture: Picture, plan: SaverPlan, flat: str, target: Target) ->
                f'{needed:,} bytes beside it, and the disk has {free:,} bytes free.  Free '
                f'{needed - free:,} bytes, or write a .tif, which needs no such file.')
         raise TileSourceError(msg)
+
+
+def _call(saver: str, image: pyvips.Image, path: str, options: dict[str, Any], *, is_tiff: bool,
+          report: Progress) -> None:
+    """Call a saver."""
+    if SAVERS_CAN_FAIL or not is_tiff:
+        _run(lambda: pyvips.Operation.call(saver, image, path, **options), image, report)
+        return
+    with unfailing_target(path) as output:
+        _run(lambda: pyvips.Operation.call('tiffsave_target', image, output, **options), image,
+             report)
 
 
 def _run(save: Callable[[], Any], image: pyvips.Image, report: Progress) -> None:

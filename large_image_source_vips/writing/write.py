@@ -68,7 +68,7 @@ def write_image(open_picture: Callable[[], AbstractContextManager[Picture]], pat
             if choices.vips_kwargs is None and _loses_labels(target):
                 _warn(f'{target.shown}: {target.suffix} always compresses with loss, which '
                       f'changes labels; write a .tif or .png to keep them.')
-        elif choices.compression is None:
+        elif choices.says_nothing_of_values:
             labels = replace(picture, meaning=replace(picture.meaning, labels=True))
             other = plan_for(labels)
             if other != plan and has_few_values(picture):
