@@ -147,6 +147,9 @@ FORMATS = [
     ('PPM', '.ppm', 'ppmload', _libvips('ppmsave')),
     ('Radiance', '.hdr', 'radload', _libvips('radsave')),
     ('BMP', '.bmp', 'magickload', _pillow()),
+    ('TGA', '.tga', 'magickload', _pillow()),
+    ('SGI', '.sgi', 'magickload', _pillow()),
+    ('PCX', '.pcx', 'magickload', _pillow()),
     ('libvips', '.v', 'vipsload', _libvips('vipssave')),
 ]
 

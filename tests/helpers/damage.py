@@ -1,10 +1,40 @@
 """Small files of all kinds, and damaged copies of them."""
 
 import io
+from contextlib import suppress
 
 import numpy as np
 import PIL.Image
 import tifffile
+
+from helpers.heif import heif
+from helpers.tiff_bytes import gray_page, tiff_bytes
+
+COMPRESSIONS = ('deflate', 'lzw', 'jpeg', 'packbits', 'zstd', 'webp', 'jpeg2000', 'lerc', 'lzma',
+                'jpegxl')
+
+
+def samples(pixels):
+    """Samples of other kinds, and how to write them."""
+    first = pixels[..., 0]
+    planar = {'photometric': 'rgb', 'planarconfig': 'separate'}
+    return [
+        (first.astype('uint16') * 257, {'compression': 'deflate', 'predictor': True}),
+        (first.astype('float32'), {'compression': 'lzw', 'predictor': True}),
+        (first.astype('float16'), {'compression': 'zstd'}),
+        (first.astype('float64'), {'compression': 'deflate'}),
+        (first > 128, {'compression': 'packbits'}),
+        (first.astype('int32'), {'compression': 'lzma', 'byteorder': '>'}),
+        (first, {'compression': 'jpeg'}),
+        (np.moveaxis(pixels, 2, 0), {**planar, 'compression': 'deflate', 'predictor': True}),
+        (np.moveaxis(pixels, 2, 0), {**planar, 'compression': 'jpeg'}),
+        (np.moveaxis(pixels, 2, 0), planar),
+        (np.dstack([pixels, first]), {'photometric': 'rgb', 'extrasamples': ['unassalpha'],
+                                      'compression': 'zstd'}),
+        (np.dstack([pixels, first]), {'photometric': 'separated', 'compression': 'lzw'}),
+        (pixels, {'photometric': 'rgb', 'compression': 'jpeg',
+                  'compressionargs': {'level': 75}, 'subsampling': (2, 2)}),
+    ]
 
 
 def seeds():
@@ -36,9 +66,15 @@ def seeds():
     animation = [image.quantize(32 + number) for number in range(3)]
     save('gif', 'GIF', animation[0], save_all=True, append_images=animation[1:], duration=50)
     rgb = {'photometric': 'rgb', 'metadata': None}
-    for compression in (None, 'deflate', 'lzw', 'jpeg', 'packbits'):
-        write(f'strips {compression}', pixels, compression=compression, **rgb)
-        write(f'tiles {compression}', pixels, compression=compression, tile=(32, 48), **rgb)
+    gray = {'photometric': 'minisblack', 'metadata': None}
+    for compression in (None, *COMPRESSIONS):
+        # An imagecodecs may lack one.
+        with suppress(KeyError, ValueError, RuntimeError, ImportError):
+            write(f'strips {compression}', pixels, compression=compression, rowsperstrip=32, **rgb)
+            write(f'tiles {compression}', pixels, compression=compression, tile=(32, 48), **rgb)
+    for number, (data, options) in enumerate(samples(pixels)):
+        for place in ({'tile': (32, 48)}, {'rowsperstrip': 16}):
+            write(f'samples {number} {place}', data, **{**gray, **options, **place})
     write('big', pixels, bigtiff=True, byteorder='>', tile=(32, 48), **rgb)
     write('pages', np.stack([pixels[..., 0]] * 4), photometric='minisblack', metadata=None,
           description='ImageJ=1.0\nimages=4\nslices=4\nunit=um\n')
@@ -52,6 +88,22 @@ def seeds():
         tiff.write(pixels[::2, ::2], tile=(32, 48), compression='deflate', **rgb)
         tiff.write(pixels[::4, ::4], tile=(32, 48), compression='deflate', **rgb)
     files['pyramid'] = buffer.getvalue()
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as tiff:
+        tiff.write(pixels, tile=(32, 48), compression='jpeg', **rgb)
+        tiff.write(pixels[..., 0] > 64, tile=(32, 48), compression='deflate', subfiletype=4,
+                   photometric='mask', metadata=None)
+    files['mask'] = buffer.getvalue()
+    files['heif'] = heif([pixels, pixels[:60], pixels], 1)
+    for name, kind in (('tga', 'TGA'), ('sgi', 'SGI'), ('pcx', 'PCX'), ('bmp', 'BMP')):
+        save(name, kind)
+    leica = ('<?xml version="1.0"?><scn><collection><image><pixels sizeX="64" sizeY="64"/>'
+             '<view sizeX="64000" sizeY="64000"/></image></collection></scn>')
+    files['maker'] = tiff_bytes(gray_page(
+        tag270=(2, leica), tag305=(2, 'MedScan'), tag33560=(4, [8]), tag34412=(7, bytes(64)),
+        tag700=(2, '<iScan Magnification="20" ScanRes="0.5"/>'),
+        tag51123=(2, '{"PixelSizeUm": 1}'), tag65420=(4, [1]), tag65421=(11, [20.0]),
+        tag65449=(2, 'a=b')))
     return files
 
 
