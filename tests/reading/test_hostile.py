@@ -262,3 +262,25 @@ def test_texts_of_tiff_in_latin_1(opened, tag):
     json.dumps(fields, allow_nan=False)
     if tag == 270:
         assert fields['image-description'] == '0.25 µm'
+
+
+@pytest.mark.parametrize(('most', 'described'), [(5, 4), (4, 3), (1, 0)])
+def test_frames_that_are_described_are_counted(opened, limited, most, described):
+    limited(metadata, reading_described_frames=most)
+    reader = opened(tiff_bytes(*[gray_page(tag270=(ASCII, 'text'))] * 5, after_header=STRIP))
+    assert len(reader.internal_metadata()['frames']) == described
+
+
+def test_texts_and_lists_up_to_their_bound_are_whole():
+    text, items = LIMITS.reading_text, LIMITS.reading_items
+    assert metadata.json_safe('x' * text) == 'x' * text
+    assert metadata.json_safe('x' * (text + 1)) == f'{"x" * text}... ({text + 1} characters in all)'
+    assert metadata.json_safe([0] * items) == [0] * items
+    cut = [*[0] * items, f'... ({items + 1} items in all)']
+    assert metadata.json_safe([0] * (items + 1)) == cut
+    assert metadata.json_safe_table([0] * (items + 1)) == cut
+    table = {str(number): number for number in range(items + 1)}
+    assert len(metadata.json_safe_table(table)) == items + 1
+    assert metadata.json_safe_table(table)['...'] == f'({items + 1} items in all)'
+    del table['0']
+    assert metadata.json_safe_table(table) == table

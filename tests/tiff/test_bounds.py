@@ -138,3 +138,17 @@ def test_any_bytes_are_a_text():
     assert decode_text(data) == data.decode('latin-1')
     assert decode_text(b'\xc3', is_cut=True) == ''
     assert decode_text(b'\xc3') == 'Ã'
+
+
+@pytest.mark.parametrize(('count', 'found'), [(256, 256), (257, 0)])
+def test_sub_directories_of_a_page_have_a_bound(opened, count, found):
+    assert LIMITS.tiff_sub_ifds == 256
+    page = next(opened(tiff_bytes(gray_page(tag330=(LONG, At(8, count))))).pages())
+    assert len(page.sub_offsets) == found
+
+
+@pytest.mark.parametrize(('count', 'found'), [(65536, 65536), (65537, 0)])
+def test_lists_of_integers_have_a_bound(opened, count, found):
+    assert LIMITS.tiff_integers == 65536
+    tiff = opened(tiff_bytes(gray_page(tag338=(LONG, At(8, count))), after_header=bytes(4 * 65540)))
+    assert len(tiff.integers(next(tiff.pages()).entries[338])) == found

@@ -175,3 +175,11 @@ def test_deep_texts_do_not_exhaust_the_stack():
 @pytest.mark.parametrize('value', ['9' * 1_000_000, '1e999', 'nan', '-1', '0', '', '1' + '0' * 400])
 def test_numbers_that_are_none(value):
     assert ome.positive(value) is None or ome.positive(value) > 1e90
+
+
+def test_fields_are_read_from_the_beginning_of_a_text(limited):
+    text = 'ImageJ=1\nimages=2\nslices=2\n'
+    limited(tiff_field_text=len(text))
+    assert ome.imagej_fields(text) == {'ImageJ': '1', 'images': '2', 'slices': '2'}
+    limited(tiff_field_text=len(text) - 4)
+    assert ome.imagej_fields(text) == {'ImageJ': '1', 'images': '2'}
