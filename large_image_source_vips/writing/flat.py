@@ -17,7 +17,8 @@ from ..base.reduce import with_alpha
 from ..base.threads import submitted
 from ..store import Picture
 from ..tiff.write import WrittenPage, write_tiff
-from .pyramid import THREADS, Progress, converted, filled_tiles
+from .pyramid import THREADS, Progress
+from .tiles import converted, filled_tiles
 
 Array = npt.NDArray[Any]
 

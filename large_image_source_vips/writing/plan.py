@@ -41,6 +41,8 @@ TIFF_SUFFIXES = frozenset({'.tif', '.tiff'})
 # TIFF 6.0: PhotometricInterpretation, by the kind of a ``Meaning``; others are 1.
 _PHOTOMETRIC = {'gray': 1, 'rgb': 2, 'cmyk': 5}
 _YCBCR = 6
+# The names of chroma resolutions by TIFF's YCbCrSubSampling.
+_CHROMA = {numbers: name for name, numbers in SUBSAMPLING.items()}
 # ExtraSamples.
 _UNASSOCIATED_ALPHA, _DATA = 2, 0
 
@@ -130,9 +132,19 @@ class TiffPlan:
         # Byte order and predictor matter only to what stores samples one after the other.
         is_stream = compression.lossy or (
             self.dtype.itemsize == 1 and stored.predictor == self.predictor)
-        return (self.passing and is_stream and (level == 0 or not self.resample_chosen) and
+        # Tiles that are compressed anew in between must look the same.
+        is_known = (stored.subsampling in _CHROMA if stored.photometric == _YCBCR else
+                    stored.photometric == self.photometric)
+        return (self.passing and is_stream and is_known and
+                (level == 0 or not self.resample_chosen) and
                 stored.tile == (self.tile, self.tile) and stored.samples == self.bands and
                 stored.compression == compression.tag)
+
+    def chroma_like(self, stored: EncodedLevel | None) -> str | None:
+        """The ``subsampling`` for JPEG tiles of a level, which may be passed on in part."""
+        if stored is None:
+            return self.subsampling
+        return _CHROMA[stored.subsampling] if stored.photometric == _YCBCR else None
 
 
 def make_tiff_plan(picture: Picture, choices: Choices) -> TiffPlan:

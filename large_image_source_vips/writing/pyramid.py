@@ -16,11 +16,10 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from contextlib import closing
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,16 +27,16 @@ import numpy.typing as npt
 
 from ..base.errors import TileSourceError
 from ..base.formats import opaque_alpha
-from ..base.geometry import Rect, Size
+from ..base.geometry import Rect
 from ..base.limits import LIMITS
 from ..base.reduce import reduce_with_alpha, with_alpha
 from ..base.threads import submitted
-from ..codecs.encode import COMPRESSIONS, MASK_COMPRESSION, check_tile, encode_mask, tile_encoder
+from ..codecs.encode import check_tile, encode_mask, tile_encoder
 from ..store import EncodedLevel, Picture
-from ..tiff.write import WrittenPage, write_tiff
 from .choices import Resampler
 from .encoded_tiles import EncodedTiles, Place, TileTable
 from .plan import TiffPlan
+from .tiles import converted, filled_tiles, filled_with, grid_of
 
 Array = npt.NDArray[Any]
 Progress = Callable[[float], None]
@@ -50,11 +49,6 @@ Pixels = tuple[Array, Array | None] | None
 # branches for each thread.
 _DEPTH = 3
 _BRANCHES = 4
-
-# The share of the work that is done when all tiles are compressed.
-_COMPRESSED = 0.9
-# How many tiles are copied between two reports.
-_TILES_A_REPORT = 64
 
 # The time between two reports of progress, in which a write can be cancelled.
 _REPORT_SECONDS = 0.1
@@ -84,16 +78,16 @@ class Pyramid:
         self._sizes = [picture.size]
         while max(self._sizes[-1]) > side:
             self._sizes.append(picture.size.reduced(len(self._sizes)))
-        self._passed = [self._passed_level(level) for level in range(len(self._sizes))]
+        self.passed = [self._passed_level(level) for level in range(len(self._sizes))]
         self.sizes = [size if passed is None else passed.size
-                      for size, passed in zip(self._sizes, self._passed, strict=True)]
+                      for size, passed in zip(self._sizes, self.passed, strict=True)]
         self.tables = [TileTable(grid_of(size, side)) for size in self.sizes]
         self.masks = [TileTable(grid_of(size, side)) for size in self.sizes
                       if plan.alpha == 'mask']
         self._filled = self._filled_tiles()
-        self._encode = tile_encoder(
-            plan.compression, quality=plan.quality, subsampling=plan.subsampling,
-            predictor=plan.predictor)
+        self._encoders = [tile_encoder(
+            plan.compression, quality=plan.quality, subsampling=plan.chroma_like(passed),
+            predictor=plan.predictor) for passed in self.passed]
         self._opaque = opaque_alpha(plan.dtype)
         self._fill = None if plan.fill is None else np.array(plan.fill, plan.dtype)
         self._lock = threading.Lock()
@@ -160,8 +154,8 @@ class Pyramid:
             finally:
                 for future in running:
                     future.cancel()
-        for table in self.tables:
-            table.fill_blank(self._blank_tile)
+        for level, table in enumerate(self.tables):
+            table.fill_blank(partial(self._blank_tile, level))
         for table in self.masks:
             table.fill_blank(lambda: self._constant_mask(shown=False))
 
@@ -204,7 +198,7 @@ class Pyramid:
 
     def _needs_pixels(self, level: int) -> bool:
         """Whether this or a smaller level is compressed from pixels."""
-        return bool(self.masks) or any(passed is None for passed in self._passed[level:])
+        return bool(self.masks) or any(passed is None for passed in self.passed[level:])
 
     # Pixels
 
@@ -226,7 +220,7 @@ class Pyramid:
         if self._plan.alpha:
             return color, alpha
         if alpha is not None and self._fill is not None:
-            color = _filled(color, alpha == 0, self._fill)
+            color = filled_with(color, alpha == 0, self._fill)
         return color, None
 
     def _joined(self, level: int, column: int, row: int,
@@ -280,7 +274,7 @@ class Pyramid:
         """Store a tile: as it is in the file that it comes from, or compressed from pixels."""
         if self._stop.is_set():
             raise _CancelledError
-        grid, passed = self.tables[level].grid, self._passed[level]
+        grid, passed = self.tables[level].grid, self.passed[level]
         if column < grid.width and row < grid.height:
             try:
                 data = None if passed is None else self._passed_tile(passed, column, row)
@@ -317,14 +311,15 @@ class Pyramid:
                 return
             self._put_mask(level, column, row, shown)
             if shown is not None and self._fill is not None and not shown.all():
-                color = _filled(color, ~shown, self._fill)
+                color = filled_with(color, ~shown, self._fill)
         elif self._plan.alpha == 'band':
             if alpha is not None and self._fill is not None:
-                color = _filled(color, alpha == 0, self._fill)
+                color = filled_with(color, alpha == 0, self._fill)
             color = with_alpha(color, alpha)
         if self._is_blank(color):
             return
-        self.tables[level].put(column, row, self._spool.append(self._encode(self._padded(color))))
+        data = self._encoders[level](self._padded(color))
+        self.tables[level].put(column, row, self._spool.append(data))
 
     def _is_blank(self, samples: Array) -> bool:
         """Whether a tile holds what tiles without pixels hold."""
@@ -340,36 +335,12 @@ class Pyramid:
             return np.ascontiguousarray(samples)
         return np.pad(samples, ((0, side - rows), (0, side - cols), (0, 0)), 'edge')
 
-    def _blank_tile(self) -> Place:
-        """The place of the tile where nothing is."""
+    def _blank_tile(self, level: int) -> Place:
+        """The place of the tile of a level where nothing is."""
         side, plan = self._plan.tile, self._plan
         tile = np.empty((side, side, plan.bands), plan.dtype)
         tile[...] = plan.blank
-        return self._spool.append(self._encode(tile))
-
-    def page(self, level: int, table: TileTable, tiles: Iterable[bytes], *,
-             mask: bool) -> WrittenPage:
-        """
-        A level, or its mask, as a directory of the file.
-
-        :param level: its reduction.
-        :param table: the places of the tiles.
-        :param tiles: the compressed tiles, row by row.
-        :param mask: whether this is the mask.
-        """
-        plan, passed = self._plan, self._passed[level]
-        size, tile = self.sizes[level], Size(plan.tile, plan.tile)
-        same, reduced = table.first_same(), level > 0
-        if mask:
-            return WrittenPage(size, tile, np.dtype(np.bool_), 1, 1, MASK_COMPRESSION, tiles,
-                               same, reduced=reduced)
-        page = WrittenPage(
-            size, tile, plan.dtype, plan.bands, plan.photometric,
-            COMPRESSIONS[plan.compression].tag, tiles, same, plan.extra_samples, plan.predictor,
-            plan.chroma, reduced)
-        return page if passed is None else replace(
-            page, photometric=passed.photometric, compression=passed.compression,
-            predictor=passed.predictor, subsampling=passed.subsampling)
+        return self._spool.append(self._encoders[level](tile))
 
     # Masks
 
@@ -401,81 +372,3 @@ class Pyramid:
                 self._constant[shown] = self._spool.append(
                     encode_mask(np.full((side, side), shown)))
             return self._constant[shown]
-
-
-def filled_tiles(picture: Picture, side: int) -> npt.NDArray[np.bool_]:
-    """
-    Which tiles of the full resolution have pixels, (rows, cols).
-
-    :param picture: the picture.
-    :param side: width and height of a tile.
-    """
-    grid = grid_of(picture.size, side)
-    filled = np.zeros((grid.height, grid.width), np.bool_)
-    for rect in picture.filled():
-        filled[rect.top // side:-(-rect.bottom // side),
-               rect.left // side:-(-rect.right // side)] = True
-    return filled
-
-
-def grid_of(size: Size, tile: int) -> Size:
-    """The number of tile columns and rows of an image."""
-    return Size(-(-size.width // tile), -(-size.height // tile))
-
-
-def _filled(color: Array, where: npt.NDArray[np.bool_], fill: Array) -> Array:
-    """A copy of colours (rows, cols, bands), with one colour where ``where`` is true."""
-    result: Array = color.copy()
-    # Per band: an eighth of the time of all bands at once.
-    for band, value in enumerate(fill):
-        np.copyto(result[:, :, band], value, where=where)
-    return result
-
-
-def converted(color: Array, dtype: np.dtype[Any]) -> Array:
-    """
-    Convert colours to the dtype that is written.
-
-    :raises TileSourceError: if a float is too large for it.
-    """
-    try:
-        with np.errstate(over='raise'):
-            result: Array = color.astype(dtype)
-            return result
-    except FloatingPointError as exc:
-        msg = (f'some values are beyond the range of {dtype}; write {color.dtype} with '
-               f'lossy=False')
-        raise TileSourceError(msg) from exc
-
-
-def write_pyramid(picture: Picture, plan: TiffPlan, path: str, progress: Progress) -> None:
-    """
-    Write a picture to a new TIFF file.
-
-    The compressed tiles are first collected in a temporary file beside it.
-
-    :param picture: the picture.
-    :param plan: how to write it.
-    :param path: the file.
-    :param progress: called with the fraction done, 0 to 1; what it raises cancels.
-    :raises OSError: if the disk is full.
-    :raises TileSourceError: if the picture cannot be read or a TIFF cannot hold it.
-    """
-    with closing(EncodedTiles(os.path.dirname(path))) as spool:
-        pyramid = Pyramid(picture, plan, spool)
-        pyramid.write(lambda fraction: progress(_COMPRESSED * fraction))
-        tables = [*pyramid.tables, *pyramid.masks]
-        total, done = sum(table.offsets.size for table in tables), 0
-
-        def between() -> None:
-            nonlocal done
-            done += 1
-            if done % _TILES_A_REPORT == 0:
-                progress(_COMPRESSED + (1 - _COMPRESSED) * done / total)
-
-        def pages(masks: bool) -> list[WrittenPage]:
-            return [pyramid.page(level, table, spool.read(table, between), mask=masks)
-                    for level, table in enumerate(pyramid.masks if masks else pyramid.tables)]
-
-        write_tiff(path, pages(masks=False), pages(masks=True), spool.size,
-                   picture.pixel_size, picture.profile)

@@ -21,8 +21,9 @@ from .atomic import Target, atomic_output, resolve_target
 from .choices import Choices, check_choices
 from .file_formats import FILE_FORMATS, SaverPlan, make_saver_plan
 from .plan import TIFF_SUFFIXES, TiffPlan, make_tiff_plan
-from .pyramid import Progress, write_pyramid
+from .pyramid import Progress
 from .savers import save, saver_for
+from .tiff_file import write_pyramid
 
 Plan = TiffPlan | SaverPlan
 

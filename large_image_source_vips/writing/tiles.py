@@ -1,0 +1,61 @@
+"""
+The grid of tiles of a picture, and small changes to their pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..base.errors import TileSourceError
+from ..base.geometry import Size
+from ..store import Picture
+
+Array = npt.NDArray[Any]
+
+
+def filled_tiles(picture: Picture, side: int) -> npt.NDArray[np.bool_]:
+    """
+    Which tiles of the full resolution have pixels, (rows, cols).
+
+    :param picture: the picture.
+    :param side: width and height of a tile.
+    """
+    grid = grid_of(picture.size, side)
+    filled = np.zeros((grid.height, grid.width), np.bool_)
+    for rect in picture.filled():
+        filled[rect.top // side:-(-rect.bottom // side),
+               rect.left // side:-(-rect.right // side)] = True
+    return filled
+
+
+def grid_of(size: Size, tile: int) -> Size:
+    """The number of tile columns and rows of an image."""
+    return Size(-(-size.width // tile), -(-size.height // tile))
+
+
+def filled_with(color: Array, where: npt.NDArray[np.bool_], fill: Array) -> Array:
+    """A copy of colours (rows, cols, bands), with one colour where ``where`` is true."""
+    result: Array = color.copy()
+    # Per band: an eighth of the time of all bands at once.
+    for band, value in enumerate(fill):
+        np.copyto(result[:, :, band], value, where=where)
+    return result
+
+
+def converted(color: Array, dtype: np.dtype[Any]) -> Array:
+    """
+    Convert colours to the dtype that is written.
+
+    :raises TileSourceError: if a float is too large for it.
+    """
+    try:
+        with np.errstate(over='raise'):
+            result: Array = color.astype(dtype)
+            return result
+    except FloatingPointError as exc:
+        msg = (f'some values are beyond the range of {dtype}; write {color.dtype} with '
+               f'lossy=False')
+        raise TileSourceError(msg) from exc
