@@ -45,8 +45,11 @@ _MANY_PAGES = 64
 # Compressions that every libtiff decodes: none, LZW, JPEG, deflate, PackBits.
 _ALWAYS_THERE = frozenset({1, 5, 7, 8, 32773, 32946})
 # The most bytes that one compressed byte can expand to: a PackBits run has 128 bytes in 2,
-# an LZW code of 12 bits at most 4096 bytes, deflate 1032 to 1 (zlib's manual).
-_MAX_EXPANSION = {1: 1, 5: 2731, 8: 1033, 32773: 64, 32946: 1033}
+# an LZW code of 12 bits at most 4096 bytes, deflate 1032 to 1 (zlib's manual).  JPEG takes a
+# bit for the mean of a block of 64 samples, or of 128 where chroma is subsampled; a block of
+# ZSTD has 128 kB in 4 bytes (RFC 8878, 3.1.1.2).
+_MAX_EXPANSION = {
+    1: 1, 5: 2731, 7: 1024, 8: 1033, 32773: 64, 32946: 1033, 50000: 32768}
 # Tolerated beyond that, so that a truncated file opens and fails only at its missing tiles.
 _EXTRA_BYTES = LIMITS.tiff_missing
 # Kinds of TIFF files that libvips up to 8.18 does not read.

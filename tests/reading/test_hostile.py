@@ -284,3 +284,17 @@ def test_texts_and_lists_up_to_their_bound_are_whole():
     assert metadata.json_safe_table(table)['...'] == f'({items + 1} items in all)'
     del table['0']
     assert metadata.json_safe_table(table) == table
+
+
+@pytest.mark.parametrize('compression', [1, 5, 7, 8, 32773])
+@pytest.mark.parametrize('place', ['strips', 'tiles'])
+def test_pixels_that_no_file_of_the_size_can_hold(opened, compression, place):
+    """A strip or tile of 2 GB in a file of a few kB would take minutes and all memory."""
+    width, height = 1 << 23, 256
+    page = gray_page(width, height, tag259=(SHORT, [compression]), tag279=(LONG, [4096]))
+    if place == 'tiles':
+        del page[273], page[278], page[279]
+        page.update({322: (LONG, [width]), 323: (LONG, [height]), 324: (LONG, [8]),
+                     325: (LONG, [4096])})
+    with pytest.raises(TileSourceError, match='claims to have'):
+        opened(tiff_bytes(page))
