@@ -60,18 +60,17 @@ class Limits:
     tiff_xml_marks: int = _limit(
         1 << 22, 'tags and attributes', 'Of an XML text, counted before it is parsed; 330,000 '
         'planes have about 10 each.')
+    tiff_tile_extra: int = _limit(
+        16 * _MIB, 'bytes', 'A compressed tile beyond four times its pixels; a larger one is '
+        'refused.')
     tiff_ome_planes: int = _limit(
         1 << 20, 'planes', 'That the elements of an OME-XML text place in the file, repeated '
         'ones counted; a file has fewer pages.')
 
     # codecs
-    codecs_strip_samples: int = _limit(
-        1 << 28, 'samples', 'A deflate strip decoded by this package; larger ones are left to '
-        'libvips.')
-    codecs_stacked_pixels: int = _limit(
-        1 << 22, 'pixels', 'JPEG tiles joined and decoded in one call.')
-    codecs_stacked_rows: int = _limit(
-        65_500, 'rows', 'JPEG tiles joined; libjpeg reads no taller image (JPEG_MAX_DIMENSION).')
+    codecs_tile_samples: int = _limit(
+        1 << 28, 'samples', 'A compressed tile or strip decoded by this package; larger ones are '
+        'left to libvips.')
     codecs_picture: int = _limit(
         512 * _MIB, 'bytes', 'Pixels of a JPEG 2000 file that imagecodecs decodes, all at once; it '
         'takes up to four times as much.')
@@ -90,6 +89,9 @@ class Limits:
     reading_handle_memory: int = _limit(
         256 * _MIB, 'bytes', 'Decoded rows that libvips keeps for all open images; the newest '
         'image is always kept.')
+    reading_tiles: int = _limit(
+        64 * _MIB, 'bytes', 'Decoded TIFF tiles of which other parts are likely to be read; a row '
+        'of tiles of 240 of a slide 80,000 wide. The newest is always kept.')
     reading_memory: int = _limit(
         512 * _MIB, 'bytes', 'Decoded images and computed levels in memory, all files together; '
         'the newest is always kept.')

@@ -1,195 +1,202 @@
 """
-Decode JPEG tiles of a TIFF page at 1/2, 1/4 or 1/8 of their size.
+Decode JPEG tiles, at full size or at 1/2, 1/4 or 1/8, and complete them to be passed on.
+
+A tile in a TIFF file lacks the tables that all tiles share, and does not say what its
+colours are: the page does, by JPEGTables and PhotometricInterpretation (TIFF Technical
+Note 2).  Both are put into the stream, in place of application segments, which may
+contradict the page; then simplejpeg decodes it.  simplejpeg raises for every remark of
+libjpeg, so damage does not pass.
 
 libjpeg decodes at reduced size faster than averaging a full decode, and its samples
-differ by one or two grey values.  Pillow's libjpeg is used, as libvips reduces whole
-files only.
+differ by one or two grey values.
 
-Starting a decoder takes as long as decoding a tile at 1/8.  So tiles are stacked into
-one tall picture, each tile one interval between restart markers (ITU-T T.81, B.2.1
-and E.1.4).  Damaged tiles raise ``Damaged`` or are None; libvips decodes them.
+Segments and markers: ITU-T T.81, annex B.
 """
 
 from __future__ import annotations
 
-import functools
-import io
-import itertools
 import struct
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import PIL.features
-import PIL.Image
 
-from ..base.geometry import Rect, Size
-from ..base.limits import LIMITS
-from ..base.reduce import reduce_pixels
-from ..tiff.directories import JPEG_TABLES, MCU, Page
-from ..tiff.stored_tiles import Damaged, PackedPage
+from ..base.geometry import Size
+from .coding import Coding, DecodeError
+from .libraries import imagecodecs, lacking
 
-if TYPE_CHECKING:
-    from ..reading.layout import Stored
-
-Tile = npt.NDArray[np.uint8]
-
-# The most halvings that libjpeg does.
-MAX_HALVINGS = 3
+Array = npt.NDArray[Any]
 
 # Adobe's APP14 segment without its last byte: 1 for YCbCr, 0 for RGB.  Without the
 # segment a decoder guesses the colours.
 _ADOBE = b'\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00'
-# Markers (ITU-T T.81, table B.1); of those before the scan, the second byte.
+# Markers; of those before the scan, the second byte (ITU-T T.81, table B.1).
 _START, _END = b'\xff\xd8', b'\xff\xd9'
-_FRAMES, _RESTARTS, _SCAN, _APPLICATION = (0xC0, 0xC1), 0xDD, 0xDA, range(0xE0, 0xF0)
-_MODES = {1: 'L', 3: 'RGB'}
-# Sampling factors (horizontal, vertical) of the first component, the others being
-# 1 x 1, for which no reduced pixel depends on the tile above.
-_SAMPLING = {1: {(1, 1)}, 3: {(1, 1), (2, 1), (2, 2)}}
-# Bounds for stacked tiles: their pixels, and their rows, which libjpeg limits.
-_MAX_STACKED = LIMITS.codecs_stacked_pixels
-_MAX_ROWS = LIMITS.codecs_stacked_rows
+_SCAN, _RESTARTS, _APPLICATION = 0xDA, 0xDD, range(0xE0, 0xF0)
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# Baseline, extended and progressive frames, which every viewer decodes.
+_COMMON_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
+_YCBCR = 6
+# The names of simplejpeg for samples as they are stored, by their number.
+_COLOURS = {1: 'GRAY', 3: 'RGB', 4: 'CMYK'}
 
 
-@functools.cache
-def _has_jpeg() -> bool:
-    return bool(PIL.features.check('jpg'))
+class _Head(NamedTuple):
+    """The segments of a stream up to its scan."""
+
+    # The stored bytes of these segments.
+    stored: bytes
+    # The same with tables and colours, without application segments.
+    complete: bytes
+    # The marker of the frame, its size, bits and sampling factors by component.
+    marker: int
+    size: Size
+    bits: int
+    sampling: tuple[tuple[int, int], ...]
 
 
-def suits(stored: Stored) -> bool:
-    """Whether the tiles of a stored picture can be decoded at reduced size."""
-    page = stored.page
-    return page is not None and page.is_plain_jpeg and stored.opened is None and _has_jpeg()
+def problem(coding: Coding) -> str | None:
+    """Why JPEG tiles of a coding cannot be decoded; None if they can."""
+    if coding.bits != 8 or coding.sample_format != 1:
+        return f'JPEG data of {coding.bits} bits cannot be decoded'
+    if coding.samples == 2:
+        return lacking('imagecodecs', 'jpeg8_decode', 'JPEG of 2 bands')
+    if coding.samples not in _COLOURS:
+        return f'JPEG data of {coding.samples} bands cannot be decoded'
+    return None
 
 
-class _NotStackedError(Exception):
-    """The tiles must be decoded one by one."""
-
-
-class _Coded(NamedTuple):
-    """A JPEG stream without its SOI marker, in two parts."""
-
-    # The segments up to the scan header, without application segments.
-    head: bytes
-    # The coded samples, and the EOI marker if present.
-    scan: bytes
-
-
-class JpegPage(PackedPage):
+class JpegDecoder:
     """
-    The JPEG tiles of a page for which ``suits`` is true, for use by one thread.
+    A ``table.Decoder`` of JPEG tiles; threads may share it.
 
-    :raises Damaged: if the page does not list its tiles.
+    :param coding: of the tiles.
     """
 
-    def __init__(self, descriptor: int, page: Page) -> None:
-        super().__init__(descriptor, page)
-        assert page.tile is not None  # it is a page of tiles
-        self._tile = page.tile
-        # The stored start of the latest tile, and its head: most tiles share them.
-        self._start, self._head = b'', b''
-        tables = self._tiff.data(page.entries.get(JPEG_TABLES))
-        self._tables = b''.join(_segments(tables)[0]) if tables else b''
-        if page.samples == 3:
-            self._tables += _ADOBE + (b'\x01' if page.photometric == 6 else b'\x00')
+    halvings = 3
 
-    def tiles(self, numbers: Sequence[int], halvings: int) -> list[Tile | None]:
-        """
-        Decode tiles at reduced size.
+    def __init__(self, coding: Coding) -> None:
+        self._samples = coding.samples
+        tables = _segments(coding.jpeg_tables)[0] if coding.jpeg_tables else []
+        self._before = _START + b''.join(tables)
+        if coding.samples == 3:
+            self._before += _ADOBE + bytes((coding.photometric == _YCBCR,))
+        # The head of the latest tile: most tiles share it.
+        self._head = _Head(b'\0', b'', 0, Size(0, 0), 0, ())
+        if coding.samples == 2:
+            self.halvings = 0
 
-        :param numbers: the numbers of the tiles, counted in file order.
-        :param halvings: 1 to 3.
-        :returns: an array (rows, cols, samples) per tile; None if the tile is damaged.
-        """
-        tiles: list[Tile | None] = [None] * len(numbers)
-        for run in self._runs(numbers):
-            try:
-                pixels = self._decoded([coded for _, coded in run], halvings)
-            except (Damaged, _NotStackedError):
-                # At least one is damaged or unusual: decode them one by one.
-                for place, coded in run if len(run) > 1 else []:
-                    with suppress(Damaged):
-                        tiles[place] = self._decoded([coded], halvings)[0]
-                continue
-            for (place, _), tile in zip(run, pixels, strict=True):
-                tiles[place] = tile
-        return tiles
+    def decode(self, data: bytes, size: Size, out: Array | None = None) -> Array:
+        """See ``table.Decoder``."""
+        head = self._checked(data, size)
+        stream = head.complete + data[len(head.stored):]
+        if self._samples == 2:
+            return _two_bands(stream, head)
+        fits = out is not None and head.size == size
+        return self._decoded(stream, head.size, out if fits else None)
 
-    def _runs(self, numbers: Sequence[int]) -> Iterator[list[tuple[int, _Coded]]]:
-        """Group tiles that can be decoded together, with their positions in ``numbers``."""
-        most = max(1, min(_MAX_STACKED // self._tile.area, _MAX_ROWS // self._tile.height))
-        for head, run in itertools.groupby(self._all_coded(numbers), lambda item: item[1].head):
-            step = 1 if _interval(head, self._tile) is None else most
-            while together := list(itertools.islice(run, step)):
-                yield together
+    def decode_smaller(self, data: bytes, size: Size, halvings: int) -> Array:
+        """See ``table.Decoder``."""
+        head = self._checked(data, size)
+        scale = 1 << halvings
+        wanted = Size(-(-head.size.width // scale), -(-head.size.height // scale))
+        return self._decoded(head.complete + data[len(head.stored):], wanted, None,
+                             min_width=wanted.width, min_height=wanted.height)
 
-    def _all_coded(self, numbers: Sequence[int]) -> Iterator[tuple[int, _Coded]]:
-        """Read the undamaged tiles, with their positions in ``numbers``."""
-        for place, number in enumerate(numbers):
-            with suppress(Damaged):
-                yield place, self._coded(number)
+    def _decoded(self, stream: bytes, size: Size, out: Array | None, **options: int) -> Array:
+        """Decode a complete stream to pixels of a size."""
+        import simplejpeg
 
-    def _coded(self, number: int) -> _Coded:
-        """
-        Read a tile without decoding it.
-
-        :raises Damaged: if it has no scan.
-        """
-        stream = self.packed(number)
-        if not (self._start and stream.startswith(self._start)):
-            segments, end = _segments(stream)
-            if not segments or segments[-1][1] != _SCAN:
-                raise Damaged
-            self._start, self._head = stream[:end], b''.join(segments)
-        return _Coded(self._head, stream[len(self._start):])
-
-    def _decoded(self, tiles: list[_Coded], halvings: int) -> Tile:
-        """
-        Decode tiles together at reduced size.
-
-        :returns: an array (tiles, rows, cols, samples).
-        :raises Damaged: if a tile is damaged.
-        :raises _NotStackedError: if a scan contains markers, or has no end.
-        """
-        tile, samples, count = self._tile, self._page.samples, len(tiles)
-        size = tile.width, tile.height * count
-        wanted = tile.width >> halvings, (tile.height >> halvings) * count
-        stream = b''.join([_START, self._tables, *_stack(tiles, tile)])
         try:
-            with PIL.Image.open(io.BytesIO(stream), formats=('JPEG',)) as image:
-                if image.size != size or image.mode != _MODES[samples]:
-                    raise Damaged
-                image.draft(None, wanted)
-                # Decode the stream at once, not in pieces.
-                image.decodermaxblock = len(stream)
-                pixels: Tile = np.asarray(image)
-        except (OSError, SyntaxError, ValueError, struct.error,
-                PIL.Image.DecompressionBombError) as exc:
-            raise Damaged from exc
-        if pixels.shape[1::-1] != wanted:
-            raise Damaged
-        return pixels.reshape(count, -1, wanted[0], samples)
+            pixels: Array = simplejpeg.decode_jpeg(
+                stream, _COLOURS[self._samples], buffer=out, **options)
+        except ValueError as exc:
+            raise DecodeError(str(exc)) from exc
+        if pixels.shape != (size.height, size.width, self._samples):
+            msg = f'it decodes to {pixels.shape}, not to {size.width} x {size.height}'
+            raise DecodeError(msg)
+        return pixels
+
+    def complete(self, data: bytes, size: Size) -> tuple[bytes, tuple[int, int]] | None:
+        """
+        A stream that every viewer can decode, from a tile as stored.
+
+        :param data: the stored bytes.
+        :param size: the width and height that it must have.
+        :returns: the stream with its tables, and its chroma subsampling; None if its headers
+            or its end are not as they should be, or viewers may not decode it.
+        """
+        try:
+            head = self._checked(data, size)
+        except DecodeError:
+            return None
+        end = data.rstrip(b'\0') if data.endswith(b'\0') else data
+        if (not end.endswith(_END) or head.size != size or head.marker not in _COMMON_FRAMES or
+                self._samples not in {1, 3}):
+            return None
+        first, *others = head.sampling
+        if any(factors != (1, 1) for factors in others):
+            return None
+        return (head.complete + end[len(head.stored):],
+                first if self._samples == 3 else (1, 1))
+
+    def _checked(self, data: bytes, size: Size) -> _Head:
+        """
+        The head of a tile.
+
+        :raises DecodeError: if the stream is not what the page says, or claims a picture that
+            is much larger than the tile.
+        """
+        head = self._head
+        if not data.startswith(head.stored):
+            self._head = head = self._parsed(data)
+        if len(head.sampling) != self._samples or head.bits != 8:
+            msg = (f'it has {len(head.sampling)} bands of {head.bits} bits, not '
+                   f'{self._samples} of 8')
+            raise DecodeError(msg)
+        if head.size.area > 4 * max(size.area, 1 << 16):
+            msg = (f'it claims {head.size.width} x {head.size.height} pixels, not '
+                   f'{size.width} x {size.height}')
+            raise DecodeError(msg)
+        return head
+
+    def _parsed(self, data: bytes) -> _Head:
+        """Parse the head of a stream."""
+        segments, end = _segments(data)
+        if not segments or segments[-1][1] != _SCAN:
+            msg = 'it has no scan'
+            raise DecodeError(msg)
+        frames = [segment for segment in segments if segment[1] in _FRAMES]
+        if len(frames) != 1 or len(frames[0]) < 10 or len(frames[0]) < 10 + 3 * frames[0][9]:
+            msg = 'it has no frame header'
+            raise DecodeError(msg)
+        frame = frames[0]
+        bits, height, width = struct.unpack('>BHH', frame[4:9])
+        sampling = tuple(divmod(factors, 16) for factors in frame[11:10 + 3 * frame[9]:3])
+        return _Head(data[:end], self._before + b''.join(segments), frame[1],
+                     Size(width, height), bits, sampling)
 
 
 def _segments(stream: bytes) -> tuple[list[bytes], int]:
     """
-    Parse the segments of a JPEG stream up to its scan header.
-
-    Application segments are dropped: they may contradict the colours of the TIFF file.
+    Parse the segments of a stream up to its scan header, without application segments.
 
     :returns: the segments, and the offset where they end.
-    :raises Damaged: if the stream is not JPEG.
+    :raises DecodeError: if the stream is not JPEG.
     """
     if not stream.startswith(_START):
-        raise Damaged
+        msg = 'it does not begin with a JPEG header'
+        raise DecodeError(msg)
     kept, at = [], 2
     while at + 4 <= len(stream) and stream[at] == 0xFF and stream[at:at + 2] != _END:
+        if stream[at + 1] == 0xFF:
+            # Markers may be preceded by any number of fill bytes.
+            at += 1
+            continue
         end = at + 2 + int.from_bytes(stream[at + 2:at + 4], 'big')
         if not at + 4 <= end <= len(stream):
-            raise Damaged
+            msg = 'a header exceeds it'
+            raise DecodeError(msg)
         if stream[at + 1] not in _APPLICATION:
             kept.append(stream[at:end])
         is_last = stream[at + 1] == _SCAN
@@ -199,107 +206,66 @@ def _segments(stream: bytes) -> tuple[list[bytes], int]:
     return kept, at
 
 
-@functools.lru_cache(maxsize=64)
-def _interval(head: bytes, tile: Size) -> int | None:
-    """
-    The number of coding units (MCU) of a tile.
-
-    :param head: of the tile.
-    :param tile: its expected size.
-    :returns: None if the tile cannot be stacked.
-    """
-    segments = {segment[1]: segment for segment in _segments(_START + head)[0]}
-    frames = [segments[marker] for marker in _FRAMES if marker in segments]
-    if len(frames) != 1 or _RESTARTS in segments or len(frames[0]) < 10:
-        return None
-    frame, scan = frames[0], segments[_SCAN]
-    count = frame[9]
-    height, width = struct.unpack('>HH', frame[5:9])
-    # Baseline, all components in one scan.
-    if (width, height) != tile or len(frame) != 10 + 3 * count or scan[4:5] != frame[9:10]:
-        return None
-    if count not in _SAMPLING:
-        return None
-    first, *others = [divmod(factors, 16) for factors in frame[11::3]]
-    if first not in _SAMPLING[count] or any(factors != (1, 1) for factors in others):
-        return None
-    across, down = width // (8 * first[0]), height // (8 * first[1])
-    return across * down if across * down < 1 << 16 else None
+# Two bands, which simplejpeg does not decode
 
 
-def _stack(tiles: list[_Coded], tile: Size) -> Iterator[bytes]:
+def _two_bands(stream: bytes, head: _Head) -> Array:
     """
-    Make the parts, after the tables, of a stream of tiles stacked vertically.
+    Decode a stream of two bands.
 
-    :raises _NotStackedError: if a scan contains markers, or has no end.
+    imagecodecs decodes it but does not report damage.  So the same blocks are decoded by
+    simplejpeg first, as a picture of four bands, which has half as many coding units (MCU).
+    Its pixels are wrong, as each band predicts its first coefficients, but damage shows.
+
+    :raises DecodeError: if it is damaged, or its blocks cannot be regrouped.
     """
-    if len(tiles) == 1:
-        yield from tiles[0]
-        return
-    interval = _interval(tiles[0].head, tile)
-    assert interval is not None  # else they are decoded one by one
-    for segment in _segments(_START + tiles[0].head)[0]:
-        if segment[1] in _FRAMES:
-            height = struct.pack('>H', tile.height * len(tiles))
-            yield segment[:5] + height + segment[7:]
-        elif segment[1] == _SCAN:
-            yield struct.pack('>BBHH', 0xFF, _RESTARTS, 4, interval)
-            yield segment
+    import simplejpeg
+
+    regrouped = _as_four_bands(stream, head)
+    try:
+        if regrouped is None:
+            msg = 'this kind of JPEG with 2 bands cannot be checked for damage'
+            raise DecodeError(msg)
+        simplejpeg.decode_jpeg(regrouped, 'CMYK')
+        found = np.asarray(imagecodecs().jpeg8_decode(stream))
+    except (ValueError, RuntimeError) as exc:
+        raise DecodeError(str(exc)) from exc
+    if found.shape != (head.size.height, head.size.width, 2):
+        msg = f'it decodes to {found.shape}'
+        raise DecodeError(msg)
+    return found
+
+
+def _as_four_bands(stream: bytes, head: _Head) -> bytes | None:
+    """The blocks of a stream of two bands as those of four; None if that is impossible."""
+    across, down = -(-head.size.width // 8), -(-head.size.height // 8)
+    if head.sampling != ((1, 1), (1, 1)) or head.marker not in {0xC0, 0xC1}:
+        return None
+    if across % 2:
+        # Rows of blocks are joined instead.
+        across, down = across * 2, down // 2 if down % 2 == 0 else 0
+    if not down:
+        return None
+    parts = [_START]
+    segments, end = _segments(stream)
+    for segment in segments:
+        marker, bands = segment[1], segment[4:]
+        if marker in _FRAMES:
+            body = struct.pack('>BHHB', 8, down * 8, across * 4, 4) + b''.join(
+                bytes((number + 1,)) + segment[11 + number % 2 * 3:13 + number % 2 * 3]
+                for number in range(4))
+        elif marker == _SCAN:
+            if bands[0] != 2:
+                return None
+            body = b'\4' + b''.join(
+                bytes((number + 1, bands[2 + number % 2 * 2])) for number in range(4)) + bands[5:]
+        elif marker == _RESTARTS:
+            interval = int.from_bytes(bands[:2], 'big')
+            if interval % 2:
+                return None
+            body = struct.pack('>H', interval // 2)
         else:
-            yield segment
-    parts: list[bytes] = []
-    for number, coded in enumerate(tiles):
-        if not coded.scan.endswith(_END):
-            raise _NotStackedError
-        parts += (coded.scan[:-2], bytes((0xFF, 0xD0 + number % 8)))
-    parts[-1] = _END
-    scan = b''.join(parts)
-    # Coded samples have a 0 after each 255 (B.1.1.5).  A marker among them would be
-    # taken for the end of the tile.
-    samples = np.frombuffer(scan, np.uint8)
-    marks = np.flatnonzero(samples[:-1] == 0xFF)
-    if np.count_nonzero(samples[marks + 1]) != len(tiles):
-        raise _NotStackedError
-    yield scan
-
-
-def smaller(page: JpegPage, stored: Stored, halvings: int, rect: Rect,
-            read: Callable[[Rect], npt.NDArray[np.generic]]) -> npt.NDArray[np.generic]:
-    """
-    Read a rectangle of a stored picture at reduced size.
-
-    A pixel has the same value whichever rectangle it is read with.
-
-    :param page: the tiles of the picture.
-    :param halvings: 1 to 3.
-    :param rect: in pixels of the smaller picture.
-    :param read: reads a rectangle of the stored picture, for tiles beyond its edge
-        and damaged tiles.
-    :returns: an array (rect.height, rect.width, samples).
-    """
-    assert stored.page is not None
-    tile, factor = stored.page.tile, 1 << halvings
-    assert tile is not None
-    across = -(-stored.size.width // tile.width)
-    width, height = tile.width // factor, tile.height // factor
-    places = [(row, column) for row in range(rect.top // height, -(-rect.bottom // height))
-              for column in range(rect.left // width, -(-rect.right // width))]
-    # The last JPEG blocks may reach beyond the edge of the picture.
-    rows, columns = (extent // each if extent % each % MCU else -(-extent // each)
-                     for extent, each in ((stored.size.height, tile.height),
-                                          (stored.size.width, tile.width)))
-    inside = [row * across + column for row, column in places
-              if row < rows and column < columns]
-    decoded = dict(zip(inside, page.tiles(inside, halvings), strict=True))
-    result = np.empty((rect.height, rect.width, stored.page.samples), np.uint8)
-    for row, column in places:
-        pixels: npt.NDArray[np.generic] | None = decoded.get(row * across + column)
-        if pixels is None:
-            # ``read`` raises an error that says what is damaged.
-            whole = Rect(column * tile.width, row * tile.height, *tile)
-            pixels = reduce_pixels(
-                read(whole.clipped(Rect(0, 0, *stored.size))), factor, averaged=True)
-        left, top = column * width - rect.left, row * height - rect.top
-        result[max(0, top):top + height, max(0, left):left + width] = pixels[
-            max(0, -top):rect.height - top, max(0, -left):rect.width - left]
-    return result
+            parts.append(segment)
+            continue
+        parts.append(bytes((0xFF, marker)) + struct.pack('>H', len(body) + 2) + body)
+    return b''.join(parts) + stream[end:]

@@ -1,162 +1,243 @@
 """
-Decode deflated TIFF pages with imagecodecs, if it is installed (extra ``fast``).
+Decode tiles whose decompressed bytes are the samples: none, PackBits, LZW, deflate, zstd, LZMA.
 
-imagecodecs takes half the time of zlib in libtiff.  It decodes the most common pages:
-8 or 16 bit, gray or RGB, with or without horizontal differencing (TIFF 6.0, section
-14).  Damaged data raises ``Damaged``; libvips then decodes it and reports the error.
+A tile must decompress to the bytes that its size needs; fewer are an error.  Then bits of
+a byte in reverse order are turned (FillOrder 2), packed integers unpacked, bytes swapped
+and differences summed (Predictor, TIFF 6.0, section 14, and TIFF Technical Note 3).
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..base.geometry import TILE_SIZE, Rect
-from ..base.limits import LIMITS
-from ..base.threads import scratch
-from ..tiff.directories import Page
-from ..tiff.stored_tiles import Damaged, PackedPage
+from ..base.geometry import Size
+from .coding import FLOAT, Coding, DecodeError
+from .colours import from_data_units
+from .libraries import imagecodecs
 
 Array = npt.NDArray[Any]
+Bytes = npt.NDArray[np.uint8]
 
-_MAX_PIXELS = LIMITS.codecs_strip_samples
-# Bytes of rows that are yielded at a time, approximately.
-_TOGETHER = 1 << 21
+# Decompresses stored bytes to at most so many bytes as the last argument says, if it can
+# into the array, and returns them.
+Decompress = Callable[[Any, Bytes], Any]
 
-
-class Codecs(NamedTuple):
-    """Functions of imagecodecs, each of which releases the GIL."""
-
-    inflate: Callable[..., Any]
-    undo_differences: Callable[..., Any]
-    error: type[Exception]
+_BIT_REVERSED = np.packbits(
+    np.unpackbits(np.arange(256, dtype=np.uint8)[:, np.newaxis], axis=1)[:, ::-1], axis=1)[:, 0]
+_WHOLE_BYTES = frozenset({8, 16, 32, 64, 128})
 
 
-@functools.cache
-def codecs() -> Codecs | None:
-    """Import the functions of imagecodecs; None if they are not available."""
-    try:
-        import imagecodecs
+def as_stored(data: Any, out: Bytes) -> Any:
+    """Uncompressed data, which may be followed by others."""
+    return memoryview(data)[:out.size]
 
-        found = Codecs(
-            imagecodecs.deflate_decode, imagecodecs.delta_decode, imagecodecs.DeflateError)
-        # Some builds lack them.
-        usable = imagecodecs.DEFLATE.available and imagecodecs.DELTA.available
-    except (ImportError, AttributeError, ValueError):
-        # Not installed, too old, or built for another numpy.
+
+def inflated(data: Any, out: Bytes) -> Any:
+    """Deflate with zlib's header and checksum."""
+    return imagecodecs().deflate_decode(data, out=out)
+
+
+def from_zstd(data: Any, out: Bytes) -> Any:
+    """A frame of zstd."""
+    return imagecodecs().zstd_decode(data, out=out)
+
+
+def from_lzw(data: Any, out: Bytes) -> Any:
+    """LZW, of either bit order."""
+    return imagecodecs().lzw_decode(data, out=out)
+
+
+def from_packbits(data: Any, out: Bytes) -> Any:
+    """PackBits."""
+    return imagecodecs().packbits_decode(data, out=out)
+
+
+def from_lzma(data: Any, out: Bytes) -> Any:
+    """An xz stream, whose checksums and end are checked."""
+    import lzma
+
+    stream = lzma.LZMADecompressor()
+    # A byte more than fits, to reach the checksum.
+    found = stream.decompress(bytes(data), out.size + 1)
+    if not stream.eof:
+        raise DecodeError('it ends early' if stream.needs_input else
+                          'it holds more than the pixels')
+    return found
+
+
+def problem(coding: Coding) -> str | None:
+    """Why samples of a coding cannot be unpacked; None if they can."""
+    if coding.dtype is None:
+        return (f'samples of {coding.bits} bits in TIFF sample format {coding.sample_format} '
+                'cannot be decoded')
+    if coding.bits_each and (coding.dtype.kind != 'u' or coding.bits > 16):
+        return f'samples of {coding.bits_each} bits cannot be unpacked'
+    if _has_units(coding) and not (
+            coding.bits in {8, 16} and len(coding.subsampling) == 2 and
+            all(factor in {1, 2, 4} for factor in coding.subsampling)):
+        return f'chroma subsampled by {coding.subsampling} cannot be arranged'
+    if (coding.bits_each or _has_units(coding)) and coding.predictor != 1:
+        return 'a predictor does not go with samples of different widths or subsampled chroma'
+    if coding.predictor == 1:
+        if coding.bits_each or coding.bits in _WHOLE_BYTES or imagecodecs() is not None:
+            return None
+        return (f'samples of {coding.bits} bits are unpacked by imagecodecs, which cannot be '
+                'imported; install it with "pip install imagecodecs"')
+    if coding.predictor == 2 and coding.bits in {8, 16, 32, 64} and coding.dtype.kind != 'c':
         return None
-    return found if usable else None
+    if coding.predictor == 3 and coding.sample_format == FLOAT:
+        return None
+    return f'the predictor {coding.predictor} does not go with samples of {coding.bits} bits'
 
 
-def suits(page: Page | None) -> bool:
-    """Whether the tiles or strips of a page can be decoded here."""
-    return page is not None and page.is_plain_deflate and codecs() is not None
+def _has_units(coding: Coding) -> bool:
+    """Whether samples stand in units of subsampled chroma."""
+    return coding.samples == 3 and coding.subsampling != (1, 1)
 
 
-def has_tiles(page: Page | None) -> bool:
+class SampleDecoder:
     """
-    Whether a page has tiles that can be decoded here and divide large_image's tiles.
+    A ``table.Decoder`` of tiles whose decompressed bytes are the samples.
 
-    Decoded tiles are not cached, so a larger tile would be decoded repeatedly.
-    """
-    return (page is not None and page.tile is not None and suits(page) and
-            min(page.tile) > 0 and not any(TILE_SIZE % extent for extent in page.tile))
-
-
-class DeflatedPage(PackedPage):
-    """
-    The tiles or strips of a page for which ``suits`` is true, for use by one thread.
-
-    :raises Damaged: if the page does not list its tiles or strips.
+    :param coding: of the tiles.
+    :param decompress: the codec.
     """
 
-    def __init__(self, descriptor: int, page: Page) -> None:
-        super().__init__(descriptor, page)
-        found = codecs()
-        assert found is not None  # else the page does not suit
-        self._codecs = found
-        self._stored_dtype = np.dtype(f'{self._tiff.order}u{page.bits // 8}')
-        self.dtype = self._stored_dtype.newbyteorder('=')
+    halvings = 0
 
-    def _inflate(self, number: int, out: Array) -> None:
-        """
-        Decompress a tile or strip into an array (rows, cols, samples).
+    def __init__(self, coding: Coding, decompress: Decompress) -> None:
+        assert coding.dtype is not None  # else the table has a problem with it
+        self._coding = coding
+        self._decompress = decompress
+        self._dtype = coding.dtype
+        self._packed = coding.bits not in _WHOLE_BYTES
+        self._swapped = coding.order != ('<' if np.little_endian else '>')
+        # The differences are of integers, whatever the samples are.
+        self._integers = np.dtype(f'u{coding.dtype.itemsize}') if coding.predictor == 2 else None
+        self._has_units = _has_units(coding)
+        # Bytes that become samples where they are.
+        self._in_place = not (self._packed or coding.predictor == 3 or coding.bits_each or
+                              self._has_units)
 
-        The samples are in native byte order, still with differencing.
-        """
-        samples = out.reshape(-1)
+    def decode(self, data: bytes, size: Size, out: Array | None = None) -> Array:
+        """See ``table.Decoder``."""
+        coding = self._coding
+        shape = size.height, size.width, coding.samples
+        bits = sum(coding.bits_each) or coding.samples * coding.bits
+        row_bytes = -(-size.width * bits // 8)
+        if self._in_place:
+            pixels = np.empty(shape, self._dtype) if out is None else out
+            self._fill(data, pixels.reshape(-1).view(np.uint8))
+            return self._undone(pixels)
+        if self._has_units:
+            return self._from_units(data, size)
+        raw = np.empty((size.height, row_bytes), np.uint8)
+        self._fill(data, raw.reshape(-1))
+        if coding.predictor == 3:
+            return _undo_float_differences(raw, coding).reshape(shape)
+        return self._unpacked(raw, size.width).reshape(shape)
+
+    def _from_units(self, data: Any, size: Size) -> Array:
+        """Samples of YCbCr whose chroma is subsampled."""
+        across, down = self._coding.subsampling
+        units = -(-size.width // across) * -(-size.height // down)
+        raw = np.empty(units * (across * down + 2), self._dtype)
+        self._fill(data, raw.view(np.uint8))
+        return from_data_units(self._undone(raw), size.height, size.width, across, down)
+
+    def decode_smaller(self, data: bytes, size: Size, halvings: int) -> Array:
+        """Not possible; see ``halvings``."""
+        raise NotImplementedError
+
+    def _fill(self, data: Any, out: Bytes) -> None:
+        """Decompress data to the bytes that a tile needs."""
+        if self._coding.fill_order == 2:
+            data = _BIT_REVERSED[np.frombuffer(data, np.uint8)].data
         try:
-            # More bytes than the array holds are an error.
-            inflated = self._codecs.inflate(
-                self.packed_for_now(number), out=samples.view(np.uint8))
-        except self._codecs.error as exc:
-            raise Damaged from exc
-        if len(inflated) < out.nbytes:
-            raise Damaged
-        if self.dtype != self._stored_dtype:
-            samples.byteswap(inplace=True)
+            found = self._decompress(data, out)
+        except DecodeError:
+            raise
+        except Exception as exc:
+            raise DecodeError(str(exc)) from exc
+        view = memoryview(found).cast('B')
+        if len(view) != out.size:
+            msg = (f'it holds {len(view)} of the {out.size} bytes of the pixels'
+                   if len(view) < out.size else
+                   f'it holds more than the {out.size} bytes of the pixels')
+            raise DecodeError(msg)
+        if not np.may_share_memory(found, out):
+            out[:] = view
 
-    def _put(self, stored: Array, out: Array) -> None:
-        """Copy samples and undo differencing; both arrays may be the same."""
-        if self._page.predictor == 2:
-            # Differences from the left neighbour, modulo the range of the samples.
-            self._codecs.undo_differences(stored, axis=1, out=out)
-        elif out is not stored:
-            out[...] = stored
+    def _undone(self, pixels: Array) -> Array:
+        """Swap bytes and sum differences, in place."""
+        if self._swapped and self._dtype.itemsize > 1:
+            # The parts of a complex number are swapped one by one.
+            parts = pixels.view(np.dtype(f'u{self._dtype.itemsize // 2}')) \
+                if self._dtype.kind == 'c' else pixels
+            parts.byteswap(inplace=True)
+        if self._integers is not None:
+            stored = pixels.view(self._integers)
+            library = imagecodecs()
+            if library is not None:
+                library.delta_decode(stored, axis=1, out=stored)
+            else:
+                np.cumsum(stored, axis=1, dtype=self._integers, out=stored)
+        return pixels
 
-    def tiles(self, rect: Rect) -> Array:
-        """
-        Decode a rectangle of a tiled page.
+    def _unpacked(self, raw: Bytes, width: int) -> Array:
+        """Samples that numpy has no type for, from rows of ``width`` pixels."""
+        coding, order = self._coding, self._coding.order
+        if coding.bits_each:
+            return _unpack_each(raw, width, coding)
+        if coding.bits == 24:
+            if coding.sample_format == FLOAT:
+                pixels: Array = imagecodecs().float24_decode(
+                    raw.reshape(-1).data, byteorder=order)
+                return pixels
+            # In the byte order of the file, as libtiff reads them.
+            wide = np.zeros((raw.size // 3, 4), np.uint8)
+            wide[:, slice(0, 3) if order == '<' else slice(1, 4)] = raw.reshape(-1, 3)
+            return wide.view(f'{order}u4').astype(self._dtype)
+        unpacked: Array = imagecodecs().packints_decode(
+            raw.reshape(-1).data, self._dtype, coding.bits, runlen=width * coding.samples)
+        return unpacked
 
-        :returns: an array (rect.height, rect.width, samples).
-        :raises Damaged: if a tile is damaged.
-        """
-        tile, page = self._page.tile, self._page
-        assert tile is not None  # else there are strips
-        across = -(-page.size.width // tile.width)
-        result = np.empty((rect.height, rect.width, page.samples), self.dtype)
-        for row in range(rect.top // tile.height, -(-rect.bottom // tile.height)):
-            for col in range(rect.left // tile.width, -(-rect.right // tile.width)):
-                whole = Rect(col * tile.width, row * tile.height, *tile)
-                out = result if whole == rect else scratch(
-                    'tile', (tile.height, tile.width, page.samples), self.dtype)
-                self._inflate(row * across + col, out)
-                self._put(out, out)
-                if out is not result:
-                    part = whole.clipped(rect)
-                    result[part.top - rect.top:part.bottom - rect.top,
-                           part.left - rect.left:part.right - rect.left] = \
-                        out[part.top - whole.top:part.bottom - whole.top,
-                            part.left - whole.left:part.right - whole.left]
-        return result
 
-    def strips(self, first: int, end: int) -> Iterator[tuple[int, Array]]:
-        """
-        Decode strips.
+def _unpack_each(raw: Bytes, width: int, coding: Coding) -> Array:
+    """Samples of different widths, such as 5, 6 and 5 bits."""
+    total = sum(coding.bits_each)
+    if total == 16 and coding.order == '<':
+        # Such a pixel is a number of two bytes.
+        raw = raw.reshape(raw.shape[0], -1, 2)[..., ::-1].reshape(raw.shape)
+    bits = np.unpackbits(raw, axis=1)[:, :width * total].reshape(raw.shape[0], width, total)
+    pixels = np.zeros((raw.shape[0], width, len(coding.bits_each)), coding.dtype)
+    first = 0
+    for band, count in enumerate(coding.bits_each):
+        for place in range(first, first + count):
+            pixels[..., band] = pixels[..., band] << 1 | bits[..., place]
+        first += count
+    return pixels
 
-        :param first: the first strip.
-        :param end: the strip after the last.
-        :returns: yields the number of a first row and rows, in an array that the
-            thread's next call for any page reuses.
-        :raises Damaged: if a strip is damaged.
-        """
-        page, width = self._page, self._page.size.width
-        row_bytes = width * page.samples * self.dtype.itemsize
-        together = min(max(8, _TOGETHER // row_bytes // 8 * 8), page.rows_per_strip,
-                       page.size.height)
-        buffer = scratch('rows of a strip', (together, width, page.samples), self.dtype)
-        for number in range(first, end):
-            top = number * page.rows_per_strip
-            rows = min(page.rows_per_strip, page.size.height - top)
-            if rows * width * page.samples > _MAX_PIXELS:
-                raise Damaged
-            stored = scratch('strip', (rows, width, page.samples), self.dtype)
-            self._inflate(number, stored)
-            for start in range(0, rows, together):
-                part = buffer[:min(together, rows - start)]
-                self._put(stored[start:start + together], part)
-                yield top + start, part
+
+def _undo_float_differences(raw: Bytes, coding: Coding) -> Array:
+    """
+    Undo Predictor 3.
+
+    The bytes of a row are sorted by significance, the highest first, and stored as
+    differences from the byte ``samples`` before.
+
+    :param raw: (rows, bytes of a row).
+    :returns: all samples in one dimension.
+    """
+    rows, width, samples = raw.shape[0], coding.bits // 8, coding.samples
+    summed = np.cumsum(raw.reshape(rows, -1, samples), axis=1, dtype=np.uint8)
+    sorted_bytes = summed.reshape(rows, width, -1).transpose(0, 2, 1)
+    if width == 3:
+        pixels: Array = imagecodecs().float24_decode(
+            np.ascontiguousarray(sorted_bytes).reshape(-1).data, byteorder='>')
+        return pixels
+    return np.ascontiguousarray(sorted_bytes).view(f'>f{width}').astype(f'f{width}')

@@ -90,12 +90,18 @@ class LazyPlane:
 
     def _decode(self, part: _Part, bottom: int, decoder: Decoder) -> None:
         """Decode a band at least down to a row."""
-        bottom = min(bottom, part.band.bottom) if self._stops else part.band.bottom
+        wanted = min(bottom, part.band.bottom)
+        bottom = wanted if self._stops else part.band.bottom
         with part.lock:
             if part.done >= bottom:
                 return
             if not self._write_whole(part, bottom, decoder):
-                self._decode_rows(part, bottom, decoder)
+                try:
+                    self._decode_rows(part, bottom, decoder)
+                except TileSourceError:
+                    # The damage may lie below what is needed.
+                    if part.done < wanted:
+                        raise
             if part.done < part.band.bottom:
                 return
         with self._count_lock:

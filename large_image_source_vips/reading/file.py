@@ -20,19 +20,26 @@ import pyvips
 from ..base.errors import TileSourceError
 from ..base.identity import Identity, identity_of_descriptor, open_regular
 from ..base.settings import dpi_setting
-from ..codecs.jpeg import JpegPage
-from ..codecs.lossless import DeflatedPage
-from ..tiff.stored_tiles import Damaged
+from ..tiff.directories import Page, TiffDirectories
 from . import loader
 from .handles import Handle, pool
 from .layout import Layout, Opening, Stored
 from .one_page import single_directory
 from .planes import planes
+from .tiff_samples import problem
+from .tiff_tiles import OpenFile, TiffTiles, open_tiles
+from .tile_cache import tiles as kept_tiles
 
 if TYPE_CHECKING:
     from .pixel_size import Description
 
 _serials = itertools.count()
+
+
+class _Nothing:
+    """What the pool holds for a page that libvips has to read, until that is noted."""
+
+    bytes = 0
 
 
 class SourceFile:
@@ -59,6 +66,8 @@ class SourceFile:
         self.description: Description | None = None
         self.icc_profiles: list[bytes | None] | None = None
         self.survey_lock = threading.Lock()
+        # The pages that libvips has to read.
+        self._irregular: set[tuple[int, int]] = set()
         # The owner of handles and planes; unlike id() it is never reused.
         self.serial = next(_serials)
         weakref.finalize(self, _forget, self.serial).atexit = False
@@ -70,11 +79,8 @@ class SourceFile:
 
         :raises TileSourceError: if the file has changed.
         """
-        descriptor = open_regular(self.path)
+        descriptor = _checked_descriptor(self.path, self.identity)
         try:
-            if identity_of_descriptor(descriptor) != self.identity:
-                msg = f'{self.path!r} was changed after it was opened'
-                raise TileSourceError(msg)
             yield descriptor
         finally:
             os.close(descriptor)
@@ -116,46 +122,36 @@ class SourceFile:
         return pool.get(self.serial, stored.opening,
                         lambda: Handle(self.open(stored.opening), stored.kept_rows))
 
-    def deflated(self, stored: Stored) -> DeflatedPage:
+    def tiles(self, stored: Stored) -> TiffTiles | None:
         """
-        The calling thread's decoder of a page compressed with deflate.
+        The tiles or strips of a picture, shared by all threads.
 
-        :raises Damaged: if the page has to be read by libvips.
-        """
-        return pool.get(self.serial, ('deflate', stored.opening),
-                        lambda: self.open_deflated(stored))
-
-    def open_deflated(self, stored: Stored) -> DeflatedPage:
-        """
-        A new decoder of a page compressed with deflate.
-
-        :raises Damaged: if the page has to be read by libvips.
-        """
-        assert stored.page is not None  # only a page has tiles or strips
-        return DeflatedPage(self._descriptor_of_page(), stored.page)
-
-    def jpeg_tiles(self, stored: Stored) -> JpegPage:
-        """
-        The calling thread's decoder of a page of JPEG tiles.
-
-        :raises Damaged: if the page has to be read by libvips.
+        :returns: None if libvips has to read the picture.
+        :raises TileSourceError: if the file has changed.
         """
         page = stored.page
-        assert page is not None  # only a page has tiles
-        return pool.get(self.serial, ('jpeg', stored.opening),
-                        lambda: JpegPage(self._descriptor_of_page(), page))
+        if page is None:
+            return None
+        key = page.offset, page.shift
+        if key in self._irregular:
+            return None
+        found = pool.get(self.serial, key, lambda: self._open_tiles(page), shared=True)
+        if isinstance(found, TiffTiles):
+            return found
+        self._irregular.add(key)
+        return None
 
-    def _descriptor_of_page(self) -> int:
-        """
-        A new descriptor, for the caller to close.
+    def problem(self, stored: Stored) -> str:
+        """Why ``tiles`` does not read a picture, as a clause; '' if that is not known."""
+        assert stored.page is not None  # else nobody asks
+        with self.descriptor() as descriptor:
+            return problem(TiffDirectories(descriptor), stored.page) or ''
 
-        :raises Damaged: if the file has changed.
-        """
-        descriptor = open_regular(self.path)
-        if identity_of_descriptor(descriptor) != self.identity:
-            os.close(descriptor)
-            raise Damaged
-        return descriptor
+    def _open_tiles(self, page: Page) -> TiffTiles | _Nothing:
+        path, identity = self.path, self.identity
+        # The tiles must not keep this object alive.
+        return open_tiles(lambda: OpenFile(_checked_descriptor(path, identity)),
+                          self.serial, page) or _Nothing()
 
     def discard_handle(self, stored: Stored) -> None:
         """Close the calling thread's image of a picture."""
@@ -166,9 +162,24 @@ class SourceFile:
         _forget(self.serial)
 
 
+def _checked_descriptor(path: str, identity: Identity) -> int:
+    """
+    A new descriptor of a file, for the caller to close.
+
+    :raises TileSourceError: if the file has changed.
+    """
+    descriptor = open_regular(path)
+    if identity_of_descriptor(descriptor) != identity:
+        os.close(descriptor)
+        msg = f'{path!r} was changed after it was opened'
+        raise TileSourceError(msg)
+    return descriptor
+
+
 def _forget(serial: int) -> None:
     pool.forget(serial)
     planes.forget(serial)
+    kept_tiles.forget(serial)
 
 
 _files: weakref.WeakValueDictionary[tuple[object, ...], SourceFile] = weakref.WeakValueDictionary()

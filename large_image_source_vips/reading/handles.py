@@ -34,7 +34,7 @@ _BASE_BYTES = 1 << 16
 
 
 class Open(Protocol):
-    """Something that is open for one thread."""
+    """Something that is open, for one thread or for all."""
 
     # Its memory.
     bytes: int
@@ -128,15 +128,17 @@ class HandlePool:
     def __len__(self) -> int:
         return len(self._handles)
 
-    def get(self, owner: Hashable, what: Hashable, make: Callable[[], H]) -> H:
+    def get(self, owner: Hashable, what: Hashable, make: Callable[[], H], *,
+            shared: bool = False) -> H:
         """
         The calling thread's handle, opened if it is not in the cache.
 
         :param owner: identifies the file.
         :param what: identifies the picture and how it is opened.
         :param make: opens a handle.
+        :param shared: whether all threads use the same one.
         """
-        key = owner, what, self._thread()
+        key = owner, what, 0 if shared else self._thread()
         with self._lock:
             found: Any = self._handles.get(key)
             if found is not None:
@@ -145,10 +147,12 @@ class HandlePool:
                 return handle
         handle = make()
         with self._lock:
+            # Another thread may have opened a shared one meanwhile.
+            replaced = self._remove(key) if key in self._handles else None
             self._handles[key] = handle
             self._bytes += handle.bytes
             dropped = self._collect()
-        del dropped
+        del dropped, replaced
         return handle
 
     def discard(self, owner: Hashable, what: Hashable) -> None:
@@ -163,7 +167,7 @@ class HandlePool:
         self._lock.request((0, owner))
 
     def _thread(self) -> int:
-        """The number of the calling thread, never reused by another."""
+        """The number of the calling thread from 1, never reused by another."""
         mark = getattr(self._local, 'mark', None)
         if mark is None:
             mark = self._local.mark = _Thread()

@@ -17,7 +17,6 @@ rectangle it is read with.  ``base.reduce`` averages or picks the pixels.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -31,16 +30,14 @@ from ..base.geometry import Rect, Size
 from ..base.limits import LIMITS
 from ..base.reduce import orient, reduce_pixels, stored_rect
 from ..base.threads import side_by_side
-from ..codecs.jpeg import MAX_HALVINGS, smaller, suits
-from ..codecs.lossless import has_tiles
-from ..tiff.stored_tiles import Damaged
 from .decode_process import needs_own_process
 from .decoded import LazyPlane
 from .file import SourceFile
 from .handles import Handle
 from .layout import Layout, Opening, Picture, Stored, oriented
 from .planes import LARGE_PICTURE, MAX_PLANE_MEMORY, Plane, planes
-from .rows import Band, Decoder, bands, decode, decode_error, empty_tiles, unpacker_of
+from .rows import Band, Decoder, bands, decode, decode_error, empty_tiles, shape_of
+from .tiff_tiles import TiffTiles
 
 Array = npt.NDArray[Any]
 
@@ -49,6 +46,8 @@ Array = npt.NDArray[Any]
 _DIRECT_HALVINGS = 2
 # The stored pixels that a pass over a level reads at a time, approximately.
 _BLOCK = Size(1024, 512)
+# The most halvings at which tiles are decoded: libjpeg's.
+_MAX_HALVINGS = 3
 # Rows of a plane that are computed at a time: they fit into the processor's cache.
 _HALVED_ROWS = 32
 # A picture that can only be decoded whole is not cached beyond this many bytes when
@@ -77,7 +76,8 @@ class Levels:
         self._not_ahead: set[Opening] = set()
         self._damaged_stacks: set[Opening] = set()
 
-    def read(self, picture: Picture, reduction: int, rect: Rect, *, keep: bool = False) -> Array:
+    def read(self, picture: Picture, reduction: int, rect: Rect, *, keep: bool = False,
+             out: Array | None = None) -> Array:
         """
         Read a rectangle.
 
@@ -87,16 +87,20 @@ class Levels:
             reduced size.
         :param keep: whether other parts and reductions are likely to be read soon;
             if so, more than the rectangle may be decoded and cached.
+        :param out: an array (rect.height, rect.width, bands) of any strides, which may be
+            filled and returned.
         :returns: an array (rect.height, rect.width, bands), possibly read-only.
         :raises TileSourceError: if the pixels cannot be decoded.
         """
         if keep:
             self._decode_ahead(picture, reduction)
         if reduction in picture.levels:
-            pixels = self._read_stored(picture, reduction, rect)
+            pixels = self._read_stored(picture, reduction, rect, out)
+            if pixels.base is None or pixels is out or picture.levels[reduction].random:
+                return pixels
             # A view would keep the whole picture alive as long as the tile.
             whole = rect.width * rect.height == picture.size.reduced(reduction).area
-            return pixels if whole or picture.levels[reduction].random else pixels.copy()
+            return pixels if whole else pixels.copy()
         nearest = max(stored for stored in picture.levels if stored < reduction)
         halvings = reduction - nearest
         direct = self._direct_halvings(picture, nearest)
@@ -143,21 +147,23 @@ class Levels:
 
     def _direct_halvings(self, picture: Picture, nearest: int) -> int:
         """The number of halvings of a stored level that are computed per rectangle."""
-        return MAX_HALVINGS if self._is_decoded_smaller(picture, nearest) else _DIRECT_HALVINGS
+        tiles = self._smaller_tiles(picture, nearest)
+        return max(_DIRECT_HALVINGS, tiles.halvings if tiles is not None else 0)
 
-    def _is_decoded_smaller(self, picture: Picture, nearest: int) -> bool:
-        """Whether libjpeg decodes the tiles of a stored level at reduced size."""
+    def _smaller_tiles(self, picture: Picture, nearest: int) -> TiffTiles | None:
+        """The tiles of a stored level if they can be decoded at reduced size."""
         stored = picture.levels[nearest]
-        return (not picture.is_palette and picture.orientation == 1 and suits(stored) and
-                stored.size == picture.size.reduced(nearest))
+        if (picture.is_palette or picture.orientation != 1 or
+                stored.size != picture.size.reduced(nearest)):
+            return None
+        tiles = self._file.tiles(stored)
+        return tiles if tiles is not None and tiles.halvings else None
 
     def _read_reduced(self, picture: Picture, nearest: int, halvings: int, rect: Rect) -> Array:
         """Read a stored level and reduce it; ``rect`` is in pixels of the smaller level."""
-        if self._is_decoded_smaller(picture, nearest):
-            stored = picture.levels[nearest]
-            with suppress(Damaged):
-                return smaller(self._file.jpeg_tiles(stored), stored, halvings, rect,
-                               lambda part: self._fetch(stored, part))
+        tiles = self._smaller_tiles(picture, nearest)
+        if tiles is not None:
+            return tiles.read_smaller(halvings, rect)
         factor = 1 << halvings
         part = Rect(*(value * factor for value in rect)).clipped(
             Rect(0, 0, *picture.size.reduced(nearest)))
@@ -165,9 +171,10 @@ class Levels:
 
     # Stored levels
 
-    def _read_stored(self, picture: Picture, reduction: int, rect: Rect) -> Array:
+    def _read_stored(self, picture: Picture, reduction: int, rect: Rect,
+                     out: Array | None = None) -> Array:
         """
-        Read a rectangle of a stored level, oriented.
+        Read a rectangle of a stored level, oriented; possibly into ``out``.
 
         The last row and column are repeated where the level is slightly too small.
         """
@@ -175,7 +182,7 @@ class Levels:
         if picture.orientation == 1 and rect.right <= stored.size.width \
                 and rect.bottom <= stored.size.height:
             # Nearly every tile.
-            return self._fetch(stored, rect)
+            return self._fetch(stored, rect, out)
         size = oriented(stored.size, picture.orientation)
         inside = _within(rect, size)
         pixels = orient(
@@ -187,14 +194,14 @@ class Levels:
         cols = np.clip(np.arange(rect.left, rect.right), 0, size.width - 1) - inside.left
         return pixels[rows[:, np.newaxis], cols]
 
-    def _fetch(self, stored: Stored, rect: Rect) -> Array:
-        """Read a rectangle of a stored picture, not oriented."""
+    def _fetch(self, stored: Stored, rect: Rect, out: Array | None = None) -> Array:
+        """Read a rectangle of a stored picture, not oriented; possibly into ``out``."""
+        tiles = self._file.tiles(stored)
+        if tiles is not None and tiles.is_random:
+            return tiles.read(rect, out)
         if not stored.random:
             rows = self._decoded_rows(stored, rect.top, rect.bottom)
             return rows[:, rect.left:rect.right]
-        if has_tiles(stored.page):
-            with suppress(Damaged):
-                return self._file.deflated(stored).tiles(rect)
         place = rect.moved(0, stored.top)
         try:
             return self._file.handle(stored).fetch(place)
@@ -299,8 +306,8 @@ class Levels:
 
     def _new_plane(self, size: Size, stored: Stored) -> Plane:
         """An empty plane for the samples of a stored picture."""
-        unpack = unpacker_of(self._file, stored)
-        return Plane((size.height, size.width, unpack.bands), unpack.dtype)
+        dtype, bands_each = shape_of(self._file, stored)
+        return Plane((size.height, size.width, bands_each), dtype)
 
     # Missing levels
 
@@ -396,7 +403,7 @@ def _rows_of_blocks(size: Size, stored: Stored) -> list[list[Rect]]:
     No tile of the file lies in two blocks, so no tile is decoded twice.
     """
     tile = stored.page.tile if stored.page and stored.page.tile else Size(1, 1)
-    if any(extent % (1 << MAX_HALVINGS) for extent in tile):
+    if any(extent % (1 << _MAX_HALVINGS) for extent in tile):
         # Not allowed in TIFF (multiples of 16), but such files may exist.
         tile = Size(1, 1)
     width, height = (-(-extent // one) * one for extent, one in zip(_BLOCK, tile, strict=True))

@@ -275,7 +275,9 @@ class FileReader:
         """Read a rectangle of one version of the file, as ``read`` does."""
         try:
             pixels = opened.levels.read(
-                opened.layout.frames[frame], reduction, rect, keep=keep)
+                opened.layout.frames[frame], reduction, rect, keep=keep, out=out)
+            if pixels is out:
+                return pixels
             if pixels.dtype != self.dtype or pixels.shape[2] != self.bands:
                 msg = f'its pixels are {pixels.shape[2]} x {pixels.dtype}'
                 raise TileSourceError(msg)

@@ -13,7 +13,6 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,10 +22,8 @@ import pyvips
 from ..base.errors import TileSourceError
 from ..base.geometry import Rect, Size
 from ..base.identity import Identity
-from ..codecs.lossless import suits
 from ..tiff import tile_table
 from ..tiff.directories import TiffDirectories, TiffFormatError
-from ..tiff.stored_tiles import Damaged
 from .decode_process import decode_in_process, has_thread_pool, needs_own_process
 from .file import SourceFile
 from .handles import Handle
@@ -109,6 +106,15 @@ def empty_tiles(file: SourceFile, stored: Stored) -> npt.NDArray[np.bool_] | Non
             raise TileSourceError(msg) from exc
 
 
+def shape_of(file: SourceFile, stored: Stored) -> tuple[np.dtype[Any], int]:
+    """The dtype and bands of the pixels of a picture."""
+    tiles = file.tiles(stored)
+    if tiles is not None:
+        return tiles.samples.dtype, tiles.samples.bands
+    unpack = unpacker_of(file, stored)
+    return unpack.dtype, unpack.bands
+
+
 def unpacker_of(file: SourceFile, stored: Stored) -> Unpacker:
     """How the samples of a picture are converted."""
     return file.handle(stored).unpacker if stored.random else _handle(file, stored).unpacker
@@ -127,15 +133,14 @@ def decode(file: SourceFile, stored: Stored, band: Band | None = None) -> Iterat
         unpack, size = unpacker_of(file, stored), stored.opened_size
         return decode_in_process((file.path, file.identity, file.loader, stored),
                                  (size.width, unpack.bands), unpack.dtype, size.height)
-    empty = empty_tiles(file, stored)
     strips = band.strips if band else None
+    tiles = file.tiles(stored)
+    if tiles is not None and not tiles.is_tiled and not stored.opening.strips:
+        return _aligned(tiles.strips(*(strips or (0, tiles.down))))
+    empty = empty_tiles(file, stored)
     if empty is not None:
         first, end = strips or (0, empty.size)
         return _aligned(_around_empty_strips(file, stored, empty, first, end))
-    page = stored.page
-    if page is not None and suits(page) and page.has_whole_strips and not stored.opening.strips:
-        first, end = strips or (0, -(-page.size.height // page.rows_per_strip))
-        return _aligned(_deflated_strips(file, stored, first, end))
     if band is None or strips is None:
         # This iterator may be paused for long, so it must not refer to ``file``, which
         # then could not be closed.
@@ -262,22 +267,6 @@ def _rows(stored: Stored, handle: Handle, first: int = 0) -> Iterator[Rows]:
         yield first + start, buffer[:end - start]
         # Another thread may have resumed this generator.
         handle = handle.here()
-
-
-def _deflated_strips(file: SourceFile, stored: Stored, first: int, end: int) -> Iterator[Rows]:
-    """Decode deflated strips; libvips decodes them from the first damaged one on."""
-    page = stored.page
-    assert page is not None  # else there are no strips
-    row = first * page.rows_per_strip
-    with suppress(Damaged):
-        for top, rows in file.open_deflated(stored).strips(first, end):
-            yield top, rows
-            row = top + rows.shape[0]
-    # A strip is inflated completely before its rows are yielded.
-    number = row // page.rows_per_strip
-    if number < end and row < page.size.height:
-        part = _strips(stored, number, end)
-        yield from _rows(part, _handle(file, part), row)
 
 
 def _aligned(pieces: Iterator[Rows]) -> Iterator[Rows]:

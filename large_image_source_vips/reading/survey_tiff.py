@@ -28,6 +28,7 @@ from .file import SourceFile
 from .layout import Layout, Opening, Picture, Stored
 from .loader import lacks_codec, why_not_decoded
 from .rows import empty_tiles
+from .tiff_samples import Samples
 from .unpack import Unpacker, unpacker
 
 _logger = logging.getLogger(__name__)
@@ -127,17 +128,20 @@ def alpha_band(tiff: TiffDirectories, page: Page) -> int | None:
     return found[0] - extra if len(found) == 1 else None
 
 
-def _open_first(file: SourceFile, stored: Stored) -> Unpacker:
+def _open_first(file: SourceFile, stored: Stored) -> Samples | Unpacker:
     """
     Open the first frame, and decode a pixel if its codec may be missing.
 
     Failing here lets large_image try another source.
 
-    :returns: how its samples are unpacked.
-    :raises TileSourceError: if libvips cannot open or decode it.
+    :returns: what its pixels are.
+    :raises TileSourceError: if neither this package nor libvips can decode it.
     """
     page = stored.page
     assert page is not None  # it is a TIFF file
+    tiles = file.tiles(stored)
+    if tiles is not None:
+        return tiles.samples
     unsupported = [kind for kind, matches in _UNSUPPORTED.items() if matches(page)]
     try:
         unpack = (file.handle(stored).unpacker if stored.random
@@ -154,7 +158,8 @@ def _open_first(file: SourceFile, stored: Stored) -> Unpacker:
     except pyvips.Error as exc:
         # A damaged tile raises when it is read; the rest of the file can still be read.
         if unsupported or lacks_codec(exc):
-            reason = why_not_decoded(page.compression_name, exc)
+            reason = '; '.join(filter(None, [
+                why_not_decoded(page.compression_name, exc), file.problem(stored)]))
             msg = f'Cannot read {file.path!r}: {reason}'
             raise TileSourceError(msg) from exc
     return unpack

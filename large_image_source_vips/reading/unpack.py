@@ -124,6 +124,19 @@ def _rad_to_float(packed: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 _CMYK_DTYPES = frozenset({np.dtype('uint8'), np.dtype('uint16')})
 
 
+def cmyk_through_profile(profile: bytes, inks: int) -> Convert | None:
+    """
+    A conversion from 8-bit CMYK to RGB by a profile.
+
+    :param profile: an ICC profile.
+    :param inks: how many of the bands are kept.
+    :returns: None if the profile is damaged or not CMYK.
+    """
+    transform = _profile_transform(profile)
+    return None if transform is None else (
+        lambda samples: _through_profile(samples[..., :inks], transform))
+
+
 def _cmyk_converter(image: pyvips.Image, dtype: np.dtype[Any]) -> Convert:
     """CMYK to RGB by the embedded profile, or without one if it is missing or unusable."""
     if dtype == np.uint8 and image.get_typeof('icc-profile-data'):

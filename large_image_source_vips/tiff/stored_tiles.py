@@ -1,91 +1,113 @@
 """
-Read the compressed bytes of the tiles or strips of a TIFF page.
+Read the stored bytes of the tiles or strips of a TIFF page.
 
-A tile that is empty, or lies partly beyond the file's end, raises ``Damaged``.
+Tiles and strips are both called tiles here: a strip is a tile as wide as the page, and the
+last one may be shorter.  Where each band has tiles of its own (PlanarConfiguration 2), the
+tiles of the first band come first, then those of the second, and so on.
 """
 
 from __future__ import annotations
 
-import os
-import weakref
-
-import numpy as np
-import numpy.typing as npt
-
-from ..base.files import read_at, read_into
-from ..base.threads import scratch
-from .directories import Page, TiffDirectories, TiffFormatError
+from ..base.files import read_at
+from ..base.geometry import Size
+from ..base.limits import LIMITS
+from .directories import UNCOMPRESSED, Page, TiffDirectories
 from .tile_table import tile_table
 
 
-class Damaged(Exception):  # noqa: N818  (always caught; libvips reads the tile then)
-    """A tile, or the list of tiles, is damaged or unusual."""
+class StoredTileError(Exception):
+    """The reason why a tile cannot be read, a clause for an error message."""
 
 
-class PackedPage:
+class StoredTiles:
     """
-    The tiles or strips of a page, for use by one thread.
+    Where the tiles of a page are, and their bytes.
 
-    :param descriptor: of the file; closed with this object.
+    It does not change, so threads may share it.
+
+    :param tiff: the directories of the file.
     :param page: the page.
-    :raises Damaged: if the page does not list its tiles or strips.
+    :raises StoredTileError: if the page does not list its tiles.
     """
 
-    def __init__(self, descriptor: int, page: Page) -> None:
-        self._descriptor = descriptor
-        weakref.finalize(self, os.close, descriptor).atexit = False
-        self._page = page
-        try:
-            self._tiff = TiffDirectories(descriptor)
-        except TiffFormatError as exc:
-            raise Damaged from exc
-        extents = tile_table(self._tiff, page)
-        if extents is None:
-            raise Damaged
-        self._offsets, self._counts = extents
-        self._end = os.fstat(descriptor).st_size
-        # The memory that this object takes.
+    def __init__(self, tiff: TiffDirectories, page: Page) -> None:
+        self.size = page.size
+        #: The declared size of a tile in pixels; the last strip is shorter.
+        self.tile = page.piece
+        table = tile_table(tiff, page) if min(self.tile) > 0 else None
+        if table is None:
+            msg = 'it does not list its tiles or strips'
+            raise StoredTileError(msg)
+        self._offsets, self._counts = table
+        self.across = -(-page.size.width // self.tile.width)
+        self.down = -(-page.size.height // self.tile.height)
+        self._is_tiled = page.tile is not None
+        self._bits = page.bits * page.samples // page.planes
+        self._uncompressed = page.compression == UNCOMPRESSED
+        self._file_size = tiff.file_size
+        #: The memory that this object takes.
         self.bytes = self._offsets.nbytes + self._counts.nbytes
 
-    def packed(self, number: int) -> bytes:
-        """
-        Read a tile or strip.
+    @property
+    def count(self) -> int:
+        """The number of tiles of one plane."""
+        return self.across * self.down
 
-        :param number: in file order.
-        :raises Damaged: if it is empty or truncated.
+    def tile_size(self, number: int) -> Size:
         """
-        offset, count = self._extent(number)
+        The pixels that a tile holds.
+
+        :param number: counted in file order.
+        """
+        if self._is_tiled:
+            return self.tile
+        top = number % self.down * self.tile.height
+        return Size(self.tile.width, min(self.tile.height, self.size.height - top))
+
+    def is_empty(self, number: int) -> bool:
+        """Whether a tile is declared empty, which means blank: offset 0 and byte count 0."""
+        return (number < self._offsets.size and
+                not self._offsets[number] and not self._counts[number])
+
+    def read(self, descriptor: int, number: int) -> bytes:
+        """
+        Read the stored bytes of a tile.
+
+        :param descriptor: of the file.
+        :param number: counted in file order.
+        :raises StoredTileError: if it is not listed, or lies partly beyond the end of the file.
+        """
+        offset, count = self.extent(number)
         try:
-            data = read_at(self._descriptor, count, offset)
+            data = read_at(descriptor, count, offset)
         except OSError as exc:
-            raise Damaged from exc
+            msg = f'{count} bytes at {offset} cannot be read: {exc.strerror}'
+            raise StoredTileError(msg) from exc
         if len(data) < count:
-            raise Damaged
+            msg = f'the file ends after {len(data)} of its {count} bytes'
+            raise StoredTileError(msg)
         return data
 
-    def packed_for_now(self, number: int) -> bytes | npt.NDArray[np.uint8]:
+    def extent(self, number: int) -> tuple[int, int]:
         """
-        Read a tile or strip into an array that the thread's next call reuses.
+        The offset and byte count of a tile; an uncompressed one is cut to its pixels.
 
-        Reading large strips into reused memory took half the time.
-
-        :raises Damaged: if it is empty or truncated.
+        :raises StoredTileError: as ``read``.
         """
-        offset, count = self._extent(number)
-        data = scratch('packed', (count,), np.dtype(np.uint8))
-        try:
-            read = read_into(self._descriptor, data, offset)
-        except OSError as exc:
-            raise Damaged from exc
-        if read < count:
-            raise Damaged
-        return data
-
-    def _extent(self, number: int) -> tuple[int, int]:
-        """The offset and byte count of a tile or strip."""
         if not 0 <= number < self._offsets.size:
-            raise Damaged
+            msg = f'the page lists only {self._offsets.size} tiles or strips'
+            raise StoredTileError(msg)
         offset, count = int(self._offsets[number]), int(self._counts[number])
-        if not 0 < count <= self._end - offset or offset < 0:
-            raise Damaged
+        width, height = self.tile_size(number)
+        needed = -(-width * self._bits // 8) * height
+        if self._uncompressed:
+            count = min(count, needed)
+        elif count > 4 * needed + LIMITS.tiff_tile_extra:
+            # All tiles of a hostile file may share all of it.
+            msg = f'it claims {count} bytes, too many for {width} x {height} pixels'
+            raise StoredTileError(msg)
+        if offset <= 0 or not 0 < count <= self._file_size - offset:
+            msg = (f'its {count} bytes at {offset} are not in the file, which has '
+                   f'{self._file_size} bytes')
+            raise StoredTileError(msg)
         return offset, count

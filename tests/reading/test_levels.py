@@ -170,7 +170,7 @@ def test_a_level_is_made_once_for_all_threads_and_sources(tmp_path, monkeypatch)
 
 def test_planes_that_do_not_fit_into_memory_go_to_a_file(tmp_path, monkeypatch):
     pixels = random_pixels((1300, 1701, 3))
-    tifffile.imwrite(tmp_path / 'a.tif', pixels, photometric='rgb')
+    tifffile.imwrite(tmp_path / 'a.tif', pixels, photometric='rgb', compression='zlib')
     monkeypatch.setattr(planes_module, 'MAX_PLANE_MEMORY', 100_000)
     reader = FileReader(tmp_path / 'a.tif')
     np.testing.assert_array_equal(level_by_tiles(reader), pixels)
@@ -179,7 +179,8 @@ def test_planes_that_do_not_fit_into_memory_go_to_a_file(tmp_path, monkeypatch):
 
 
 def test_no_room_for_a_plane_is_said(tmp_path, monkeypatch):
-    tifffile.imwrite(tmp_path / 'a.tif', random_pixels((300, 301, 3)), photometric='rgb')
+    tifffile.imwrite(tmp_path / 'a.tif', random_pixels((300, 301, 3)), photometric='rgb',
+                     compression='zlib')
     monkeypatch.setattr(planes_module, 'MAX_PLANE_MEMORY', 1000)
     monkeypatch.setattr(planes_module.tempfile, 'tempdir', str(tmp_path / 'missing'))
     reader = FileReader(tmp_path / 'a.tif')

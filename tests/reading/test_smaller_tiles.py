@@ -1,4 +1,4 @@
-"""JPEG tiles, decoded smaller for the levels that a file lacks."""
+"""JPEG tiles are decoded at reduced size for the levels that a file lacks."""
 
 import os
 
@@ -12,41 +12,22 @@ from helpers.around import declare_empty, in_a_forked_child, overwrite, real_fil
 from helpers.pixels import block_means, random_pixels, smooth_pixels
 from helpers.reading import level, level_by_tiles
 from large_image_source_vips.base.geometry import Rect
-from large_image_source_vips.codecs import jpeg as jpeg_tiles
+from large_image_source_vips.codecs.jpeg import JpegDecoder
 from large_image_source_vips.reading.reader import FileReader
-
-pytestmark = pytest.mark.skipif(
-    not jpeg_tiles._has_jpeg(), reason='Pillow was built without JPEG')
 
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """The numbers of the tiles that were decoded smaller."""
-    numbers = []
-    original = jpeg_tiles.JpegPage.tiles
+    """The sizes of the tiles that were decoded smaller."""
+    sizes = []
+    original = JpegDecoder.decode_smaller
 
-    def counting(self, wanted, halvings):
-        tiles = original(self, wanted, halvings)
-        numbers.extend(
-            number for number, tile in zip(wanted, tiles, strict=True) if tile is not None)
-        return tiles
+    def counting(self, data, size, halvings):
+        sizes.append(size)
+        return original(self, data, size, halvings)
 
-    monkeypatch.setattr(jpeg_tiles.JpegPage, 'tiles', counting)
-    return numbers
-
-
-@pytest.fixture
-def stacks(monkeypatch):
-    """How many tiles were decoded together, each time."""
-    counts = []
-    original = jpeg_tiles.JpegPage._decoded
-
-    def counting(self, tiles, halvings):
-        counts.append(len(tiles))
-        return original(self, tiles, halvings)
-
-    monkeypatch.setattr(jpeg_tiles.JpegPage, '_decoded', counting)
-    return counts
+    monkeypatch.setattr(JpegDecoder, 'decode_smaller', counting)
+    return sizes
 
 
 KINDS = {
@@ -111,35 +92,10 @@ def test_the_border_shows_what_is_inside_only(tmp_path, decoded, size):
     assert level(reader, 4).min() > 60
 
 
-@pytest.mark.parametrize('kind', KINDS)
-def test_tiles_in_a_stack_are_those_decoded_one_by_one(tmp_path, monkeypatch, stacks, kind):
-    KINDS[kind](tmp_path / 'a.tif', smooth_pixels(1111, 1703))
-    together = [level(FileReader(tmp_path / 'a.tif'), reduction) for reduction in (1, 2, 3)]
-    assert max(stacks) > 3
-    monkeypatch.setattr(jpeg_tiles, '_interval', lambda *_: None)
-    stacks.clear()
-    for reduction, expected in enumerate(together, 1):
-        found = level(FileReader(tmp_path / 'a.tif'), reduction)
-        np.testing.assert_array_equal(found, expected)
-    assert set(stacks) == {1}
-
-
-@pytest.mark.parametrize(('side', 'reduction'), [(64, 3), (16, 2), (16, 3), (32, 3)])
-def test_many_small_tiles_are_no_taller_than_libjpeg_allows(tmp_path, stacks, side, reduction):
-    pixels = smooth_pixels(2048, 2048)
-    save(tmp_path / 'a.tif', pixels, Q=90, tile_width=side, tile_height=side)
-    found = FileReader(tmp_path / 'a.tif').read(0, reduction, Rect(0, 0, 256, 256))
-    scale = 1 << reduction
-    means = block_means(pixels[:256 * scale, :256 * scale], scale)
-    assert np.abs(found.astype(int) - means).mean() < 1
-    assert 1 < max(stacks) * side <= 65_500
-
-
 @pytest.mark.parametrize('options', [
     {'restart_interval': 7}, {'interlace': True}, {'optimize_coding': True, 'Q': 100},
     {'subsample_mode': 'off'}, {'subsample_mode': 'on'}], ids=str)
 def test_a_page_of_all_kinds_of_tiles(tmp_path, options):
-    """Some of which stand one below the other, others not."""
     pixels = smooth_pixels(768, 768)
     save(tmp_path / 'a.tif', pixels, Q=75)
     expected = [level(FileReader(tmp_path / 'a.tif'), reduction) for reduction in (1, 2, 3)]

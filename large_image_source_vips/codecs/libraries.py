@@ -1,0 +1,55 @@
+"""
+Import the libraries that decode tiles when they are first needed, and say what lacks.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import Any
+
+
+@functools.cache
+def imagecodecs() -> Any:
+    """
+    The module imagecodecs; it takes a tenth of a second to import.
+
+    :returns: None if it is not installed, or was built for another numpy.
+    """
+    try:
+        return importlib.import_module('imagecodecs')
+    except (ImportError, AttributeError, ValueError):
+        return None
+
+
+def has_module(name: str) -> bool:
+    """Whether a module can be imported."""
+    if name == 'imagecodecs':
+        return imagecodecs() is not None
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        return False
+    return True
+
+
+def lacking(library: str, function: str, what: str) -> str | None:
+    """
+    What is missing to decode something, and how to get it.
+
+    :param library: the module that is needed.
+    :param function: a function of imagecodecs that is needed; '' for none.
+    :param what: what it decodes.
+    :returns: a clause for an error message; None if nothing is missing.
+    """
+    if not has_module(library):
+        remedy = ('use a Python that was built with it' if library == 'lzma'
+                  else f'install it with "pip install {library}"')
+        return f'{what} is decoded by {library}, which cannot be imported; {remedy}'
+    if function:
+        # Each codec of imagecodecs has a description of this kind.
+        codec = getattr(imagecodecs(), function.removesuffix('_decode').upper(), None)
+        if codec is None or not codec.available:
+            return (f'this build of imagecodecs decodes no {what}; install a complete one with '
+                    '"pip install --upgrade imagecodecs"')
+    return None

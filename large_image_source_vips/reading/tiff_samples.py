@@ -1,0 +1,137 @@
+"""
+What the samples of a TIFF page are: how they are coded, and how they become pixels.
+
+Header fields in, plain values out; nothing here decodes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..base.formats import FORMAT_OF_DTYPE
+from ..codecs import colours, table
+from ..codecs.table import Coding
+from ..tiff.directories import (
+    EXTRA_SAMPLES,
+    ICC_PROFILE,
+    JPEG_TABLES,
+    Page,
+    TiffDirectories,
+)
+from ..tiff.old_jpeg import YCBCR_SUBSAMPLING
+from .unpack import cmyk_through_profile
+
+Array = npt.NDArray[Any]
+
+_COLOR_MAP, _YCBCR_COEFFICIENTS, _REFERENCE_BLACK_WHITE, _LERC_PARAMETERS = 320, 529, 532, 50674
+# Codecs that convert YCbCr to RGB themselves.
+_DECODE_TO_RGB = frozenset({7, 33003, 50001, 50002, 52546})
+
+
+class Samples(NamedTuple):
+    """
+    The pixels of a page.
+
+    :param coding: how its tiles are coded.
+    :param dtype: of the pixels.
+    :param bands: of the pixels.
+    :param interpretation: libvips' name for what the bands mean.
+    :param convert: makes pixels (rows, cols, bands) of decoded samples (rows, cols, samples)
+        without changing them; None if they are the same.
+    """
+
+    coding: Coding
+    dtype: np.dtype[Any]
+    bands: int
+    interpretation: str
+    convert: Callable[[Array], Array] | None
+
+
+def coding_of(tiff: TiffDirectories, page: Page) -> Coding:
+    """How the tiles of a page are coded."""
+    across, down = (tiff.integers(page.entries.get(YCBCR_SUBSAMPLING)) or [2, 2])[:2]
+    return Coding(
+        compression=page.compression, samples=page.samples // page.planes, bits=page.bits,
+        sample_format=page.sample_format, photometric=page.photometric,
+        predictor=page.predictor, order=tiff.order, fill_order=page.fill_order,
+        bits_each=page.bits_each,
+        subsampling=(across, down) if page.photometric == colours.YCBCR else (1, 1),
+        jpeg_tables=tiff.data(page.entries.get(JPEG_TABLES)),
+        lerc=tuple(tiff.integers(page.entries.get(_LERC_PARAMETERS), limit=8)))
+
+
+def colours_of(tiff: TiffDirectories, page: Page, dtype: np.dtype[Any]) -> colours.Colours:
+    """What the decoded samples of a page, of a dtype, mean."""
+    entries = page.entries
+    palette = tiff.array(entries.get(_COLOR_MAP)) if page.photometric == colours.PALETTE else None
+    meaning = colours.Colours(
+        page.photometric, dtype, page.samples, page.bits, page.bits_each,
+        extra=tuple(tiff.integers(entries.get(EXTRA_SAMPLES))),
+        palette=palette.astype(np.uint16).reshape(3, -1)
+        if palette is not None and palette.dtype.kind == 'u' and palette.size % 3 == 0 else None,
+        decoded=page.planes == 1 and page.compression in _DECODE_TO_RGB)
+    if page.photometric != colours.YCBCR or meaning.decoded:
+        return meaning
+    luma, reference = (_rationals(tiff, page, tag)
+                       for tag in (_YCBCR_COEFFICIENTS, _REFERENCE_BLACK_WHITE))
+    return dataclasses.replace(meaning, luma=luma or colours.LUMA, reference=reference)
+
+
+def problem(tiff: TiffDirectories, page: Page) -> str | None:
+    """
+    Why this package cannot decode a page, a clause for an error message.
+
+    :returns: None if it can.  libvips may be able to decode the others.
+    """
+    coding = coding_of(tiff, page)
+    reason = table.problem(coding)
+    if reason or coding.dtype is None:
+        return reason
+    if coding.dtype.kind in 'iu' and coding.dtype.itemsize == 8:
+        return 'integers of 64 bits cannot be represented'
+    return colours.problem(colours_of(tiff, page, coding.dtype))
+
+
+def samples_of(tiff: TiffDirectories, page: Page) -> Samples:
+    """The pixels of a page without a ``problem``."""
+    coding = coding_of(tiff, page)
+    assert coding.dtype is not None  # else there is a problem
+    meaning = colours_of(tiff, page, coding.dtype)
+    dtype, bands, interpretation, convert = colours.conversion(meaning)
+    if page.planes > 1 and interpretation in {'b-w', 'grey16'} and not any(meaning.extra):
+        # Gray bands stored apart are channels.
+        interpretation = 'multiband'
+    profile = tiff.data(page.entries.get(ICC_PROFILE))
+    if page.photometric == colours.CMYK and dtype == np.uint8 and profile and convert is not None:
+        convert = cmyk_through_profile(profile, bands + 1) or convert
+    if dtype.kind == 'c':
+        dtype, bands, convert = np.dtype(f'f{dtype.itemsize // 2}'), 2 * bands, _parts
+    elif dtype not in FORMAT_OF_DTYPE:
+        # 16-bit floats.
+        dtype, convert = np.dtype(np.float32), _widened(convert)
+    return Samples(coding, dtype, bands, interpretation, convert)
+
+
+def _rationals(tiff: TiffDirectories, page: Page, tag: int) -> tuple[float, ...]:
+    """The numbers of a tag of rationals; empty if there are none."""
+    values = tiff.array(page.entries.get(tag))
+    if values is None or values.ndim != 2 or not all(values[:, 1].tolist()):
+        return ()
+    return tuple(float(above) / float(below) for above, below in values.tolist())
+
+
+def _parts(values: Array) -> Array:
+    """Complex numbers as two bands, real and imaginary."""
+    return np.ascontiguousarray(values).view(f'f{values.dtype.itemsize // 2}')
+
+
+def _widened(convert: Callable[[Array], Array] | None) -> Callable[[Array], Array]:
+    """A conversion whose result is of 32-bit floats."""
+    if convert is None:
+        return lambda values: values.astype(np.float32)
+    return lambda values: convert(values).astype(np.float32)
