@@ -28,7 +28,7 @@ from large_image.tilesource.utilities import (
 
 from .base.arrays import fit_edge, owned, writable
 from .base.attributes import CheckedAttributes, Profiles, StoreSize
-from .base.formats import format_of
+from .base.formats import format_of, is_wide_integer
 from .base.geometry import TILE_SIZE, Rect, Size, level_count
 from .base.identity import absolute_path, file_identity
 from .base.settings import ignored_names, pass_jpeg, refuse_ignored
@@ -159,9 +159,12 @@ class StoreTileSource(CheckedAttributes, ShownInNotebooks, FileTileSource):
         The ``pyvips.enums.BandFormat`` value of the samples.
 
         For an editable image, the format that will be written; None for an image
-        without tiles.
+        without tiles.  libvips has none for integers of 64 bits: 'double'.
         """
-        return None if self._store.dtype is None else format_of(self._store.dtype)
+        dtype = self._store.dtype
+        if dtype is not None and is_wide_integer(dtype):
+            return 'double'
+        return None if dtype is None else format_of(dtype)
 
     def getMetadata(self) -> JSONDict:
         """The metadata of the base class; JSON-serializable."""

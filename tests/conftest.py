@@ -14,6 +14,8 @@ import traceback
 
 import pytest
 
+from helpers import oracles
+
 _PACKAGE = pathlib.Path(importlib.util.find_spec('large_image_source_vips').origin).parent
 _MISSING = frozenset()
 if os.environ.get('LARGE_IMAGE_SOURCE_VIPS_PORTABLE'):
@@ -22,6 +24,10 @@ if os.environ.get('LARGE_IMAGE_SOURCE_VIPS_PORTABLE'):
     _paths = os.environ.get('PYTHONPATH', '').split(os.pathsep)
     if str(_folder) not in _paths:
         os.environ['PYTHONPATH'] = os.pathsep.join([str(_folder), *filter(None, _paths)])
+
+
+def pytest_report_header():
+    return f'oracles: {oracles.VERSIONS}'
 
 
 @pytest.hookimpl(wrapper=True)

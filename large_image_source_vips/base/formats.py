@@ -127,6 +127,11 @@ def format_of(dtype: npt.DTypeLike) -> str:
     return FORMAT_OF_DTYPE[np.dtype(dtype).newbyteorder('=')]
 
 
+def is_wide_integer(dtype: np.dtype[Any]) -> bool:
+    """Whether a dtype is an integer of 64 bits, for which libvips has no format."""
+    return dtype.kind in 'iu' and dtype.itemsize == 8
+
+
 def alpha_band(interpretation: str, bands: int) -> int | None:
     """
     The index of the alpha band of a libvips image, counted from the end.

@@ -37,6 +37,7 @@ class Coding:
     :param bits_each: the bits of each sample if they differ; else empty.
     :param subsampling: of the chroma of YCbCr, horizontal and vertical.
     :param jpeg_tables: the stream of tables that JPEG tiles share; b'' if there is none.
+    :param fax_options: T4Options or T6Options.
     :param lerc: the version and the further compression of LERC: 0 none, 1 deflate, 2 zstd.
     """
 
@@ -51,6 +52,7 @@ class Coding:
     bits_each: tuple[int, ...] = ()
     subsampling: tuple[int, ...] = (1, 1)
     jpeg_tables: bytes = b''
+    fax_options: int = 0
     lerc: tuple[int, ...] = ()
 
     @cached_property

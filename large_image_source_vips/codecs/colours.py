@@ -6,7 +6,7 @@ PhotometricInterpretation  becomes
 =========================  ===============================================================
 0, white is zero           unsigned integers count from black: ``2 ** bits - 1 - sample``
 0, 1, 4 of 1, 2, 4 bits    8 bits, scaled to 0..255
-2, RGB                     itself; of 5, 6 and 5 bits scaled to 8
+2, RGB                     itself; of 1 bit, and of 5, 6 and 5 bits, scaled to 0..255
 3, palette                 RGB of 8 bits; of 16 if the indices have more than 8
 5, CMYK                    RGB, as Pillow converts it
 6, YCbCr                   RGB, if the codec has not converted it
@@ -176,8 +176,10 @@ def _colour_step(colours: Colours) -> Convert | None:
     kind, dtype = colours.photometric, colours.dtype
     if kind in _GRAYS:
         return _gray_step(colours)
-    if kind == RGB and colours.bits_each and dtype == np.uint8:
+    if kind == RGB and colours.bits_each and dtype == np.uint8 and min(colours.bits_each) >= 4:
         return lambda samples: scaled_to_bytes(samples, colours.bits_each)
+    if kind == RGB and colours.bits == 1:
+        return lambda samples: samples * np.uint8(255)
     if kind == PALETTE:
         assert colours.palette is not None  # else it has a problem
         table = palette_table(colours.palette, colours.bits)
@@ -271,9 +273,9 @@ def palette_table(palette: npt.NDArray[np.uint16], bits: int) -> Array:
 
 
 def scaled_to_bytes(samples: Array, bits_each: tuple[int, ...]) -> Array:
-    """Scale samples of different widths of at most 8 bits to 0..255, rounded down."""
-    most = np.array([(1 << bits) - 1 for bits in bits_each], np.uint16)
-    return (samples.astype(np.uint16) * 255 // most).astype(np.uint8)
+    """Scale samples of different widths, 4 to 8 bits, to 8 bits by repeating their bits."""
+    widths = np.array(bits_each, np.uint8)
+    return samples << (8 - widths) | samples >> (2 * widths - 8)
 
 
 def cmyk_to_rgb(inks: Array, most: int | None = None) -> Array:

@@ -16,6 +16,7 @@ Segments and markers: ITU-T T.81, annex B.
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,7 +37,7 @@ _SCAN, _RESTARTS, _APPLICATION = 0xDA, 0xDD, range(0xE0, 0xF0)
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # Baseline, extended and progressive frames, which every viewer decodes.
 _COMMON_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
-_YCBCR = 6
+_RGB, _YCBCR = 2, 6
 # The names of simplejpeg for samples as they are stored, by their number.
 _COLOURS = {1: 'GRAY', 3: 'RGB', 4: 'CMYK'}
 
@@ -175,6 +176,28 @@ class JpegDecoder:
         sampling = tuple(divmod(factors, 16) for factors in frame[11:10 + 3 * frame[9]:3])
         return _Head(data[:end], self._before + b''.join(segments), frame[1],
                      Size(width, height), bits, sampling)
+
+
+class OldJpegDecoder(JpegDecoder):
+    """
+    A ``table.Decoder`` of the streams that ``tiff.old_jpeg`` puts together.
+
+    YCbCr is decoded as it is stored, each chroma sample holding for all pixels of its unit
+    (TIFF 6.0, section 21): ReferenceBlackWhite may change the colours.
+
+    :param coding: of the tiles.
+    """
+
+    halvings = 0
+
+    def __init__(self, coding: Coding) -> None:
+        super().__init__(replace(coding, photometric=_RGB, jpeg_tables=b''))
+
+    def decode(self, data: bytes, size: Size, out: Array | None = None) -> Array:
+        """See ``table.Decoder``."""
+        head = self._checked(data, size)
+        return self._decoded(
+            head.complete + data[len(head.stored):], head.size, None, fastupsample=True)
 
 
 def _segments(stream: bytes) -> tuple[list[bytes], int]:

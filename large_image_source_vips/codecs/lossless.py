@@ -53,7 +53,22 @@ def from_lzw(data: Any, out: Bytes) -> Any:
 
 def from_packbits(data: Any, out: Bytes) -> Any:
     """PackBits."""
-    return imagecodecs().packbits_decode(data, out=out)
+    library = imagecodecs()
+    try:
+        return library.packbits_decode(data, out=out)
+    except library.PackbitsError:
+        # Something may follow, if the byte count is not exact.
+        return library.packbits_decode(data[:_packbits_length(data, out.size)], out=out)
+
+
+def _packbits_length(data: bytes, size: int) -> int:
+    """The stored bytes that decompress to so many bytes."""
+    at = found = 0
+    while found < size and at < len(data):
+        head = data[at]
+        found += head + 1 if head < 128 else 257 - head if head > 128 else 0
+        at += head + 2 if head < 128 else 2 if head > 128 else 1
+    return at
 
 
 def from_lzma(data: Any, out: Bytes) -> Any:
@@ -87,7 +102,8 @@ def problem(coding: Coding) -> str | None:
             return None
         return (f'samples of {coding.bits} bits are unpacked by imagecodecs, which cannot be '
                 'imported; install it with "pip install imagecodecs"')
-    if coding.predictor == 2 and coding.bits in {8, 16, 32, 64} and coding.dtype.kind != 'c':
+    if coding.predictor == 2 and coding.dtype.kind != 'c' and (
+            coding.bits in {8, 16, 32, 64} or (coding.bits < 16 and coding.dtype.kind == 'u')):
         return None
     if coding.predictor == 3 and coding.sample_format == FLOAT:
         return None
@@ -193,17 +209,17 @@ class SampleDecoder:
         coding, order = self._coding, self._coding.order
         if coding.bits_each:
             return _unpack_each(raw, width, coding)
-        if coding.bits == 24:
-            if coding.sample_format == FLOAT:
-                pixels: Array = imagecodecs().float24_decode(
-                    raw.reshape(-1).data, byteorder=order)
-                return pixels
-            # In the byte order of the file, as libtiff reads them.
-            wide = np.zeros((raw.size // 3, 4), np.uint8)
-            wide[:, slice(0, 3) if order == '<' else slice(1, 4)] = raw.reshape(-1, 3)
-            return wide.view(f'{order}u4').astype(self._dtype)
+        if coding.bits == 24 and coding.sample_format == FLOAT:
+            pixels: Array = imagecodecs().float24_decode(
+                raw.reshape(-1).data, byteorder=order)
+            return pixels
+        # The highest bit comes first, also in little-endian files.
         unpacked: Array = imagecodecs().packints_decode(
             raw.reshape(-1).data, self._dtype, coding.bits, runlen=width * coding.samples)
+        if coding.predictor == 2:
+            rows = unpacked.reshape(raw.shape[0], width, coding.samples)
+            unpacked = np.cumsum(rows, axis=1, dtype=self._dtype)
+            unpacked &= self._dtype.type((1 << coding.bits) - 1)
         return unpacked
 
 

@@ -43,6 +43,12 @@ def webp(data: Any, coding: Coding, out: Array) -> Any:
     return imagecodecs().webp_decode(data, hasalpha=coding.samples == 4, out=out)
 
 
+def png(data: Any, coding: Coding, out: Array) -> Any:
+    """PNG."""
+    del coding
+    return imagecodecs().png_decode(data, out=out)
+
+
 def jpeg_xl(data: Any, coding: Coding, out: Array) -> Any:
     """JPEG XL."""
     del coding

@@ -10,11 +10,13 @@ compression            codec                        library
 =====================  ===========================  ====================
 1                      none                         numpy
 5                      LZW                          imagecodecs
+6                      old-style JPEG               simplejpeg
 7                      JPEG                         simplejpeg
 8, 32946               deflate                      imagecodecs
 32773                  PackBits                     imagecodecs
 33003, 33005, 34712    JPEG 2000                    imagecodecs
 34887                  LERC                         imagecodecs
+34933                  PNG                          imagecodecs
 34925                  LZMA                         Python's lzma
 50000                  zstd                         imagecodecs
 50001                  WebP                         imagecodecs
@@ -103,6 +105,7 @@ _JPEG_XL = _picture_codec('JPEG XL', 'jpegxl_decode', pictures.jpeg_xl)
 CODECS: dict[int, Codec] = {
     1: _bytes_codec('uncompressed', '', '', lossless.as_stored),
     5: _bytes_codec('LZW', 'imagecodecs', 'lzw_decode', lossless.from_lzw),
+    6: Codec('old-style JPEG', 'simplejpeg', '', jpeg.problem, jpeg.OldJpegDecoder),
     7: Codec('JPEG', 'simplejpeg', '', jpeg.problem, jpeg.JpegDecoder),
     8: _DEFLATE,
     32946: _DEFLATE,
@@ -111,6 +114,7 @@ CODECS: dict[int, Codec] = {
     33005: _JPEG_2000,
     34712: _JPEG_2000,
     34887: _picture_codec('LERC', 'lerc_decode', pictures.lerc),
+    34933: _picture_codec('PNG', 'png_decode', pictures.png),
     34925: _bytes_codec('LZMA', 'lzma', '', lossless.from_lzma),
     50000: _bytes_codec('zstd', 'imagecodecs', 'zstd_decode', lossless.from_zstd),
     50001: _picture_codec('WebP', 'webp_decode', pictures.webp),

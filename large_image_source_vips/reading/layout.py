@@ -11,7 +11,7 @@ a ``Layout`` is that of the displayed image, with the orientation applied.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -65,6 +65,8 @@ class Stored:
     :param page: the TIFF directory, if there is one.
     :param alone: for a picture of a stack, how to open it without those behind it, which
         may be damaged; None if that is not possible.
+    :param masked: whether an alpha band is added, which the mask or its absence gives.
+    :param mask: the picture that says which pixels are opaque; None if all are.
     """
 
     size: Size
@@ -75,6 +77,13 @@ class Stored:
     kept_rows: int = 0
     page: Page | None = None
     alone: Opening | None = None
+    masked: bool = False
+    mask: Stored | None = None
+
+    @cached_property
+    def unmasked(self) -> Stored:
+        """The same picture without the alpha band of its mask."""
+        return replace(self, masked=False, mask=None)
 
     @property
     def opened_size(self) -> Size:
@@ -100,6 +109,11 @@ class Picture:
     is_palette: bool = False
     alpha: int | None = None
 
+    @property
+    def is_masked(self) -> bool:
+        """Whether alpha is that of masks: 0 or opaque, at every level."""
+        return self.levels[0].masked
+
     @cached_property
     def size(self) -> Size:
         """The size in full-resolution pixels, with the orientation applied."""
@@ -120,6 +134,8 @@ class Layout:
     :param channels: the names of the channels.
     :param associated: associated images by key.
     :param pages: the number of pages of the file; 0 if libvips' header states it.
+    :param converted: whether colours were converted to sRGB, so that the profiles of the file
+        do not apply to them.
     :param left_out: levels and pages that are not used, with the reasons.
     """
 
@@ -131,6 +147,7 @@ class Layout:
     channels: tuple[str, ...] = ()
     associated: Mapping[str, Picture] = field(default_factory=dict)
     pages: int = 0
+    converted: bool = False
     left_out: tuple[str, ...] = ()
 
     @cached_property

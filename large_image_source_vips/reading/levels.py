@@ -25,7 +25,7 @@ import numpy.typing as npt
 import pyvips
 
 from ..base.errors import TileSourceError
-from ..base.formats import is_averaged
+from ..base.formats import is_averaged, opaque_alpha
 from ..base.geometry import Rect, Size
 from ..base.limits import LIMITS
 from ..base.reduce import orient, reduce_pixels, stored_rect
@@ -133,7 +133,7 @@ class Levels:
         :raises TileSourceError: if the pixels cannot be decoded, or there is no room.
         """
         stored, size = picture.levels[0], picture.size
-        if not stored.random and picture.orientation == 1:
+        if not stored.random and picture.orientation == 1 and not picture.is_masked:
             return self._decoded_rows(stored, 0, size.height)
 
         def make() -> Plane:
@@ -153,7 +153,7 @@ class Levels:
     def _smaller_tiles(self, picture: Picture, nearest: int) -> TiffTiles | None:
         """The tiles of a stored level if they can be decoded at reduced size."""
         stored = picture.levels[nearest]
-        if (picture.is_palette or picture.orientation != 1 or
+        if (picture.is_palette or picture.orientation != 1 or picture.is_masked or
                 stored.size != picture.size.reduced(nearest)):
             return None
         tiles = self._file.tiles(stored)
@@ -196,6 +196,8 @@ class Levels:
 
     def _fetch(self, stored: Stored, rect: Rect, out: Array | None = None) -> Array:
         """Read a rectangle of a stored picture, not oriented; possibly into ``out``."""
+        if stored.masked:
+            return self._fetch_masked(stored, rect, out)
         tiles = self._file.tiles(stored)
         if tiles is not None and tiles.is_random:
             return tiles.read(rect, out)
@@ -209,6 +211,17 @@ class Levels:
             # libvips may have cached the failed tile.
             self._file.discard_handle(stored)
             return self._fetch_around_empty(stored, rect, exc)
+
+    def _fetch_masked(self, stored: Stored, rect: Rect, out: Array | None) -> Array:
+        """Read a rectangle with an alpha band that is 0 or opaque, as the mask says."""
+        colours = self._fetch(stored.unmasked, rect)
+        pixels = out if out is not None else np.empty(
+            (rect.height, rect.width, colours.shape[2] + 1), colours.dtype)
+        pixels[..., :-1] = colours
+        opaque = opaque_alpha(colours.dtype)
+        pixels[..., -1] = opaque if stored.mask is None else np.where(
+            self._fetch(stored.mask, rect)[..., 0], opaque, 0)
+        return pixels
 
     def _fetch_around_empty(self, stored: Stored, rect: Rect, error: pyvips.Error) -> Array:
         """
@@ -307,7 +320,7 @@ class Levels:
     def _new_plane(self, size: Size, stored: Stored) -> Plane:
         """An empty plane for the samples of a stored picture."""
         dtype, bands_each = shape_of(self._file, stored)
-        return Plane((size.height, size.width, bands_each), dtype)
+        return Plane((size.height, size.width, bands_each + stored.masked), dtype)
 
     # Missing levels
 
@@ -370,7 +383,8 @@ class Levels:
 
     def _is_streamed(self, picture: Picture, stored: Stored, size: int) -> bool:
         """Whether a pass over a level of ``size`` bytes drops what it decodes."""
-        if stored.random or stored.opened_size != stored.size or picture.orientation != 1:
+        if stored.random or stored.opened_size != stored.size or picture.orientation != 1 \
+                or picture.is_masked:
             return False
         if planes.peek(self._file.serial, stored.opening) is not None:
             # Part of it is decoded already.
@@ -383,7 +397,12 @@ class Levels:
 def _reduce(picture: Picture, pixels: Array, factor: int) -> Array:
     """Reduce pixels by a power of two: averaged, or picked where they are labels."""
     averaged = not picture.is_palette and is_averaged(pixels.dtype)
-    return reduce_pixels(pixels, factor, averaged, picture.alpha)
+    reduced = reduce_pixels(pixels, factor, averaged, picture.alpha)
+    if picture.is_masked:
+        opaque = opaque_alpha(reduced.dtype)
+        alpha = reduced[..., -1]
+        alpha[...] = np.where(alpha >= (opaque + 1) // 2, opaque, 0)
+    return reduced
 
 
 def _is_shrunk(stored: Stored) -> bool:

@@ -130,7 +130,11 @@ def find_loader(path: str, descriptor: int, default: str | Collection[str] = 'al
     base = _READ_AS.get(base, base)
     if not _LIBVIPS_READS_JPEG_2000 and _is_jpeg_2000(head):
         name, (base, through) = 'jp2kload_source', _JPEG_2000
-    if not name or (base == 'magickload' and not any(
+    if base in {'', 'magickload'} and head[:4] in _TIFF_HEADS:
+        # libvips reads the first directory to recognise a file.  This package reads some
+        # that libtiff does not, and says what is wrong with the others.
+        base, through = 'tiffload', 'descriptor'
+    if not base or (base == 'magickload' and not any(
             signature.matches(head) for signature in MAGICK_SIGNATURES)):
         hint = '' if allowed is None else (
             f'; loaders that the setting {LOADERS} does not allow were not tried')

@@ -69,7 +69,7 @@ def icc_profiles(file: SourceFile, layout: Layout, image: pyvips.Image) -> list[
     :param image: an open image of the first frame.
     :raises TileSourceError: if a profile cannot be read.
     """
-    if unpacker(image).converts_colour:
+    if layout.converted or unpacker(image).converts_colour:
         # The pixels are converted to sRGB already.
         return []
     count = len(layout.frames)

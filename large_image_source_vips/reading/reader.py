@@ -19,7 +19,7 @@ import PIL.Image
 import pyvips
 
 from ..base.errors import TileSourceError, TileSourceFileNotFoundError, vips_errors
-from ..base.formats import meaning_of
+from ..base.formats import format_of, is_wide_integer, meaning_of
 from ..base.geometry import TILE_SIZE, Rect, Size
 from ..base.identity import absolute_path, file_identity
 from ..base.limits import LIMITS
@@ -226,7 +226,17 @@ class FileReader:
     def _first_image(opened: _Opened) -> pyvips.Image:
         """An open image of the first frame, for its header."""
         first, file = opened.layout.frames[0].levels[0], opened.file
-        return file.handle(first).image if first.random else file.open(first.opening)
+        try:
+            return file.handle(first).image if first.random else file.open(first.opening)
+        except (TileSourceError, pyvips.Error):
+            tiles = file.tiles(first)
+            if tiles is None:
+                raise
+        # A TIFF file that libvips does not open.
+        samples = tiles.samples
+        dtype = np.dtype('f8') if is_wide_integer(samples.dtype) else samples.dtype
+        return pyvips.Image.black(*first.size, bands=samples.bands).cast(
+            format_of(dtype)).copy(interpretation=samples.interpretation)
 
     # Pixels
 
@@ -369,6 +379,9 @@ class FileReader:
         chosen = frame or 0
         if not 0 <= chosen < self.frame_count:
             msg = f'There is no frame {chosen} in {self._path!r}; it has {self.frame_count}.'
+            raise TileSourceError(msg)
+        if is_wide_integer(self.dtype):
+            msg = f'{self._path!r} has integers of 64 bits, which are read but not written.'
             raise TileSourceError(msg)
         meaning = meaning_of(self.interpretation, self.bands)
         opaque = self.bands == meaning.color_bands

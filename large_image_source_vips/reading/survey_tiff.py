@@ -9,37 +9,43 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+import numpy as np
 import pyvips
 
 from ..base.errors import TileSourceError
+from ..base.formats import COLOR_BANDS
 from ..base.limits import LIMITS
+from ..codecs import colours
+from ..tiff import ome
 from ..tiff.directories import (
     DESCRIPTION,
     EXTRA_SAMPLES,
+    UNCOMPRESSED,
     Page,
     TiffDirectories,
     TiffFormatError,
     TooManyEntriesError,
 )
+from ..tiff.tile_table import tile_table
 from .arrange import NAME_TEXT, Arrangement, Directories, Place, arrange
 from .file import SourceFile
 from .layout import Layout, Opening, Picture, Stored
 from .loader import lacks_codec, why_not_decoded
 from .rows import empty_tiles
-from .tiff_samples import Samples
+from .tiff_samples import Samples, problem
 from .unpack import Unpacker, unpacker
 
 _logger = logging.getLogger(__name__)
 
-_PALETTE = 3
 # The pages whose descriptions are read.
 _DESCRIBED = 64
-# The number of colour samples by photometric interpretation.
-_COLOURS = {0: 1, 1: 1, 2: 3, 5: 4, 6: 3}
-# In the tag ExtraSamples: associated and unassociated alpha.
-_ALPHA = frozenset({1, 2})
+# In the tag ExtraSamples.
+_ALPHA = frozenset({colours.ASSOCIATED, colours.UNASSOCIATED})
+# Interpretations whose colours are converted to sRGB, for which the profile does not hold.
+_CONVERTED = frozenset({colours.CMYK, colours.CIELAB, colours.ICCLAB})
 # libtiff follows the chain of directories at each open.  In files with more pages than this
 # each page is opened as if it were the only one.
 _MANY_PAGES = 64
@@ -53,15 +59,9 @@ _MAX_EXPANSION = {
     1: 1, 5: 2731, 7: 1024, 8: 1033, 32773: 64, 32946: 1033, 50000: 32768}
 # Tolerated beyond that, so that a truncated file opens and fails only at its missing tiles.
 _EXTRA_BYTES = LIMITS.tiff_missing
-# Kinds of TIFF files that libvips up to 8.18 does not read.
-_UNSUPPORTED: dict[str, Callable[[Page], bool]] = {
-    'samples of more than 32 bits, such as 64-bit floats': lambda page: page.bits > 32,
-    'tiles that hold one band each':
-        lambda page: page.tile is not None and page.planar == 2 and page.samples > 1,
-    'complex samples': lambda page: page.sample_format in {5, 6},
-    'a number of bits that is not 1, 2, 4, 8, 16 or 32':
-        lambda page: page.bits not in {1, 2, 4, 8, 16, 32},
-}
+# Compressions that libtiff decodes and this package does not: NeXT, ThunderScan, PixarLog,
+# SGI LogLuv, JBIG.
+_ONLY_BY_LIBTIFF = frozenset({32766, 32809, 32909, 34661, 34676, 34677})
 
 
 def survey_tiff(file: SourceFile) -> Layout:
@@ -83,7 +83,9 @@ def survey_tiff(file: SourceFile) -> Layout:
                      for number, page in enumerate(pages) if number < _DESCRIBED}
             plan = arrange(Directories(
                 pages, _sub_pages(tiff, pages), texts, os.path.basename(file.path),
-                why_unreadable=why_unreadable))
+                contiguous_images(tiff, pages, texts.get(0, '')),
+                lambda page: why_unreadable(tiff, page)))
+            reason = problem(tiff, plan.frames[0].page)
             alpha = {place.page.offset: alpha_band(tiff, place.page)
                      for place in (plan.frames[0], *plan.associated.values())}
         except TiffFormatError as exc:
@@ -97,11 +99,15 @@ def survey_tiff(file: SourceFile) -> Layout:
               for place, levels in zip(plan.frames, plan.levels, strict=True)]
     first = frames[0].levels[0]
     _check_tables(file, first)
-    unpack = _open_first(file, first)
+    unpack = _open_first(file, first, reason)
+    masked = (COLOR_BANDS.get(unpack.interpretation) == unpack.bands and
+              any(place.page.offset in plan.masks for place in plan.frames))
+    if masked:
+        frames = [_with_masks(frame, plan, alone) for frame in frames]
     return Layout(
-        tuple(frames), unpack.dtype, unpack.bands, unpack.interpretation,
-        axes=tuple(plan.axes), channels=tuple(plan.channels),
-        pages=len(pages), left_out=tuple(plan.left_out),
+        tuple(frames), unpack.dtype, unpack.bands + masked, unpack.interpretation,
+        axes=tuple(plan.axes), channels=tuple(plan.channels), pages=len(pages),
+        converted=plan.frames[0].page.photometric in _CONVERTED, left_out=tuple(plan.left_out),
         associated={key: _picture({0: place}, plan, alpha[place.page.offset], alone)
                     for key, place in plan.associated.items()})
 
@@ -112,28 +118,29 @@ def alpha_band(tiff: TiffDirectories, page: Page) -> int | None:
 
     The tag ExtraSamples (TIFF 6.0, section 18) gives the meaning of the samples after the
     colours; 0 is unspecified data.  Without the tag, a single extra sample is alpha.
-    libvips unpremultiplies colours with associated alpha (1) when it reads them, so that it
-    equals unassociated alpha (2).
+    Colours with associated alpha (1) are divided by it when they are read, so that it equals
+    unassociated alpha (2).
 
     :returns: None if there is none, or more than one, which libvips writes for data.
     """
-    colours = _COLOURS.get(page.photometric)
-    if colours is None or page.samples <= colours:
+    count = colours.COLOURS.get(page.photometric)
+    if count is None or page.samples <= count:
         return None
-    extra = page.samples - colours
+    extra = page.samples - count
     if EXTRA_SAMPLES not in page.entries:
-        return -1 if extra == 1 else None
+        return -1 if extra == 1 and page.photometric != colours.CMYK else None
     kinds = tiff.integers(page.entries[EXTRA_SAMPLES])
     found = [index for index, kind in enumerate(kinds[:extra]) if kind in _ALPHA]
     return found[0] - extra if len(found) == 1 else None
 
 
-def _open_first(file: SourceFile, stored: Stored) -> Samples | Unpacker:
+def _open_first(file: SourceFile, stored: Stored, reason: str | None) -> Samples | Unpacker:
     """
     Open the first frame, and decode a pixel if its codec may be missing.
 
     Failing here lets large_image try another source.
 
+    :param reason: why this package cannot decode it, if so.
     :returns: what its pixels are.
     :raises TileSourceError: if neither this package nor libvips can decode it.
     """
@@ -142,33 +149,55 @@ def _open_first(file: SourceFile, stored: Stored) -> Samples | Unpacker:
     tiles = file.tiles(stored)
     if tiles is not None:
         return tiles.samples
-    unsupported = [kind for kind, matches in _UNSUPPORTED.items() if matches(page)]
     try:
         unpack = (file.handle(stored).unpacker if stored.random
                   else unpacker(file.open(stored.opening)))
-    except (TileSourceError, pyvips.Error) as exc:
-        if not unsupported:
-            raise
-        msg = f'{exc} (libvips does not read TIFF files of {unsupported[0]})'
-        raise TileSourceError(msg) from exc
-    if page.compression in _ALWAYS_THERE and not unsupported:
-        return unpack
-    try:
-        pyvips.Region.new(file.open(stored.opening, sequential=True)).fetch(0, 0, 1, 1)
+        if page.compression not in _ALWAYS_THERE or reason:
+            pyvips.Region.new(file.open(stored.opening, sequential=True)).fetch(0, 0, 1, 1)
     except pyvips.Error as exc:
         # A damaged tile raises when it is read; the rest of the file can still be read.
-        if unsupported or lacks_codec(exc):
-            reason = '; '.join(filter(None, [
-                why_not_decoded(page.compression_name, exc), file.problem(stored)]))
-            msg = f'Cannot read {file.path!r}: {reason}'
+        if reason or lacks_codec(exc):
+            said = why_not_decoded(page.compression_name, exc)
+            msg = f'Cannot read {file.path!r}: {reason + "; libvips: " if reason else ""}{said}'
             raise TileSourceError(msg) from exc
+    except TileSourceError as exc:
+        if reason is None:
+            raise
+        msg = f'Cannot read {file.path!r}: {reason}; libvips does not read it, either ({exc})'
+        raise TileSourceError(msg) from exc
     return unpack
 
 
-def why_unreadable(page: Page) -> str | None:
-    """Why the pixels of a page cannot be decoded, from its header fields; None if they can."""
-    return next((f'libvips does not read TIFF files of {kind}'
-                 for kind, matches in _UNSUPPORTED.items() if matches(page)), None)
+def contiguous_images(tiff: TiffDirectories, pages: Sequence[Page], text: str) -> tuple[int, int]:
+    """
+    The images that follow one another, uncompressed, where the only directory is that of the
+    first: ImageJ writes stacks of more than 4 GB so, and tifffile on request.
+
+    :param text: its description, which tells their number.
+    :returns: the number of images, and the bytes from one to the next.
+    """
+    page = pages[0]
+    count = ome.described_images(text, page.size, page.samples)
+    if len(pages) > 1 or count < 2 or page.compression != UNCOMPRESSED or page.tile:
+        return 1, 0
+    table = tile_table(tiff, page)
+    if table is None or table[0].size != page.pieces or not table[0].all():
+        return 1, 0
+    offsets, counts = table
+    step = int(counts.sum())
+    fits = offsets[0] + count * step <= tiff.file_size
+    return (count, step) if fits and (np.diff(offsets) == counts[:-1]).all() else (1, 0)
+
+
+def why_unreadable(tiff: TiffDirectories, page: Page) -> str | None:
+    """
+    Why the pixels of a page cannot be decoded, from its header fields; None if they can.
+
+    Whether libvips can is not known before it has tried; it is believed for codecs that only
+    libtiff has.
+    """
+    reason = problem(tiff, page)
+    return None if page.compression in _ONLY_BY_LIBTIFF else reason
 
 
 def _sub_pages(tiff: TiffDirectories, pages: Sequence[Page]) -> dict[int, list[Page | None]]:
@@ -232,7 +261,23 @@ def _picture(places: Mapping[int, Place], plan: Arrangement, alpha: int | None,
     stored = {reduction: _stored(place, alone) for reduction, place in sorted(places.items())}
     page = places[0].page
     return Picture(stored, page.orientation if 1 <= page.orientation <= 8 else 1,
-                   page.photometric == _PALETTE, alpha)
+                   page.photometric == colours.PALETTE, alpha)
+
+
+def _with_masks(picture: Picture, plan: Arrangement, alone: bool) -> Picture:
+    """
+    A picture with the alpha band of its masks, opaque if it has none.
+
+    A level without a mask is left out beside those that have one.
+    """
+    levels: dict[int, Stored] = {}
+    for reduction, stored in picture.levels.items():
+        assert stored.page is not None  # they are pages
+        mask = plan.masks.get(stored.page.offset)
+        if mask is not None or levels.get(0, stored).mask is None:
+            levels[reduction] = replace(
+                stored, masked=True, mask=None if mask is None else _stored(mask, alone))
+    return replace(picture, levels=levels, alpha=-1)
 
 
 def _stored(place: Place, alone: bool) -> Stored:

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..base.formats import FORMAT_OF_DTYPE
 from ..codecs import colours, table
 from ..codecs.table import Coding
 from ..tiff.directories import (
@@ -24,11 +23,13 @@ from ..tiff.directories import (
     TiffDirectories,
 )
 from ..tiff.old_jpeg import YCBCR_SUBSAMPLING
+from . import fax
 from .unpack import cmyk_through_profile
 
 Array = npt.NDArray[Any]
 
 _COLOR_MAP, _YCBCR_COEFFICIENTS, _REFERENCE_BLACK_WHITE, _LERC_PARAMETERS = 320, 529, 532, 50674
+_T4_OPTIONS, _T6_OPTIONS, _T6 = 292, 293, 4
 # Codecs that convert YCbCr to RGB themselves.
 _DECODE_TO_RGB = frozenset({7, 33003, 50001, 50002, 52546})
 
@@ -62,6 +63,8 @@ def coding_of(tiff: TiffDirectories, page: Page) -> Coding:
         bits_each=page.bits_each,
         subsampling=(across, down) if page.photometric == colours.YCBCR else (1, 1),
         jpeg_tables=tiff.data(page.entries.get(JPEG_TABLES)),
+        fax_options=sum(tiff.integers(page.entries.get(
+            _T6_OPTIONS if page.compression == _T6 else _T4_OPTIONS), limit=1)),
         lerc=tuple(tiff.integers(page.entries.get(_LERC_PARAMETERS), limit=8)))
 
 
@@ -89,11 +92,10 @@ def problem(tiff: TiffDirectories, page: Page) -> str | None:
     :returns: None if it can.  libvips may be able to decode the others.
     """
     coding = coding_of(tiff, page)
-    reason = table.problem(coding)
+    reason = (fax.problem(coding) if coding.compression in fax.COMPRESSIONS
+              else table.problem(coding))
     if reason or coding.dtype is None:
         return reason
-    if coding.dtype.kind in 'iu' and coding.dtype.itemsize == 8:
-        return 'integers of 64 bits cannot be represented'
     return colours.problem(colours_of(tiff, page, coding.dtype))
 
 
@@ -111,16 +113,19 @@ def samples_of(tiff: TiffDirectories, page: Page) -> Samples:
         convert = cmyk_through_profile(profile, bands + 1) or convert
     if dtype.kind == 'c':
         dtype, bands, convert = np.dtype(f'f{dtype.itemsize // 2}'), 2 * bands, _parts
-    elif dtype not in FORMAT_OF_DTYPE:
-        # 16-bit floats.
+    elif dtype == np.float16:
         dtype, convert = np.dtype(np.float32), _widened(convert)
     return Samples(coding, dtype, bands, interpretation, convert)
 
 
 def _rationals(tiff: TiffDirectories, page: Page, tag: int) -> tuple[float, ...]:
-    """The numbers of a tag of rationals; empty if there are none."""
+    """The numbers of a tag of rationals, or of other numbers; empty if there are none."""
     values = tiff.array(page.entries.get(tag))
-    if values is None or values.ndim != 2 or not all(values[:, 1].tolist()):
+    if values is None:
+        return ()
+    if values.ndim == 1:
+        return tuple(float(value) for value in values.tolist())
+    if not all(values[:, 1].tolist()):
         return ()
     return tuple(float(above) / float(below) for above, below in values.tolist())
 

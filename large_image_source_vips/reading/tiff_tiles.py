@@ -27,7 +27,8 @@ from ..base.threads import scratch
 from ..codecs import table
 from ..codecs.table import DecodeError
 from ..tiff.directories import UNCOMPRESSED, Page, TiffDirectories, TiffFormatError
-from ..tiff.stored_tiles import StoredTileError, StoredTiles
+from ..tiff.stored_tiles import OldJpeg, StoredTileError, StoredTiles, stored_tiles
+from . import fax
 from .tiff_samples import Samples, problem, samples_of
 from .tile_cache import tiles as kept_tiles
 
@@ -68,14 +69,16 @@ class TiffTiles:
     """
 
     def __init__(self, open_file: Callable[[], OpenFile], owner: Hashable, page: Page,
-                 tiles: StoredTiles, samples: Samples) -> None:
+                 tiles: StoredTiles | OldJpeg, samples: Samples) -> None:
         self._open_file = open_file
         self._file: OpenFile | None = None
         self._owner = owner
         self._key = page.offset, page.shift
         self._tiles = tiles
         self._planes = page.planes
-        self._decoder = table.decoder(samples.coding)
+        self._decoder: table.Decoder = (
+            fax.FaxDecoder(samples.coding) if page.compression in fax.COMPRESSIONS
+            else table.decoder(samples.coding))
         self._compression = page.compression_name
         self.samples = samples
         self.is_tiled = page.tile is not None
@@ -349,11 +352,11 @@ def open_tiles(open_file: Callable[[], OpenFile], owner: Hashable,
         tiff = TiffDirectories(file.descriptor)
         if problem(tiff, page) is not None:
             return None
-        samples, tiles = samples_of(tiff, page), StoredTiles(tiff, page)
-    except (TiffFormatError, StoredTileError):
+        samples, tiles = samples_of(tiff, page), stored_tiles(tiff, page)
+        big = tiles.tile.area * samples.coding.samples > LIMITS.codecs_tile_samples
+        if big and page.compression != UNCOMPRESSED:
+            return None
+        return TiffTiles(open_file, owner, page, tiles, samples)
+    except (TiffFormatError, StoredTileError, DecodeError):
         # libvips says what is wrong.
         return None
-    big = tiles.tile.area * samples.coding.samples > LIMITS.codecs_tile_samples
-    if big and page.compression != UNCOMPRESSED:
-        return None
-    return TiffTiles(open_file, owner, page, tiles, samples)

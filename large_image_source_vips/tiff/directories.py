@@ -57,7 +57,7 @@ JPEG_TABLES, ICC_PROFILE = 347, 34675
 # The bytes of one read: an ordinary directory and the values that follow it.
 _READ_AHEAD = 1024
 
-UNCOMPRESSED, _OLD_JPEG, _JPEG, _YCBCR = 1, 6, 7, 6
+UNCOMPRESSED, OLD_JPEG, _JPEG, _YCBCR = 1, 6, 7, 6
 _SEPARATE = 2
 # CCITT compressions, in whose data 0 is white (ITU-T T.4).
 _FAX = frozenset({2, 3, 4})
@@ -203,7 +203,7 @@ class Page:
         lists = [self.entries.get(tag) for tag in (STRIP_OFFSETS, STRIP_COUNTS)]
         return (
             self.tile is None and HEIGHT in self.entries and self.rows_per_strip > 0 and
-            (self.planar == 1 or self.samples == 1) and self.compression != _OLD_JPEG and
+            (self.planar == 1 or self.samples == 1) and self.compression != OLD_JPEG and
             # YCbCr without JPEG may be subsampled: left to libtiff.
             (self.photometric != _YCBCR or self.compression == _JPEG) and
             all(entry is not None and entry.values == -(-self.size.height // self.rows_per_strip)

@@ -11,6 +11,7 @@ ITU-T T.81, annex B.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
 from .directories import Page, TiffDirectories, TiffFormatError
 from .tile_table import tile_table
@@ -18,10 +19,10 @@ from .tile_table import tile_table
 YCBCR_SUBSAMPLING = 530
 _INTERCHANGE, _RESTART_INTERVAL, _Q_TABLES, _DC_TABLES, _AC_TABLES = 513, 515, 519, 520, 521
 _START, _END, _SCAN = b'\xff\xd8', b'\xff\xd9', b'\xff\xda'
-_YCBCR, _RESTARTS = 6, 0xDD
+_YCBCR, _RESTARTS, _HUFFMAN = 6, 0xDD, 0xC4
 # Segments that describe the coded samples: frames, and tables of Huffman codes, quantisation
 # and restart intervals.
-_NEEDED = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC4, 0xDB, _RESTARTS})
+_NEEDED = frozenset({0xC0, 0xC1, 0xC2, 0xC3, _HUFFMAN, 0xDB, _RESTARTS})
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC3})
 
 
@@ -41,7 +42,7 @@ def old_jpeg_stream(tiff: TiffDirectories, page: Page) -> bytes:
     if not any(segment[1] in _FRAMES for segment in head):
         head = _tables(tiff, page)
     if not strips[0].startswith(_SCAN):
-        strips[0] = _scan_header(page) + strips[0]
+        strips[0] = _scan_header(page, head) + strips[0]
     if len(strips) > 1:
         head.append(_segment(_RESTARTS, struct.pack('>H', _units_of_strip(page, head))))
         strips = [*(_with_restart(strip, number) for number, strip in enumerate(strips[:-1])),
@@ -121,7 +122,7 @@ def _tables(tiff: TiffDirectories, page: Page) -> list[bytes]:
         for number, offset in enumerate(offsets[tag]):
             counts = tiff.read(offset, 16)
             values = tiff.read(offset + 16, sum(counts))
-            segments.append(_segment(0xC4, bytes([kind + number]) + counts + values))
+            segments.append(_segment(_HUFFMAN, bytes([kind + number]) + counts + values))
     interval = tiff.integers(page.entries.get(_RESTART_INTERVAL))
     if interval and interval[0]:
         segments.append(_segment(_RESTARTS, struct.pack('>H', interval[0] & 0xFFFF)))
@@ -136,10 +137,22 @@ def _tables(tiff: TiffDirectories, page: Page) -> list[bytes]:
     return segments
 
 
-def _scan_header(page: Page) -> bytes:
-    """The header of a scan of all components, each with tables of its own number."""
-    table_numbers = b''.join(bytes((number + 1, number * 0x11)) for number in range(page.samples))
-    return _segment(_SCAN[1], bytes([page.samples]) + table_numbers + b'\0\x3f\0')
+def _scan_header(page: Page, head: list[bytes]) -> bytes:
+    """The header of a scan of all components: each has its own tables, or the last ones."""
+    most = max((table & 3 for segment in head if segment[1] == _HUFFMAN
+                for table in _numbers_of_tables(segment)), default=0)
+    frame = next(segment for segment in head if segment[1] in _FRAMES)
+    components = b''.join(bytes((component, min(number, most) * 0x11))
+                          for number, component in enumerate(frame[10::3]))
+    return _segment(_SCAN[1], bytes([page.samples]) + components + b'\0\x3f\0')
+
+
+def _numbers_of_tables(segment: bytes) -> Iterator[int]:
+    """The class and number of each Huffman table of a segment."""
+    at = 4
+    while at + 17 <= len(segment):
+        yield segment[at]
+        at += 17 + sum(segment[at + 1:at + 17])
 
 
 def _segment(marker: int, content: bytes) -> bytes:

@@ -11,12 +11,22 @@ from __future__ import annotations
 from ..base.files import read_at
 from ..base.geometry import Size
 from ..base.limits import LIMITS
-from .directories import UNCOMPRESSED, Page, TiffDirectories
+from .directories import OLD_JPEG, UNCOMPRESSED, Page, TiffDirectories, TiffFormatError
+from .old_jpeg import old_jpeg_stream
 from .tile_table import tile_table
 
 
 class StoredTileError(Exception):
     """The reason why a tile cannot be read, a clause for an error message."""
+
+
+def stored_tiles(tiff: TiffDirectories, page: Page) -> StoredTiles | OldJpeg:
+    """
+    Where the tiles of a page are.
+
+    :raises StoredTileError: if the page does not list its tiles.
+    """
+    return OldJpeg(page) if page.compression == OLD_JPEG else StoredTiles(tiff, page)
 
 
 class StoredTiles:
@@ -111,3 +121,51 @@ class StoredTiles:
                    f'{self._file_size} bytes')
             raise StoredTileError(msg)
         return offset, count
+
+
+class OldJpeg:
+    """
+    A page of old-style JPEG as one tile, because its strips share one stream.
+
+    It has what ``StoredTiles`` has.
+
+    :param page: the page.
+    """
+
+    across = down = count = 1
+
+    def __init__(self, page: Page) -> None:
+        self.bytes = 1 << 10
+        self.size = self.tile = page.size
+        self._page = page
+
+    def tile_size(self, number: int) -> Size:
+        """The pixels of the page."""
+        del number
+        return self.size
+
+    def is_empty(self, number: int) -> bool:
+        """No part of a stream can be declared empty."""
+        del number
+        return False
+
+    def read(self, descriptor: int, number: int) -> bytes:
+        """
+        Put the stream of the page together.
+
+        :raises StoredTileError: if a part of it is not in the file.
+        """
+        del number
+        try:
+            return old_jpeg_stream(TiffDirectories(descriptor), self._page)
+        except TiffFormatError as exc:
+            raise StoredTileError(str(exc)) from exc
+
+    def extent(self, number: int) -> tuple[int, int]:
+        """
+        Not in one place.
+
+        :raises StoredTileError: always.
+        """
+        msg = f'tile {number} of old-style JPEG is not in one place'
+        raise StoredTileError(msg)

@@ -12,6 +12,7 @@ from large_image.exceptions import TileSourceError
 from helpers.around import declare_empty, in_a_forked_child, in_threads, overwrite
 from helpers.pixels import random_pixels, smooth_pixels
 from helpers.reading import level, level_by_tiles
+from helpers.tiff_by_hand import tags, write_tiff
 from large_image_source_vips.base.geometry import Rect
 from large_image_source_vips.codecs import libraries, lossless
 from large_image_source_vips.reading import handles
@@ -131,18 +132,15 @@ def patch_bits(path, bits, width, stored):
 @pytest.mark.parametrize('order', '<>')
 def test_bits_of_bytes_in_reverse_order(tmp_path, order):
     pixels = random_pixels((50, 60, 1), 'uint16')
-    path = tmp_path / 'a.tif'
-    save(path, pixels, byteorder=order, compression='zlib', rowsperstrip=20,
-         extratags=[(266, 'H', 1, 2, True)])
-    with tifffile.TiffFile(path) as tiff:
-        page = tiff.pages[0]
-        extents = list(zip(page.dataoffsets, page.databytecounts, strict=True))
-    data = path.read_bytes()
-    for offset, count in extents:
-        part = np.frombuffer(data[offset:offset + count], 'u1')
-        turned = np.packbits(np.unpackbits(part[:, None], axis=1)[:, ::-1], axis=1)
-        overwrite(path, offset, turned.tobytes())
-    check(path, pixels)
+    strips = []
+    for top in range(0, 50, 20):
+        stored = pixels[top:top + 20].astype(f'{order}u2').tobytes()
+        data = np.frombuffer(zlib.compress(stored), np.uint8)
+        strips.append(np.packbits(
+            np.unpackbits(data[:, np.newaxis], axis=1)[:, ::-1], axis=1).tobytes())
+    write_tiff(tmp_path / 'a.tif', (tags(
+        pixels, t259=(3, [8]), t266=(3, [2]), t278=(4, [20])), strips), order=order)
+    check(tmp_path / 'a.tif', pixels)
 
 
 PICTURES = {
@@ -211,7 +209,7 @@ def damaged(path, kind, end):
 @pytest.mark.parametrize('kind', ['cut', 'no end', 'zeros', 'no header'])
 @pytest.mark.parametrize('compression', ALL)
 def test_damage_is_an_error_that_names_its_tile(tmp_path, compression, kind, shape):
-    if kind == 'zeros' and compression in {'jpeg2000', 'webp'}:
+    if kind == 'zeros' and compression in {'jpeg2000', 'webp', 'zstd'}:
         pytest.skip('this codec has neither a checksum nor codes that cannot occur')
     pixels = random_pixels((128, 128, 3)) & 0x0F
     path = tmp_path / 'a.tif'
@@ -254,10 +252,11 @@ def test_a_jpeg_that_is_smaller_than_its_tile_is_an_error(tmp_path):
     with tifffile.TiffFile(tmp_path / 'small.tif') as tiff:
         page = tiff.pages[0]
         tiff.filehandle.seek(page.dataoffsets[0])
-        small = page.jpegtables[:-2] + tiff.filehandle.read(page.databytecounts[0])[2:]
+        small = tiff.filehandle.read(page.databytecounts[0])
     with tifffile.TiffFile(path) as tiff:
-        tags, end = tiff.pages[0].tags, tiff.filehandle.size
-        places = [(tags[code].valueoffset, tags[code].valuebytecount // 4) for code in (324, 325)]
+        stored, end = tiff.pages[0].tags, tiff.filehandle.size
+        places = [(stored[code].valueoffset, stored[code].valuebytecount // 4)
+                  for code in (324, 325)]
     with path.open('ab') as file:
         file.write(small)
     for (at, width), value in zip(places, (end, len(small)), strict=True):

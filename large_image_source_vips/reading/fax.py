@@ -1,0 +1,85 @@
+"""
+Decode CCITT fax tiles with libvips' TIFF reader.
+
+A tile is shown to it as a TIFF file that holds nothing else, so that every remark of libtiff
+is about its data, and damage is an error.  imagecodecs would decode damaged tiles without a
+word.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyvips
+
+from ..base.errors import vips_reason
+from ..base.geometry import Size
+from ..codecs.coding import Coding, DecodeError
+
+# Modified Huffman, T.4 and T.6 (TIFF 6.0, sections 10 and 11).
+COMPRESSIONS = frozenset({2, 3, 4})
+_SHORT, _LONG = 3, 4
+_T4_OPTIONS, _T6_OPTIONS = 292, 293
+
+
+def problem(coding: Coding) -> str | None:
+    """Why fax tiles of a coding cannot be decoded; None if they can."""
+    if coding.bits != 1 or coding.predictor != 1:
+        return f'CCITT fax data of {coding.bits} bits cannot be decoded'
+    return None
+
+
+class FaxDecoder:
+    """
+    A ``codecs.table.Decoder`` of fax tiles; threads may share it.
+
+    :param coding: of the tiles.
+    """
+
+    halvings = 0
+
+    def __init__(self, coding: Coding) -> None:
+        self._coding = coding
+
+    def decode(self, data: bytes, size: Size,
+               out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+        """See ``codecs.table.Decoder``."""
+        width = size.width * self._coding.samples
+        file = self._file(bytes(data), width, size.height)
+        try:
+            source = pyvips.Source.new_from_memory(file)
+            image = pyvips.Image.tiffload_source(source, fail_on='warning')
+            fetched = pyvips.Region.new(image).fetch(0, 0, width, size.height)
+        except pyvips.Error as exc:
+            raise DecodeError(vips_reason(exc)) from exc
+        pixels = np.frombuffer(fetched, np.uint8) >> 7
+        shaped = pixels.reshape(size.height, size.width, self._coding.samples)
+        if out is None:
+            return shaped
+        out[...] = shaped
+        return out
+
+    def decode_smaller(self, data: bytes, size: Size, halvings: int) -> npt.NDArray[Any]:
+        """Not possible; see ``halvings``."""
+        raise NotImplementedError
+
+    def _file(self, data: bytes, width: int, height: int) -> bytes:
+        """A TIFF file of one strip, 1 bit for each pixel, 1 being white."""
+        coding = self._coding
+        tags = {256: (_LONG, width), 257: (_LONG, height), 258: (_SHORT, 1),
+                259: (_SHORT, coding.compression), 262: (_SHORT, 1),
+                266: (_SHORT, coding.fill_order), 273: (_LONG, 8), 277: (_SHORT, 1),
+                278: (_LONG, height), 279: (_LONG, len(data)),
+                {4: _T6_OPTIONS}.get(coding.compression, _T4_OPTIONS): (_LONG, coding.fax_options)}
+        if coding.compression == 2:
+            del tags[_T4_OPTIONS]
+        padded = data + bytes(len(data) % 2)
+        entries = b''.join(
+            struct.pack('<HHI', tag, kind, 1) + (struct.pack('<HH', value, 0) if kind == _SHORT
+                                                 else struct.pack('<I', value))
+            for tag, (kind, value) in sorted(tags.items()))
+        return (struct.pack('<2sHI', b'II', 42, 8 + len(padded)) + padded +
+                struct.pack('<H', len(tags)) + entries + bytes(4))
