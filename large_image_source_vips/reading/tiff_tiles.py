@@ -58,8 +58,8 @@ class TiffTiles:
     """
     The tiles of a regular page; threads may share it.
 
-    The file is opened at the first read of a page that is read at random, and kept open with
-    this object; for strips that have to be decoded it is open while they are.
+    The file is kept open with this object if the page is read at random, so that a region is
+    read from one version of it; for strips that have to be decoded it is open while they are.
 
     :param open_file: opens the file.
     :param owner: identifies the file in caches.
@@ -102,6 +102,10 @@ class TiffTiles:
         #: The most halvings at which tiles are decoded directly.
         self.halvings = (self._decoder.halvings if self.is_tiled and self._is_direct and
                          not any(extent % _MCU for extent in tiles.tile) else 0)
+
+    def keep_open(self, file: OpenFile) -> None:
+        """Read from a file that is open already."""
+        self._file = file
 
     def read(self, rect: Rect, out: Array | None = None) -> Array:
         """
@@ -356,7 +360,10 @@ def open_tiles(open_file: Callable[[], OpenFile], owner: Hashable,
         big = tiles.tile.area * samples.coding.samples > LIMITS.codecs_tile_samples
         if big and page.compression != UNCOMPRESSED:
             return None
-        return TiffTiles(open_file, owner, page, tiles, samples)
+        found = TiffTiles(open_file, owner, page, tiles, samples)
     except (TiffFormatError, StoredTileError, DecodeError):
         # libvips says what is wrong.
         return None
+    if found.is_random:
+        found.keep_open(file)
+    return found
