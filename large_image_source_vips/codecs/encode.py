@@ -25,17 +25,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import imagecodecs
 import numpy as np
 import numpy.typing as npt
 import PIL.features
 import PIL.Image
-import simplejpeg
 
 from ..base.errors import TileSourceError
-
-# Its annotations have bytes where it takes arrays, too.
-_codecs: Any = imagecodecs
+from .libraries import imagecodecs, lacking
 
 Array = npt.NDArray[Any]
 Encoder = Callable[[Array], bytes]
@@ -101,14 +97,15 @@ def check_available(name: str) -> None:
     :raises TileSourceError: if the library that does it was built without the codec.
     """
     codec = COMPRESSIONS[name].codec
-    missing = ''
+    missing: str | None = None
     if name == 'webp':
-        missing = '' if PIL.features.check('webp') else 'Pillow (package pillow)'
-    elif codec and not getattr(imagecodecs, codec).available:
-        missing = f'imagecodecs {imagecodecs.__version__} (package imagecodecs)'
+        if not PIL.features.check('webp'):
+            missing = ('Pillow (package pillow) is installed without it; install a build that '
+                       'has it')
+    elif codec:
+        missing = lacking('imagecodecs', codec, name)
     if missing:
-        msg = (f'The compression {name} is not available: {missing} is installed without it; '
-               f'install a build that has it.')
+        msg = f'The compression {name} is not available: {missing}.'
         raise TileSourceError(msg)
 
 
@@ -132,8 +129,8 @@ def tile_encoder(name: str, *, quality: int | None = None, subsampling: str | No
 
         def jpeg(tile: Array) -> bytes:
             if tile.shape[2] == 1:
-                return bytes(_codecs.jpeg8_encode(tile[:, :, 0], quality))
-            return bytes(_codecs.jpeg8_encode(
+                return bytes(imagecodecs().jpeg8_encode(tile[:, :, 0], quality))
+            return bytes(imagecodecs().jpeg8_encode(
                 tile, quality, colorspace='RGB', outcolorspace=colours, subsampling=chroma))
 
         return jpeg
@@ -141,7 +138,7 @@ def tile_encoder(name: str, *, quality: int | None = None, subsampling: str | No
         return lambda tile: _webp(tile, quality)
     if name == 'jpeg2000':
         def jpeg2000(tile: Array) -> bytes:
-            return bytes(_codecs.jpeg2k_encode(
+            return bytes(imagecodecs().jpeg2k_encode(
                 tile[:, :, 0] if tile.shape[2] == 1 else tile, 0 if quality is None else quality,
                 codecformat='j2k', reversible=quality is None))
 
@@ -174,7 +171,7 @@ def _differences(tile: Array) -> Array:
 
 def _float_differences(tile: Array) -> Array:
     """Differences of the bytes of a row of floats (TIFF technical note 3)."""
-    result: Array = _codecs.floatpred_encode(tile, axis=1)
+    result: Array = imagecodecs().floatpred_encode(tile, axis=1)
     return result
 
 
@@ -182,10 +179,10 @@ _PREDICTORS: dict[int, Callable[[Array], Array]] = {
     NO_PREDICTOR: lambda tile: tile, HORIZONTAL: _differences, FLOATING_POINT: _float_differences}
 
 _PACKERS: dict[str, Encoder] = {
-    'deflate': lambda tile: bytes(_codecs.deflate_encode(tile, _DEFLATE_LEVEL)),
-    'zstd': lambda tile: bytes(_codecs.zstd_encode(tile, _ZSTD_LEVEL)),
-    'lzw': lambda tile: bytes(_codecs.lzw_encode(tile)),
-    'packbits': lambda tile: bytes(_codecs.packbits_encode(
+    'deflate': lambda tile: bytes(imagecodecs().deflate_encode(tile, _DEFLATE_LEVEL)),
+    'zstd': lambda tile: bytes(imagecodecs().zstd_encode(tile, _ZSTD_LEVEL)),
+    'lzw': lambda tile: bytes(imagecodecs().lzw_encode(tile)),
+    'packbits': lambda tile: bytes(imagecodecs().packbits_encode(
         tile.reshape(tile.shape[0], -1).view(np.uint8), axis=-1)),
     'none': lambda tile: tile.tobytes(),
 }
@@ -201,7 +198,7 @@ def encode_mask(mask: npt.NDArray[np.bool_]) -> bytes:
 
     :param mask: (rows, cols); the columns are a multiple of 8.
     """
-    return bytes(_codecs.deflate_encode(np.packbits(mask, axis=1), _DEFLATE_LEVEL))
+    return bytes(imagecodecs().deflate_encode(np.packbits(mask, axis=1), _DEFLATE_LEVEL))
 
 
 def check_tile(name: str, data: bytes) -> None:
@@ -215,15 +212,19 @@ def check_tile(name: str, data: bytes) -> None:
     """
     if name == 'jpeg':
         # Unlike imagecodecs, an error for JPEG data that end early.
+        import simplejpeg
+
         simplejpeg.decode_jpeg(data)
     elif name == 'webp':
-        _codecs.webp_decode(data)
+        imagecodecs().webp_decode(data)
     elif name == 'jpeg2000':
-        _codecs.jpeg2k_decode(data)
+        imagecodecs().jpeg2k_decode(data)
     elif name in _UNPACKERS:
         _UNPACKERS[name](data)
 
 
 _UNPACKERS: dict[str, Callable[[bytes], Any]] = {
-    'deflate': _codecs.deflate_decode, 'zstd': _codecs.zstd_decode,
-    'lzw': _codecs.lzw_decode, 'packbits': _codecs.packbits_decode}
+    'deflate': lambda data: imagecodecs().deflate_decode(data),
+    'zstd': lambda data: imagecodecs().zstd_decode(data),
+    'lzw': lambda data: imagecodecs().lzw_decode(data),
+    'packbits': lambda data: imagecodecs().packbits_decode(data)}

@@ -35,21 +35,22 @@ def has_module(name: str) -> bool:
 
 def lacking(library: str, function: str, what: str) -> str | None:
     """
-    What is missing to decode something, and how to get it.
+    What is missing to decode or encode something, and how to get it.
 
     :param library: the module that is needed.
-    :param function: a function of imagecodecs that is needed; '' for none.
-    :param what: what it decodes.
+    :param function: a codec of imagecodecs that is needed, or its decoding function; '' for
+        none.
+    :param what: what it is needed for.
     :returns: a clause for an error message; None if nothing is missing.
     """
     if not has_module(library):
         remedy = ('use a Python that was built with it' if library == 'lzma'
                   else f'install it with "pip install {library}"')
-        return f'{what} is decoded by {library}, which cannot be imported; {remedy}'
+        return f'{what} needs {library}, which cannot be imported; {remedy}'
     if function:
         # Each codec of imagecodecs has a description of this kind.
         codec = getattr(imagecodecs(), function.removesuffix('_decode').upper(), None)
         if codec is None or not codec.available:
-            return (f'this build of imagecodecs decodes no {what}; install a complete one with '
-                    '"pip install --upgrade imagecodecs"')
+            return (f'this build of imagecodecs has no codec for {what}; install a complete '
+                    'one with "pip install --upgrade imagecodecs"')
     return None

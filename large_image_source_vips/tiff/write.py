@@ -12,16 +12,18 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import tifffile
 
 from ..base.errors import TileSourceError
 from ..base.files import read_at, write_at
 from ..base.geometry import Size
 from . import directories as tiff
+
+if TYPE_CHECKING:
+    import tifffile
 
 # Compression of JPEG tiles, and the PhotometricInterpretation of YCbCr.
 _JPEG, _YCBCR, _RGB = 7, 6, 2
@@ -93,6 +95,9 @@ def write_tiff(path: str, pages: Sequence[WrittenPage], masks: Sequence[WrittenP
     tables = sum(_TABLE_ENTRY * page.first_same.size for page in everything)
     common: dict[str, Any] = {
         'resolution': stated, 'resolutionunit': _CENTIMETRE if stated else None}
+    # When needed: it takes a tenth of a second to import.
+    import tifffile
+
     # tifffile would not report an error when it closes a file.
     with open(path, 'xb') as file, tifffile.TiffWriter(
             file, bigtiff=needs_bigtiff(data_bytes + tables), byteorder='<') as writer:
