@@ -7,7 +7,6 @@ the only module that distinguishes the kinds of store.
 
 from __future__ import annotations
 
-import math
 import os
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,11 +18,14 @@ import numpy.typing as npt
 from large_image.exceptions import TileSourceError
 from large_image.tilesource.resample import ResampleMethod, downsampleTileHalfRes
 
+from .annotations import AnnotatedTileSource, checked_key
+from .base.errors import TileSourceValueError
+from .base.frames import positive_number
 from .base.geometry import TILE_SIZE, Rect, Size
 from .reading.reader import FileReader
+from .sink.axes import as_position, looks_like_axes, make_placement, split
 from .sink.canvas import Canvas
-from .sink.patch import as_mask, as_position, make_patch
-from .source import StoreTileSource
+from .sink.patch import as_mask, is_interpretation, make_associated, make_patch
 from .source_cache import is_new
 from .writing.choices import Choices, Resampler
 from .writing.parts import at_reduction, cropped, without_metadata
@@ -53,7 +55,7 @@ class _Part(NamedTuple):
     metadata: bool
 
 
-class EditableTileSource(StoreTileSource):
+class EditableTileSource(AnnotatedTileSource):
     """
     A tile source that can be built with ``addTile`` and saved with ``write``.
 
@@ -89,9 +91,10 @@ class EditableTileSource(StoreTileSource):
             state['_bandRanges'] = {}
 
     def addTile(self, tile: Any, x: float = 0, y: float = 0, mask: Any = None,
-                interpretation: str | None = None) -> None:
+                interpretation: str | None = None, axes: str | Sequence[str] | None = None,
+                **position: Any) -> None:
         """
-        Paste a tile into the image, which grows to hold it.
+        Paste a tile into a frame of the image, which grows to hold it.
 
         :param tile: a numpy array (rows, cols) or (rows, cols, bands), a PIL
             image, a ``pyvips.Image``, or the bytes of an encoded image.  It is
@@ -104,8 +107,7 @@ class EditableTileSource(StoreTileSource):
         :param y: the row of the top edge of the tile, likewise.
         :param mask: None, or an array (rows, cols) or (rows, cols, bands) that
             numpy can convert to bool.  Pixels are pasted where it is true; with
-            several bands, where any of them is.  It is not changed.  Not
-            allowed for multiband data, which have no alpha.
+            several bands, where any of them is.  It is not changed.
         :param interpretation: what the bands are:
 
             - None: by their number: 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and
@@ -116,18 +118,46 @@ class EditableTileSource(StoreTileSource):
             - 'labels': integers that are never averaged or compressed with loss;
             - 'pixelmap': labels of 1 band; each integer v becomes r = v % 256,
               g = v // 256 % 256, b = v // 65536 % 256.
+        :param axes: the names of the dimensions of an array with more than rows,
+            columns and bands, such as 'zyxs' or ``['z', 'y', 'x']``: it is added as
+            several frames.  'x' and 'y' are required, 's' are the bands.
+        :param position: the 0-based position of the frame on an axis, such as ``c=1``,
+            ``z=0``; 0 where an axis is not given.  New axes and positions add frames.
+            ``c_value='DAPI'`` or ``z_value=2.5`` says what a position stands for; a
+            list does so for all positions of an array.
         :raises TileSourceError: if the tile cannot be added; the image is then
             unchanged.
         """
         canvas = self._canvas
-        if mask is None and interpretation is None and type(tile) is np.ndarray and (
-                type(x) is int and type(y) is int) and canvas.add_plain(tile, x, y):
+        if mask is None and interpretation is None and axes is None and (
+                type(tile) is np.ndarray) and type(x) is int and type(y) is int and (
+                canvas.add_plain(tile, x, y, position)):
             self._changed()
             return
+        if looks_like_axes(interpretation) and not is_interpretation(interpretation):
+            msg = (f'interpretation={interpretation!r} can only be the axes of the tile; pass '
+                   f'them by name: axes={interpretation!r}.')
+            raise TileSourceValueError(msg)
         left, top = as_position(x, 'x'), as_position(y, 'y')
         canvas.check_process()
-        patch = make_patch(tile, interpretation, canvas.meaning)
-        canvas.add(patch, left, top, as_mask(mask, patch.color.shape[:2]))
+        target, tile, mask = split(make_placement(
+            axes, position, list(canvas.annotations.axes.lengths)), tile, mask)
+        patch = make_patch(tile, interpretation, canvas.meaning, named=axes is not None)
+        canvas.add(patch, left, top, as_mask(mask, patch.color.shape[:2]), target)
+        self._changed()
+
+    def addAssociatedImage(self, image: Any, imageKey: str | None = None) -> None:
+        """
+        Add an associated image, or replace one.
+
+        :param image: an array (rows, cols) or (rows, cols, bands) of 1 to 4 bands, a PIL
+            image, a ``pyvips.Image`` or the bytes of an encoded image.
+        :param imageKey: such as 'label', 'macro' or 'thumbnail'; None for image_1, image_2
+            and so on.
+        :raises TileSourceError: if it is no such image.
+        """
+        canvas, key = self._canvas, checked_key(imageKey)
+        canvas.add_associated(key, make_associated(image))
         self._changed()
 
     def write(self, path: str | os.PathLike[str], lossy: bool = True, alpha: bool = True,
@@ -280,7 +310,7 @@ class EditableTileSource(StoreTileSource):
 
     @mm_x.setter
     def mm_x(self, value: float | None) -> None:
-        self._canvas.set_pixel_size(_positive(value, 'mm_x'), self._canvas.pixel_size[1])
+        self._canvas.set_pixel_size(positive_number(value, 'mm_x'), self._canvas.pixel_size[1])
 
     @property
     def mm_y(self) -> float | None:
@@ -289,7 +319,7 @@ class EditableTileSource(StoreTileSource):
 
     @mm_y.setter
     def mm_y(self, value: float | None) -> None:
-        self._canvas.set_pixel_size(self._canvas.pixel_size[0], _positive(value, 'mm_y'))
+        self._canvas.set_pixel_size(self._canvas.pixel_size[0], positive_number(value, 'mm_y'))
 
     @property
     def bandRanges(self) -> dict[str, npt.NDArray[Any]] | None:
@@ -375,21 +405,6 @@ def _minimum(value: Any, name: str) -> int:
         return 0
     result = as_position(value, name)
     if result <= 0:
-        msg = f'{name} must be None or positive, not {value!r}.'
-        raise TileSourceError(msg)
-    return result
-
-
-def _positive(value: Any, name: str) -> float | None:
-    """Check a pixel size in mm."""
-    if value is None:
-        return None
-    try:
-        result = float(value)
-    except (TypeError, ValueError) as exc:
-        msg = f'{name} must be None or a positive number of mm, not {value!r}.'
-        raise TileSourceError(msg) from exc
-    if not (result > 0 and math.isfinite(result)):
-        msg = f'{name} must be None or a positive number of mm, not {value!r}.'
+        msg = f'{name} must be positive or None'
         raise TileSourceError(msg)
     return result

@@ -15,6 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .base.errors import TileSourceError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     import PIL.Image
 
     from .base.formats import Meaning
+    from .base.frames import Annotations
     from .base.geometry import Rect, Size
     from .base.transparency import ColorAndAlpha, Transparency
 
@@ -90,6 +93,43 @@ class Picture:
     filled: Callable[[], Iterator[Rect]]
     transparency: Callable[[], Transparency]
     encoded: Mapping[int, EncodedLevel] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """
+    All frames of an image to write, at one moment.
+
+    It is valid until the context that returned it ends.
+
+    :param count: the number of frames.
+    :param picture: returns a frame, by its number.
+    :param annotations: the axes, channels, values and texts.
+    :param associated: the associated images by key, (rows, cols, bands) of uint8.
+    """
+
+    count: int
+    picture: Callable[[int], Picture]
+    annotations: Annotations
+    associated: Mapping[str, npt.NDArray[Any]]
+
+
+def checked_frame(frame: int | None, count: int, what: str) -> int:
+    """
+    The frame to write.
+
+    :param frame: the 0-based frame; None if there is only one.
+    :param count: the number of frames.
+    :param what: the image, for the error text.
+    :raises TileSourceError: if there is no such frame, or if it must be chosen.
+    """
+    if frame is None and count > 1:
+        msg = f'{what} has {count} frames; choose one with frame=, counted from 0.'
+        raise TileSourceError(msg)
+    if not 0 <= (frame or 0) < count:
+        msg = f'There is no frame {frame} in {what}; it has {count}.'
+        raise TileSourceError(msg)
+    return frame or 0
 
 
 class Pixels(Protocol):
@@ -184,6 +224,13 @@ class PixelStore(Protocol):
         :raises TileSourceError: if there is no such frame, or it is empty.
         """
 
+    def snapshot(self) -> AbstractContextManager[Snapshot]:
+        """
+        All frames as they are now, for a writer.
+
+        :raises TileSourceError: if the image is empty.
+        """
+
     def close(self) -> None:
         """Free memory, files and disk space; the store cannot be used afterwards."""
 
@@ -196,6 +243,10 @@ class PixelStore(Protocol):
     @property
     def magnification(self) -> float | None:
         """The magnification of the objective, if the file states it."""
+
+    @property
+    def annotations(self) -> Annotations:
+        """The axes, channels, values and texts of the image."""
 
     def frame_axes(self) -> list[dict[str, Any]]:
         """

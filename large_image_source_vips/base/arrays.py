@@ -66,3 +66,26 @@ def writable(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value if value.flags.writeable else value.copy()
     return tuple(map(writable, value)) if type(value) is tuple else value
+
+
+def to_pil(pixels: npt.NDArray[Any]) -> PIL.Image.Image:
+    """
+    An 8-bit PIL image: L, LA, RGB or RGBA.
+
+    Unsigned integers keep their upper 8 bits, signed ones are shifted to begin at 0 first,
+    floats are clipped to 0..255 and NaN becomes 0: the rules of large_image for tiles.
+
+    :param pixels: an array (rows, cols, bands) of integers of at most 32 bits or floats; of
+        more than 4 bands the first 3 are used.
+    """
+    if pixels.shape[2] > 4:
+        pixels = pixels[:, :, :3]
+    if pixels.dtype.kind == 'f':
+        pixels = np.clip(np.nan_to_num(pixels, nan=0), 0, 255).astype(np.uint8)
+    else:
+        bits = 8 * pixels.dtype.itemsize
+        if pixels.dtype.kind == 'i':
+            # Flipping the sign bit adds half the range.
+            pixels = pixels.astype(f'u{pixels.dtype.itemsize}') ^ (1 << bits - 1)
+        pixels = (pixels >> bits - 8).astype(np.uint8)
+    return PIL.Image.fromarray(pixels if pixels.shape[2] > 1 else pixels[:, :, 0])

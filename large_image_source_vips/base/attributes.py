@@ -15,10 +15,8 @@ from typing import Any
 
 from .errors import TileSourceError
 
-# Attributes that other sinks of large_image support.
-_NOT_SUPPORTED = frozenset((
-    'additionalMetadata', 'channelColors', 'channelNames', 'frameAxes', 'frameUnits',
-    'frameValues', 'gcps', 'imageDescription', 'magnification', 'projection'))
+# Attributes of large_image's zarr sink for georeferenced images.
+_NOT_SUPPORTED = frozenset(('gcps', 'projection'))
 # Parameters of a source that large_image documents and keeps as attributes.
 _PARAMETERS = frozenset((
     'edge', 'encoding', 'jpegQuality', 'jpegSubsampling', 'style', 'tiffCompression'))
@@ -68,7 +66,7 @@ def _check(cls: type, name: str) -> None:
             msg = f'{name!r} is read-only: it is derived from the image.'
             raise SourceAttributeError(msg)
     settable = _settable(cls)
-    close = _closest(name, settable | _NOT_SUPPORTED)
+    close = closest(name, settable | _NOT_SUPPORTED)
     if close is None or _is_declared(cls, name):
         return
     if close in settable:
@@ -76,8 +74,9 @@ def _check(cls: type, name: str) -> None:
     else:
         meant = '.' if close == name else (
             f'; did you mean {close!r}, which is not supported either?')
-        msg = (f'{name!r} is not supported by this source{meant}  Attributes that can be set: '
-               f'{", ".join(sorted(settable))}.')
+        msg = (f'{name!r} is not supported by this source{meant}  Georeferenced images are '
+               f"made by GDAL and rasterio, and read by large_image's sources 'gdal' and "
+               f"'rasterio'.")
     raise SourceAttributeError(msg)
 
 
@@ -89,7 +88,7 @@ def _settable(cls: type) -> frozenset[str]:
 
 
 @lru_cache(maxsize=1024)
-def _closest(name: str, names: frozenset[str]) -> str | None:
+def closest(name: str, names: frozenset[str]) -> str | None:
     """
     The most similar of some names, if it is similar enough.
 

@@ -12,11 +12,16 @@ from large_image.exceptions import TileSourceError, TileSourceFileNotFoundError
 
 # Other modules import large_image's errors from here.
 __all__ = [
-    'TileSourceError', 'TileSourceFileNotFoundError', 'vips_errors', 'vips_reason']
+    'TileSourceError', 'TileSourceFileNotFoundError', 'TileSourceValueError', 'vips_errors',
+    'vips_reason']
 
 # libvips 8.14 crashes when the saver of a TIFF pyramid fails midway, so its
 # input must not raise and it must not be cancelled.
 SAVERS_CAN_FAIL = pyvips.at_least_libvips(8, 15)
+
+
+class TileSourceValueError(TileSourceError, ValueError):
+    """An argument or a property has a value that is not allowed."""
 
 
 def vips_reason(exc: pyvips.Error) -> str:

@@ -35,6 +35,8 @@ class Limits:
         'larger arrays are freed at once.')
     base_transfer: int = _limit(
         _GIB, 'bytes', 'One read or write call; macOS and Windows refuse 2 GiB or more.')
+    base_frames: int = _limit(
+        1 << 20, 'frames', 'Written or not; as many as the OME-XML of one file may describe.')
 
     # tiff
     tiff_directories: int = _limit(

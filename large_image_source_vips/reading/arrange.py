@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..base.geometry import Size
 from ..tiff import ome
 from ..tiff.directories import Page
+from ..tiff.ome_text import ome_own, own_axes
 from .layout import reduction_between, unique_keys
 
 _MASK_SUBFILE = 4
@@ -107,13 +108,16 @@ def arrange(found: Directories) -> Arrangement:
                  for number in range(count)]
     series = ome.ome_series(
         found.text, found.file_name, max(1, pages[base].samples), len(pages))
-    plan = _ome_frames(series, alike) or _imagej_frames(found.text, alike) or Arrangement(alike)
+    own = ome_own(found.text)
+    plan = (_own_frames(own, series, alike) or _ome_frames(series, alike) or
+            _imagej_frames(found.text, alike) or Arrangement(alike))
     plan.levels = [{} for _ in plan.frames]
     taken = {frame.number for frame in plan.frames}
     _add_sub_levels(plan, found, pages[base])
     taken |= _add_chain_levels(plan, found, pages[base], taken)
     taken |= _add_masks(plan, found)
     _name_others(plan, found, series, taken, base)
+    _rename(plan, own)
     return plan
 
 
@@ -262,11 +266,31 @@ def _ome_frames(series: Sequence[ome.Series], alike: Sequence[Place]) -> Arrange
                 axes['IndexXY'] = position
             plan.axes.append(axes)
     _even_out(plan)
-    channels = present[0][0].channels
-    if any(channel.name for channel in channels):
-        plan.channels = unique_keys([channel.name or f'Channel {number + 1}'
-                                     for number, channel in enumerate(channels)])
+    plan.channels = _channel_names(present[0][0])
     return plan
+
+
+def _own_frames(own: Mapping[str, Any], series: Sequence[ome.Series],
+                alike: Sequence[Place]) -> Arrangement | None:
+    """The frames of a file that this package wrote: its first pages, in frame order."""
+    axes = own_axes(own)
+    if axes is None or [place.number for place in alike[:axes.count]] != list(range(axes.count)):
+        return None
+    plan = Arrangement(list(alike[:axes.count]))
+    if axes.lengths:
+        plan.axes = [{f'Index{axis.upper()}': place for axis, place in position.items()}
+                     for position in axes.positions()]
+    if series:
+        plan.channels = _channel_names(series[0])
+    return plan
+
+
+def _channel_names(image: ome.Series) -> list[str]:
+    """The names of the channels, made unique; empty if none has one."""
+    if not any(channel.name for channel in image.channels):
+        return []
+    return unique_keys([channel.name or f'Channel {number + 1}'
+                        for number, channel in enumerate(image.channels)])
 
 
 def _even_out(plan: Arrangement) -> None:
@@ -307,3 +331,10 @@ def _name_others(plan: Arrangement, found: Directories, series: Sequence[ome.Ser
             names.append(f'page_{number}')
     plan.associated = {key: Place(found.pages[number], number)
                        for key, number in zip(unique_keys(names), numbers, strict=True)}
+
+
+def _rename(plan: Arrangement, own: Mapping[str, Any]) -> None:
+    """Give associated images of a file that this package wrote the keys that they had."""
+    keys = own.get('associated')
+    if isinstance(keys, list) and len(keys) == len(plan.associated) == len({*map(str, keys)}):
+        plan.associated = dict(zip(map(str, keys), plan.associated.values(), strict=True))

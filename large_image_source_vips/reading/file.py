@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import pyvips
 
 from ..base.errors import TileSourceError
+from ..base.frames import Annotations
 from ..base.identity import Identity, identity_of_descriptor, open_regular
 from ..base.settings import dpi_setting
 from ..tiff.directories import Page, TiffDirectories
@@ -64,6 +65,7 @@ class SourceFile:
         self._sources = [source] if source else []
         self.layout: Layout | None = None
         self.description: Description | None = None
+        self.annotations: Annotations | None = None
         self.icc_profiles: list[bytes | None] | None = None
         self.survey_lock = threading.Lock()
         # The pages that libvips has to read.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,14 +18,17 @@ import numpy.typing as npt
 import PIL.Image
 import pyvips
 
+from ..base.arrays import to_pil
 from ..base.errors import TileSourceError, TileSourceFileNotFoundError, vips_errors
 from ..base.formats import format_of, is_wide_integer, meaning_of
+from ..base.frames import Annotations
 from ..base.geometry import TILE_SIZE, Rect, Size
 from ..base.identity import absolute_path, file_identity
 from ..base.limits import LIMITS
 from ..base.transparency import ColorAndAlpha, Transparency, look_for_transparency, split_alpha
-from ..store import EncodedLevel, Picture
+from ..store import EncodedLevel, Picture, Snapshot, checked_frame
 from . import metadata
+from .annotations import annotations_of
 from .file import SourceFile, source_file
 from .layout import Layout
 from .levels import Levels
@@ -44,29 +47,6 @@ class _Opened(NamedTuple):
     file: SourceFile
     layout: Layout
     levels: Levels
-
-
-def to_pil(pixels: npt.NDArray[Any]) -> PIL.Image.Image:
-    """
-    An 8-bit PIL image: L, LA, RGB or RGBA.
-
-    Unsigned integers keep their upper 8 bits, signed ones are shifted to begin at 0 first,
-    floats are clipped to 0..255 and NaN becomes 0: the rules of large_image for tiles.
-
-    :param pixels: an array (rows, cols, bands) of integers of at most 32 bits or floats; of
-        more than 4 bands the first 3 are used.
-    """
-    if pixels.shape[2] > 4:
-        pixels = pixels[:, :, :3]
-    if pixels.dtype.kind == 'f':
-        pixels = np.clip(np.nan_to_num(pixels, nan=0), 0, 255).astype(np.uint8)
-    else:
-        bits = 8 * pixels.dtype.itemsize
-        if pixels.dtype.kind == 'i':
-            # Flipping the sign bit adds half the range.
-            pixels = pixels.astype(f'u{pixels.dtype.itemsize}') ^ (1 << bits - 1)
-        pixels = (pixels >> bits - 8).astype(np.uint8)
-    return PIL.Image.fromarray(pixels if pixels.shape[2] > 1 else pixels[:, :, 0])
 
 
 class Version:
@@ -166,6 +146,17 @@ class FileReader:
         """The magnification of the objective, None if unknown."""
         return self._describe(self._looked_at()).magnification
 
+    @property
+    def annotations(self) -> Annotations:
+        """The axes, channels, values and texts of the file."""
+        opened = self._looked_at()
+        file = opened.file
+        if file.annotations is None:
+            # Two threads may do this at once, with the same result.
+            file.annotations = annotations_of(
+                file, opened.layout, self._describe(opened).magnification)
+        return file.annotations
+
     def frame_axes(self) -> list[dict[str, Any]]:
         """
         The position of each frame on every axis.
@@ -173,12 +164,16 @@ class FileReader:
         :returns: dictionaries such as ``{'IndexC': 0, 'IndexZ': 3}``, empty if the file
             describes no axes.
         """
+        notes = self.annotations
+        if notes.axes.lengths:
+            return notes.frames()
         axes = self._looked_at().layout.axes or ({},) * self.frame_count
         return [dict(axis) for axis in axes]
 
     def channel_names(self) -> list[str] | None:
         """The names of the channels, None if unknown."""
-        return list(self._looked_at().layout.channels) or None
+        names = self.annotations.channel_names
+        return None if names is None else list(names)
 
     def internal_metadata(self) -> dict[str, Any]:
         """The header fields of the file, fit for ``json.dumps``."""
@@ -365,6 +360,16 @@ class FileReader:
         return to_pil(pixels)
 
     @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """See ``PixelStore``; a file is read while the context lasts."""
+        with ExitStack() as kept:
+            yield Snapshot(
+                self.frame_count, lambda frame: kept.enter_context(self.picture(frame)),
+                self.annotations,
+                {key: np.atleast_3d(np.asarray(self.associated_image(key)))
+                 for key in self.associated_names()})
+
+    @contextmanager
     def picture(self, frame: int | None = None) -> Iterator[Picture]:
         """
         A frame as a picture that can be written to another file.
@@ -372,14 +377,7 @@ class FileReader:
         :param frame: the frame, counted from 0; None if there is only one.
         :raises TileSourceError: if there is no such frame.
         """
-        if frame is None and self.frame_count > 1:
-            msg = (f'{self._path!r} has {self.frame_count} frames; choose one with frame=, '
-                   'counted from 0.')
-            raise TileSourceError(msg)
-        chosen = frame or 0
-        if not 0 <= chosen < self.frame_count:
-            msg = f'There is no frame {chosen} in {self._path!r}; it has {self.frame_count}.'
-            raise TileSourceError(msg)
+        chosen = checked_frame(frame, self.frame_count, repr(self._path))
         if is_wide_integer(self.dtype):
             msg = f'{self._path!r} has integers of 64 bits, which are read but not written.'
             raise TileSourceError(msg)

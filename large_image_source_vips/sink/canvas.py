@@ -12,7 +12,7 @@ blocks, the tiles being added, and about 300 bytes of addresses for each block o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -24,10 +24,11 @@ from ..base.errors import TileSourceError
 from ..base.formats import Meaning, converted, converted_alpha, joined_dtype
 from ..base.geometry import Rect, Size
 from ..base.limits import LIMITS
-from ..store import Picture
+from ..store import Picture, Snapshot, checked_frame
+from .axes import Target
 from .blocks import BLOCK_SIZE, BlockKey
-from .change import paste_tile
-from .claims import Claims
+from .change import Piece, paste_tiles
+from .frames import Frames
 from .grid import block_area
 from .layers import Layers
 from .levels import LowerLevels, footprint
@@ -35,6 +36,8 @@ from .patch import Array, Patch
 from .plain_store import PlainStore
 from .ranges import BandRanges
 from .snapshot import snapshot_picture
+
+_ONE_FRAME = Target()
 
 
 class Canvas(PlainStore):
@@ -47,17 +50,18 @@ class Canvas(PlainStore):
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.pixel_size: tuple[float | None, float | None] = (None, None)
-        # Number of changes; part of large_image's cache keys.
-        self.generation = 0
         self._process = files.process_id()
         self._crop: Rect | None = None
         self._ranges = BandRanges()
-        self._claims = Claims()
         self._layers: Layers | None = None
         self._extent: Rect | None = None
         self._min_size = Size(0, 0)
-        self._lower: LowerLevels | None = None
+        # The lower levels of the frames that have any, by the frame of their blocks.
+        self._lower: dict[int, LowerLevels] = {}
+        # Whether a tile had an alpha band.
+        self._alpha_given = False
 
     def check_process(self) -> None:
         """
@@ -79,11 +83,6 @@ class Canvas(PlainStore):
     def latest(self) -> Canvas:
         """The canvas itself."""
         return self
-
-    def _count_change(self) -> None:
-        """Invalidate large_image's cache."""
-        with self._claims.lock:
-            self.generation += 1
 
     # Properties
 
@@ -116,8 +115,7 @@ class Canvas(PlainStore):
         _check_size(self._size_of(self._extent, value), 'A minimum size')
         with self._claims.on(None, write=True):
             self._min_size = value
-            if self._lower is not None:
-                self._lower.forget_all()
+            self._forget_lower_levels()
             self._count_change()
 
     @property
@@ -155,11 +153,23 @@ class Canvas(PlainStore):
     @property
     def bands(self) -> int | None:
         """The number of bands that ``read`` returns; None without tiles."""
-        return None if self._layers is None else self._layers.meaning.bands
+        if self._layers is None:
+            return None
+        meaning = self._layers.meaning
+        return meaning.bands if self._shows_alpha else meaning.color_bands
+
+    @property
+    def _shows_alpha(self) -> bool:
+        """
+        Whether ``read`` returns the alpha band, if there is one.
+
+        Frames have one only if a tile had: channels of a microscope are not transparent.
+        """
+        return self._alpha_given or not self._frames.axes.lengths
 
     # Adding
 
-    def add_plain(self, tile: Array, x: int, y: int) -> bool:
+    def add_plain(self, tile: Array, x: int, y: int, position: Mapping[str, int]) -> bool:
         """
         Add a tile with little overhead, in two common cases.  Without them, tiles of
         32 x 32 take 2.8 times as long to add, aligned ones of 256 x 256 1.2 times.
@@ -171,11 +181,13 @@ class Canvas(PlainStore):
         :param tile: (rows, cols) or (rows, cols, bands).
         :param x: the column of its left edge in the caller plane.
         :param y: the row of its top edge in the caller plane.
+        :param position: of its frame.
         :returns: whether the tile was added; if not, nothing has changed.
         :raises TileSourceError: if the disk is full; nothing has changed then.
         """
         layers, extent = self._layers, self._extent
-        if layers is None or extent is None or tile.dtype != layers.dtype:
+        frame = self._frames.stored_at(position)
+        if layers is None or extent is None or frame is None or tile.dtype != layers.dtype:
             return False
         shape = tile.shape
         if len(shape) == 2:
@@ -191,15 +203,15 @@ class Canvas(PlainStore):
             return False
         if rows == BLOCK_SIZE == cols and not x % BLOCK_SIZE and not y % BLOCK_SIZE:
             return self._add_block(layers, extent, tile, BlockKey(
-                0, 0, x // BLOCK_SIZE, y // BLOCK_SIZE))
+                frame, 0, x // BLOCK_SIZE, y // BLOCK_SIZE))
         with self._claims.lock:
             # Another thread may have changed these before the lock was acquired.
             if not (layers is self._layers and extent is self._extent and
                     not self._claims.covers(x // BLOCK_SIZE, y // BLOCK_SIZE) and
-                    layers.paste_in_memory(tile, x, y, right, bottom)):
+                    layers.paste_in_memory(frame, tile, x, y, right, bottom)):
                 return False
-            if self._lower is not None:
-                self._lower.forget(x, y, right, bottom, _origin_of(extent))
+            if frame in self._lower:
+                self._lower[frame].forget(x, y, right, bottom, _origin_of(extent))
             self._ranges.add(tile, bands)
             self.generation += 1
         return True
@@ -219,8 +231,8 @@ class Canvas(PlainStore):
             if fits:
                 layers.put_block(key, offset)
                 left, top = key.column * BLOCK_SIZE, key.row * BLOCK_SIZE
-                if self._lower is not None:
-                    self._lower.forget(
+                if key.frame in self._lower:
+                    self._lower[key.frame].forget(
                         left, top, left + BLOCK_SIZE, top + BLOCK_SIZE, _origin_of(extent))
                 self._ranges.add(tile, tile.shape[2], measured=measured)
                 self.generation += 1
@@ -228,37 +240,38 @@ class Canvas(PlainStore):
             layers.color.give_back(offset)
         return fits
 
-    def add(self, patch: Patch, x: int, y: int, mask: npt.NDArray[np.bool_] | None) -> None:
+    def add(self, patch: Patch, x: int, y: int, mask: npt.NDArray[np.bool_] | None,
+            target: Target = _ONE_FRAME) -> None:
         """
         Add a patch.
 
-        :param patch: the converted tile.
+        :param patch: the converted tile; that of several frames, one below the other.
         :param x: the column of its left edge in the caller plane.
         :param y: the row of its top edge in the caller plane.
         :param mask: (rows, cols) of the patch, False where nothing changes, or None.
+        :param target: its frames.
         :raises TileSourceError: if the patch does not fit the format of the image,
             would make it too large, or the disk is full; nothing has changed then.
         """
         self.check_process()
-        if mask is not None and not patch.meaning.has_alpha:
-            msg = (f'A mask cannot be used with {patch.meaning.color_bands} bands of data, '
-                   f'because they have no alpha.')
-            raise TileSourceError(msg)
         rows, cols = patch.color.shape[:2]
-        rect = Rect(x, y, cols, rows)
+        rect = Rect(x, y, cols, rows // len(target.positions))
         while True:
-            # A change of format or size affects all readers.
-            everything = self._changes_all(patch, rect)
+            # A change of format, size or axes affects all readers.
+            everything = self._changes_all(patch, rect, target)
             with self._claims.on(None if everything else block_area(rect), write=True):
-                if everything or not self._changes_all(patch, rect):
-                    self._add_claimed(patch, rect, mask)
+                if everything or not self._changes_all(patch, rect, target):
+                    self._add_claimed(patch, rect, mask, target)
                     return
 
-    def _changes_all(self, patch: Patch, rect: Rect) -> bool:
-        """Whether a patch makes the image larger or changes its format."""
-        layers = self._layers
+    def _changes_all(self, patch: Patch, rect: Rect, target: Target) -> bool:
+        """Whether a patch makes the image larger, or changes its format or axes."""
+        layers, axes = self._layers, self._frames.axes
         return (layers is None or self._extent is None or not self._extent.contains(rect) or
-                self._format_for(layers, patch) != (layers.dtype, layers.meaning))
+                self._format_for(layers, patch) != (layers.dtype, layers.meaning) or
+                patch.has_alpha_band > self._alpha_given or bool(target.values) or
+                axes.grown(target.lengths) is not axes or
+                any(self._frames.stored_at(position) is None for position in target.positions))
 
     def _format_for(self, layers: Layers, patch: Patch) -> tuple[np.dtype[Any], Meaning]:
         """The dtype and meaning of the image after adding a patch."""
@@ -268,17 +281,30 @@ class Canvas(PlainStore):
                 dtype, patch.color.dtype, self._ranges.extremes(), patch.extremes)
         return dtype, layers.meaning.joined(patch.meaning)
 
-    def _add_claimed(self, patch: Patch, rect: Rect, mask: npt.NDArray[np.bool_] | None) -> None:
-        """Add a patch while its area is claimed."""
+    def _add_claimed(self, patch: Patch, rect: Rect, mask: npt.NDArray[np.bool_] | None,
+                     target: Target) -> None:
+        """
+        Add a patch while its area is claimed.
+
+        :param rect: of each of its frames.
+        """
         extent = rect if self._extent is None else self._extent.united(rect)
         if extent is not self._extent:
             _check_size(self._size_of(extent, self._min_size),
                         f'The tile at {rect.left}, {rect.top}')
+        axes = self._frames.axes.grown(target.lengths)
         layers = self._layers_for(patch)
         color = converted(patch.color, layers.dtype, layers.meaning.color_bands)
         alpha = None if patch.alpha is None else converted_alpha(patch.alpha, layers.dtype)
-        paste_tile(layers, rect, color, alpha, mask)
-        self._commit(layers, patch, extent, rect)
+        numbers = self._frames.reserve(target)
+        pieces = []
+        for place, number in enumerate(numbers):
+            rows = slice(place * rect.height, (place + 1) * rect.height)
+            pieces.append(Piece(number, rect, color[rows], None if alpha is None else alpha[rows],
+                                None if mask is None else mask[rows]))
+        paste_tiles(layers, pieces)
+        self._frames.commit(target, numbers, axes)
+        self._commit(layers, patch, extent, pieces)
 
     def _layers_for(self, patch: Patch) -> Layers:
         """The layers in a format that holds a patch: the present ones, or converted ones."""
@@ -290,26 +316,32 @@ class Canvas(PlainStore):
             return layers
         return layers.converted(dtype, meaning)
 
-    def _commit(self, layers: Layers, patch: Patch, extent: Rect, rect: Rect) -> None:
+    def _commit(self, layers: Layers, patch: Patch, extent: Rect, pieces: list[Piece]) -> None:
         """Make a pasted patch visible to readers."""
-        if self._lower is None or self._layers is not layers:
+        if self._layers is not layers:
             # The new format may decide otherwise whether levels are averaged.
-            if self._lower is not None:
-                self._lower.forget_all()
-            self._lower = LowerLevels(layers)
-        if extent is self._extent:
-            self._lower.forget(*rect[:2], rect.right, rect.bottom, self.origin)
+            self._forget_lower_levels()
+        old_size, old_origin = self.size, self.origin
+        self._extent = extent
+        if self.origin != old_origin:
+            self._forget_lower_levels()
         else:
-            old_size, old_origin = self.size, self.origin
-            self._extent = extent
-            if self.origin != old_origin:
-                self._lower.forget_all()
-            else:
-                self._lower.forget(*rect[:2], rect.right, rect.bottom, old_origin)
-                self._lower.forget_edges(old_size)
+            for frame, rect, *_ in pieces:
+                if frame in self._lower:
+                    self._lower[frame].forget(*rect[:2], rect.right, rect.bottom, old_origin)
+            if self.size != old_size:
+                for lower in self._lower.values():
+                    lower.forget_edges(old_size)
         self._layers = layers
+        self._alpha_given = self._alpha_given or patch.has_alpha_band
         self._ranges.add(patch.given, patch.meaning.color_bands, samples=patch.stores_given)
         self._count_change()
+
+    def _forget_lower_levels(self) -> None:
+        """Drop the lower levels of all frames."""
+        for lower in self._lower.values():
+            lower.forget_all()
+        self._lower = {}
 
     # Reading
 
@@ -326,21 +358,30 @@ class Canvas(PlainStore):
             with self._claims.on(block_area(footprint(reduction, rect).moved(*origin))):
                 # The corner may have moved while this waited for the claim.
                 if origin == self.origin:
-                    pixels = self._read_claimed(reduction, rect, origin)
+                    pixels = self._read_claimed(frame, reduction, rect, origin)
                     break
         if out is None:
             return pixels
         out[:] = pixels
         return out
 
-    def _read_claimed(self, reduction: int, rect: Rect, origin: tuple[int, int]) -> Array:
+    def _read_claimed(self, frame: int, reduction: int, rect: Rect,
+                      origin: tuple[int, int]) -> Array:
         """Read while the area is claimed."""
-        layers, lower = self._layers, self._lower
-        if layers is None or lower is None:
+        layers, stored = self._layers, self._frames.stored(frame)
+        if layers is None:
             return np.zeros((rect.height, rect.width, 4), np.uint8)
-        found = (layers.gather(0, rect.moved(*origin)) if reduction == 0 else
-                 lower.gather(reduction, rect, self.size, origin, layers.averaged))
-        return layers.pixels(found, rect)
+        if stored is None:
+            found = None
+        elif reduction == 0:
+            found = layers.gather(stored, 0, rect.moved(*origin))
+        else:
+            lower = self._lower.get(stored)
+            if lower is None:
+                # Another reader may do the same at this moment.
+                lower = self._lower.setdefault(stored, LowerLevels(layers, stored))
+            found = lower.gather(reduction, rect, self.size, origin, layers.averaged)
+        return layers.pixels(found, rect, self._shows_alpha)
 
     @contextmanager
     def picture(self, frame: int | None = None) -> Iterator[Picture]:
@@ -349,23 +390,36 @@ class Canvas(PlainStore):
 
         Tiles added while the context lasts are not included.
 
-        :param frame: None or 0; a canvas has one frame.
+        :param frame: the 0-based frame; None if there is only one.
         :raises TileSourceError: if there are no tiles, no such frame, or no pixels in
             the crop.
         """
+        with self.snapshot() as snapshot:
+            yield snapshot.picture(checked_frame(frame, snapshot.count, 'the image'))
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """
+        All frames as they are now; see ``PixelStore``.
+
+        :raises TileSourceError: if there are no tiles, or no pixels in the crop.
+        """
         self.check_process()
-        if frame not in (None, 0):
-            msg = f'There is no frame {frame}; the image has one, frame 0.'
-            raise TileSourceError(msg)
         with ExitStack() as kept:
             with self._claims.on(None):
                 if self._layers is None:
                     msg = 'An image without any tile cannot be written; add one first.'
                     raise TileSourceError(msg)
                 place = self._output_rect().moved(*self.origin)
-                pixel_size = self.pixel_size
+                pixel_size, show_alpha = self.pixel_size, self._shows_alpha
+                frames = [self._frames.stored(frame) for frame in range(self.frame_count)]
+                notes = self._frames.annotations()
                 layers = kept.enter_context(self._layers.frozen())
-            yield snapshot_picture(layers, place, pixel_size)
+
+            def picture(frame: int) -> Picture:
+                return snapshot_picture(layers, frames[frame], place, pixel_size, show_alpha)
+
+            yield Snapshot(len(frames), picture, notes, dict(self._associated))
 
     def _output_rect(self) -> Rect:
         """The rectangle to write, in full-resolution pixels."""
@@ -383,7 +437,8 @@ class Canvas(PlainStore):
         """Free memory and disk space."""
         self.check_process()
         with self._claims.on(None, write=True):
-            self._layers = self._lower = self._extent = None
+            self._layers = self._extent = None
+            self._lower, self._frames, self._associated = {}, Frames(), {}
             self._count_change()
 
 

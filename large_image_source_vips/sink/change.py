@@ -1,11 +1,12 @@
 """
-Pastes a tile into the blocks under it: all of it, or nothing if that fails.
+Pastes tiles into the blocks under them: all of them, or nothing if that fails.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,31 +15,43 @@ from ..base.geometry import Rect
 from ..base.limits import LIMITS
 from .blend import Array, paste
 from .blocks import BlockKey, Plane
-from .grid import Part, parts
+from .grid import Part, block_count, parts
 from .layers import Layers, is_opaque_block
 
 
-def paste_tile(layers: Layers, rect: Rect, color: Array, alpha: Array | None,
-               mask: npt.NDArray[np.bool_] | None) -> None:
+class Piece(NamedTuple):
     """
-    Paste a tile into the full-resolution blocks under it.
+    A tile to paste into one frame.
 
-    :param layers: the blocks.
-    :param rect: the tile's position and size in the caller plane.
+    :param frame: as in the keys of its blocks.
+    :param rect: its position and size in the caller plane.
     :param color: (rows, cols, color bands) in the format of the blocks.
     :param alpha: (rows, cols) in that format, or None if all pixels are opaque.
     :param mask: (rows, cols), False where nothing changes, or None.
+    """
+
+    frame: int
+    rect: Rect
+    color: Array
+    alpha: Array | None
+    mask: npt.NDArray[np.bool_] | None
+
+
+def paste_tiles(layers: Layers, pieces: Sequence[Piece]) -> None:
+    """
+    Paste tiles into the full-resolution blocks under them.
+
+    :param layers: the blocks.
+    :param pieces: the tiles, of different frames.
     :raises TileSourceError: if the disk is full or cannot be read; nothing has
         changed then.
     """
-    change = _Change(layers, mask is None and alpha is None)
-    touched = list(parts(0, 0, rect))
+    change = _Change(layers)
+    in_place = sum(block_count(piece.rect) for piece in pieces) <= LIMITS.sink_pinned_blocks
     try:
-        for part in touched:
-            change.prepare(
-                part, color[part.in_rect], None if alpha is None else alpha[part.in_rect],
-                None if mask is None else mask[part.in_rect],
-                in_place=len(touched) <= LIMITS.sink_pinned_blocks)
+        for piece in pieces:
+            for part in parts(piece.frame, 0, piece.rect):
+                change.prepare(part, piece, in_place=in_place)
     except BaseException:
         change.undo()
         raise
@@ -55,29 +68,27 @@ class _Change:
     are written each time, shifted ones of 256 x 256 1.8 times.
 
     :param layers: the planes.
-    :param replaces: whether all pixels of the tile are pasted and opaque.
     """
 
-    def __init__(self, layers: Layers, replaces: bool) -> None:
+    def __init__(self, layers: Layers) -> None:
         self._layers = layers
-        self._replaces = replaces
         self._undo: list[Callable[[], None]] = []
         self._do: list[Callable[[], None]] = []
 
-    def prepare(self, part: Part, color: Array, alpha: Array | None,
-                mask: npt.NDArray[np.bool_] | None, *, in_place: bool) -> None:
+    def prepare(self, part: Part, piece: Piece, *, in_place: bool) -> None:
         """
         Prepare the change of a block.
 
         :param part: the overlap of the tile and the block.
-        :param color: the tile there, (rows, cols, color bands).
-        :param alpha: (rows, cols), or None if the whole tile is opaque.
-        :param mask: (rows, cols), False where nothing changes, or None.
+        :param piece: the tile.
         :param in_place: whether to change the block in memory.
         :raises TileSourceError: if the disk is full or cannot be read.
         """
+        color = piece.color[part.in_rect]
+        alpha = None if piece.alpha is None else piece.alpha[part.in_rect]
+        mask = None if piece.mask is None else piece.mask[part.in_rect]
         layers, key = self._layers, part.key
-        if part.whole and self._replaces:
+        if part.whole and alpha is None and mask is None:
             self._replace(layers.color, key, color)
             self._do.append(partial(layers.alpha.release, [key]))
             return
@@ -106,7 +117,8 @@ class _Change:
         self._undo.append(partial(plane.give_back, offset))
         self._do.append(partial(plane.put, key, offset))
         if plane is self._layers.color:
-            self._do.append(partial(self._layers.occupied.add, key.column, key.row))
+            self._do.append(partial(
+                self._layers.occupied.add, key.frame, key.column, key.row))
 
     def _hold(self, part: Part, color: Array, alpha: Array | None,
               mask: npt.NDArray[np.bool_] | None, has_alpha: bool) -> None:
@@ -124,7 +136,7 @@ class _Change:
             _paste_part(part, held.samples, below_alpha, color, alpha, mask)
             held.dirty = True
             held.pins -= 1
-            layers.occupied.add(key.column, key.row)
+            layers.occupied.add(key.frame, key.column, key.row)
             if held_alpha is not None:
                 held_alpha.dirty = True
                 held_alpha.pins -= 1

@@ -12,9 +12,10 @@ yes            yes          partly transparent
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -49,16 +50,17 @@ class FrozenLayers:
         """The dtype of all samples."""
         return self.color.dtype
 
-    def gather(self, level: int, rect: Rect) -> tuple[Array, Array | None] | None:
+    def gather(self, frame: int, level: int, rect: Rect) -> tuple[Array, Array | None] | None:
         """
         The samples of a rectangle.
 
+        :param frame: of the blocks.
         :param level: of the blocks.
         :param rect: in pixels of the level; for level 0 in the caller plane.
         :returns: colour (rows, cols, color bands) and alpha (rows, cols), which is
             None if all pixels are opaque or there is no alpha; None if all are blank.
         """
-        found = [(part, part.key in self.alpha.slots) for part in parts(0, level, rect)
+        found = [(part, part.key in self.alpha.slots) for part in parts(frame, level, rect)
                  if part.key in self.color.slots]
         if not found:
             return None
@@ -76,34 +78,56 @@ class FrozenLayers:
                     else opaque_alpha(self.dtype))
         return color, alpha
 
-    def pixels(self, found: tuple[Array, Array | None] | None, rect: Rect) -> Array:
+    def pixels(self, found: tuple[Array, Array | None] | None, rect: Rect,
+               show_alpha: bool = True) -> Array:
         """
         Combine gathered colour and alpha in a new array (rows, cols, bands).
 
         :param found: the result of ``gather``; blank pixels become 0.
         :param rect: the gathered rectangle.
+        :param show_alpha: whether to return the alpha band, if there is one.
         """
+        show_alpha = show_alpha and self.meaning.has_alpha
         if found is None:
-            return np.zeros((rect.height, rect.width, self.meaning.bands), self.dtype)
-        return with_alpha(*found) if self.meaning.has_alpha else found[0]
+            bands = self.meaning.color_bands + show_alpha
+            return np.zeros((rect.height, rect.width, bands), self.dtype)
+        return with_alpha(*found) if show_alpha else found[0]
+
+    def blocks_of(self, frame: int) -> Sequence[BlockKey]:
+        """The full-resolution blocks of a frame that are not blank."""
+        return self._by_frame.get(frame, ())
+
+    @cached_property
+    def _by_frame(self) -> dict[int, list[BlockKey]]:
+        found: dict[int, list[BlockKey]] = {}
+        for key in self.color.slots:
+            if key.level == 0:
+                found.setdefault(key.frame, []).append(key)
+        return found
 
     @property
     def averaged(self) -> bool:
         """Whether lower levels are averaged, not picked."""
         return is_averaged(self.dtype) and not self.meaning.labels
 
-    def transparency(self, rect: Rect) -> Transparency:
-        """Whether all pixels of a rectangle (caller plane) are opaque; see ``Picture``."""
+    def transparency(self, frame: int | None, rect: Rect) -> Transparency:
+        """
+        What the alpha of a frame is used for; see ``Picture``.
+
+        :param frame: of its blocks; None if it has none.
+        :param rect: in the caller plane.
+        """
         if not self.meaning.has_alpha:
             return 'none'
         area = block_area(rect)
-        stored = sum(_is_inside(key, area) for key in self.color.slots)
-        found: Transparency = 'holes' if stored < area.width * area.height else 'none'
-        for key in self.alpha.slots:
-            if not _is_inside(key, area):
+        keys = [] if frame is None else [
+            key for key in self.blocks_of(frame) if _is_inside(key, area)]
+        found: Transparency = 'holes' if len(keys) < area.width * area.height else 'none'
+        for key in keys:
+            if key not in self.alpha.slots:
                 continue
             block = Rect(key.column * BLOCK_SIZE, key.row * BLOCK_SIZE, BLOCK_SIZE, BLOCK_SIZE)
-            part, = parts(0, 0, block.clipped(rect))
+            part, = parts(key.frame, 0, block.clipped(rect))
             here = transparency_of(self.alpha.read(key)[part.in_block])
             if here == 'partial':
                 return here
@@ -144,7 +168,7 @@ class Layers(FrozenLayers):
         new = Layers.make(dtype, meaning)
         for key in [key for key in self.color.slots if key.level == 0]:
             new.color.publish(key, converted(self.color.read(key), dtype, meaning.color_bands))
-            new.occupied.add(key.column, key.row)
+            new.occupied.add(key.frame, key.column, key.row)
         for key in [key for key in self.alpha.slots if key.level == 0]:
             new.alpha.publish(key, converted_alpha(self.alpha.read(key), dtype))
         return new
@@ -181,12 +205,14 @@ class Layers(FrozenLayers):
         self.color.put(key, offset)
         if key in self.alpha.slots:
             self.alpha.release([key])
-        self.occupied.add(key.column, key.row)
+        self.occupied.add(key.frame, key.column, key.row)
 
-    def paste_in_memory(self, tile: Array, x: int, y: int, right: int, bottom: int) -> bool:
+    def paste_in_memory(self, frame: int, tile: Array, x: int, y: int, right: int,
+                        bottom: int) -> bool:
         """
         Copy an opaque tile to one block, if the block is in memory.
 
+        :param frame: of the block.
         :param tile: (rows, cols, color bands) in this format.
         :param x: the column of its left edge in the caller plane.
         :param y: the row of its top edge in the caller plane.
@@ -199,7 +225,7 @@ class Layers(FrozenLayers):
         if ((right - 1) // BLOCK_SIZE != column or (bottom - 1) // BLOCK_SIZE != row or
                 color_plane.pinned):
             return False
-        key = BlockKey(0, 0, column, row)
+        key = BlockKey(frame, 0, column, row)
         left, top = column * BLOCK_SIZE, row * BLOCK_SIZE
         place = slice(y - top, bottom - top), slice(x - left, right - left)
         in_memory = color_plane.pool.held
@@ -231,6 +257,5 @@ def is_opaque_block(alpha: Array) -> bool:
 
 
 def _is_inside(key: BlockKey, area: Rect) -> bool:
-    """Whether a block of the full resolution is in a rectangle of block columns and rows."""
-    return (key.level == 0 and area.left <= key.column < area.right and
-            area.top <= key.row < area.bottom)
+    """Whether a block is in a rectangle of block columns and rows."""
+    return area.left <= key.column < area.right and area.top <= key.row < area.bottom

@@ -28,16 +28,18 @@ _BLOCK_BITS = BLOCK_SIZE.bit_length() - 1
 
 class LowerLevels:
     """
-    The blocks of levels 1 and up, in level pixels from the corner of the image.
+    The blocks of levels 1 and up of a frame, in level pixels from the corner of the image.
 
     Pixels under a block must not change while it is made: callers hold a claim on
     its ``footprint``.
 
     :param layers: the full resolution, and the storage for the blocks.
+    :param frame: as in the keys of its blocks.
     """
 
-    def __init__(self, layers: Layers) -> None:
+    def __init__(self, layers: Layers, frame: int) -> None:
         self._layers = layers
+        self._frame = frame
         self._lock = threading.Lock()
         # The blocks that were made: columns and rows, by level - 1.
         self._known: list[set[tuple[int, int]]] = []
@@ -53,10 +55,10 @@ class LowerLevels:
         :param origin: the corner of the image in the caller plane.
         :param averaged: True to average samples, False to pick them.
         """
-        for part in parts(0, level, rect):
+        for part in parts(self._frame, level, rect):
             if not self._is_known(part.key):
                 self._make(part.key, size, origin, averaged)
-        return self._layers.gather(level, rect)
+        return self._layers.gather(self._frame, level, rect)
 
     def _is_known(self, key: BlockKey) -> bool:
         return key.level <= len(self._known) and (
@@ -71,9 +73,9 @@ class LowerLevels:
         if rect.empty:
             return
         place = Rect(*(value << finer for value in rect)).moved(*origin)
-        if not layers.occupied.any(block_area(place)):
+        if not layers.occupied.any(self._frame, block_area(place)):
             return
-        found = (layers.gather(0, place) if finer == 0 else
+        found = (layers.gather(self._frame, 0, place) if finer == 0 else
                  self.gather(finer, rect, size, origin, averaged))
         if found is None:
             return
@@ -109,7 +111,7 @@ class LowerLevels:
             for level, known in enumerate(self._known, 1):
                 # From full-resolution pixels to blocks of the level.
                 scale = level + _BLOCK_BITS
-                hit += [BlockKey(0, level, *block) for block in _inside(
+                hit += [BlockKey(self._frame, level, *block) for block in _inside(
                     known, left >> scale, top >> scale, right >> scale, bottom >> scale)]
             self._drop(hit)
 
@@ -129,13 +131,13 @@ class LowerLevels:
                 right, bottom = (size.width - 1) >> scale, (size.height - 1) >> scale
                 edge = {*_inside(known, right, 0, right, bottom),
                         *_inside(known, 0, bottom, right, bottom)}
-                hit += [BlockKey(0, level, *block) for block in edge]
+                hit += [BlockKey(self._frame, level, *block) for block in edge]
             self._drop(hit)
 
     def forget_all(self) -> None:
         """Drop all blocks."""
         with self._lock:
-            self._drop([BlockKey(0, level, *block)
+            self._drop([BlockKey(self._frame, level, *block)
                         for level, known in enumerate(self._known, 1) for block in known])
 
     def _drop(self, keys: list[BlockKey]) -> None:

@@ -1,5 +1,5 @@
 """
-Finds out whether an area of a canvas has any blocks, in constant time.
+Finds out whether an area of a frame has any blocks, in constant time.
 
 A canvas may have a few blocks among millions of possible ones, so the time depends
 neither on the size of the area nor on the number of blocks.
@@ -21,22 +21,24 @@ class Occupancy:
     """
 
     def __init__(self) -> None:
-        self._squares: list[set[tuple[int, int]]] = [set() for _ in range(_SCALES)]
+        # The frame, the column and the row, by scale.
+        self._squares: list[set[tuple[int, int, int]]] = [set() for _ in range(_SCALES)]
 
-    def add(self, column: int, row: int) -> None:
+    def add(self, frame: int, column: int, row: int) -> None:
         """Add a block."""
         for squares in self._squares:
-            square = column, row
+            square = frame, column, row
             if square in squares:
                 # Then the larger squares around it are present, too.
                 return
             squares.add(square)
             column, row = column >> 1, row >> 1
 
-    def any(self, area: Rect) -> bool:
+    def any(self, frame: int, area: Rect) -> bool:
         """
         Whether a rectangle may contain blocks; False means that it contains none.
 
+        :param frame: as in the key of a block.
         :param area: block columns and rows.
         """
         # At this scale, the rectangle touches at most three squares in each direction.
@@ -44,6 +46,6 @@ class Occupancy:
         squares = self._squares[scale]
         for row in range(area.top >> scale, ((area.bottom - 1) >> scale) + 1):
             for column in range(area.left >> scale, ((area.right - 1) >> scale) + 1):
-                if (column, row) in squares:
+                if (frame, column, row) in squares:
                     return True
         return False

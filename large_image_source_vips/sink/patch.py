@@ -18,7 +18,6 @@ bands           kind        color  alpha    default interpretation
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +26,7 @@ import numpy.typing as npt
 import PIL.Image
 import pyvips
 
+from ..base.arrays import to_pil
 from ..base.errors import TileSourceError, vips_errors
 from ..base.formats import (
     COLOR_BANDS,
@@ -81,6 +81,11 @@ class Patch:
     given: Array
 
     @property
+    def has_alpha_band(self) -> bool:
+        """Whether the tile had an alpha band, opaque or not."""
+        return bool(self.given.shape[2] > self.color.shape[2])
+
+    @property
     def stores_given(self) -> bool:
         """Whether the samples are the given values; False for a pixelmap."""
         return bool(self.given.shape[2] >= self.color.shape[2])
@@ -96,7 +101,8 @@ class Patch:
         return int(self.given.min()), int(self.given.max())
 
 
-def make_patch(tile: Any, interpretation: Any = None, expected: Meaning | None = None) -> Patch:
+def make_patch(tile: Any, interpretation: Any = None, expected: Meaning | None = None, *,
+               named: bool = False) -> Patch:
     """
     Convert a tile.
 
@@ -106,11 +112,13 @@ def make_patch(tile: Any, interpretation: Any = None, expected: Meaning | None =
         a ``pyvips.enums.Interpretation``.
     :param expected: the meaning of the canvas, or None; a tile without an
         interpretation takes it over if its bands allow it.
+    :param named: whether the caller named the dimensions of the tile, so that no array is
+        taken for (bands, rows, cols).
     :raises TileSourceError: if the tile is none of these, cannot be decoded, or has
         samples that no format holds.
     """
     array, own_interpretation = _as_array(
-        tile, interpretation, None if expected is None else expected.bands)
+        tile, interpretation, None if expected is None else expected.bands, named)
     # Numpy's usual dtypes of masks and label images: stored smaller, but still labels.
     labels = array.dtype.kind == 'b' or (array.dtype.kind in 'iu' and array.dtype.itemsize == 8)
     if isinstance(interpretation, str) and interpretation == LABELS:
@@ -138,21 +146,29 @@ def make_patch(tile: Any, interpretation: Any = None, expected: Meaning | None =
     return Patch(array, alpha, meaning, given)
 
 
-def as_position(value: Any, name: str) -> int:
+def make_associated(image: Any) -> Array:
     """
-    Convert a coordinate to an int.
+    Convert an associated image.
 
-    :param value: an integer of any type, or a float without a fraction.
-    :param name: of the coordinate, for the error text.
-    :raises TileSourceError: for any other value.
+    :param image: as a tile of ``make_patch``.
+    :returns: a copy, (rows, cols, bands) of 1 to 4 bands.
+    :raises TileSourceError: if it is none, or has more bands.
     """
-    try:
-        return operator.index(value)
-    except TypeError:
-        if isinstance(value, (float, np.floating)) and float(value).is_integer():
-            return int(value)
-    msg = f'{name} must be a whole number, not {value!r}.'
-    raise TileSourceError(msg)
+    patch = make_patch(image)
+    if patch.color.shape[2] > 3:
+        msg = f'An associated image must have 1 to 4 bands, not {patch.color.shape[2]}.'
+        raise TileSourceError(msg)
+    pixels = patch.color
+    if patch.alpha is not None:
+        pixels = np.concatenate([pixels, patch.alpha[:, :, np.newaxis]], axis=2)
+    result: Array = np.array(to_pil(pixels)).reshape(pixels.shape)
+    return result
+
+
+def is_interpretation(name: Any) -> bool:
+    """Whether ``make_patch`` takes an interpretation."""
+    return isinstance(name, str) and (name in (PIXELMAP, LABELS) or name in _SHORT_NAMES or
+                                      name in COLOR_BANDS or name in DATA_INTERPRETATIONS)
 
 
 def as_mask(mask: Any, shape: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
@@ -186,13 +202,14 @@ def as_mask(mask: Any, shape: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
 
 
 def _as_array(tile: Any, interpretation: Any,
-             known_bands: int | None = None) -> tuple[Array, str | None]:
+             known_bands: int | None = None, named: bool = False) -> tuple[Array, str | None]:
     """
     Convert any kind of tile to an array.
 
     :param tile: as for ``make_patch``.
     :param interpretation: the caller's interpretation.
     :param known_bands: the bands of the canvas; None if it is empty.
+    :param named: as for ``make_patch``.
     :returns: (rows, cols, bands), and the libvips interpretation of the tile
         itself, if it has one.
     :raises TileSourceError: if the tile is of another type, cannot be decoded, or
@@ -207,7 +224,7 @@ def _as_array(tile: Any, interpretation: Any,
         array, own = _from_encoded(tile, interpretation)
     elif isinstance(tile, np.ndarray):
         array = np.asarray(tile)
-        if interpretation is None:
+        if interpretation is None and not named:
             _check_bands_last(array, known_bands)
     else:
         msg = (f'A tile must be a numpy array, a PIL image, a pyvips.Image or the bytes of an '

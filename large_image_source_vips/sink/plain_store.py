@@ -1,23 +1,111 @@
 """
-The parts of ``PixelStore`` that are the same for every new image, which has no file.
+The parts of ``PixelStore`` of a new image that do not concern its pixels.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import PIL.Image
 
+from ..base.arrays import to_pil
+from ..base.frames import Annotations
 from ..store import EncodedLevel
+from .blend import Array
+from .claims import Claims
+from .frames import Frames
 
 
 class PlainStore:
-    """One frame, nothing encoded, and no metadata but what a subclass adds."""
+    """
+    The frames, annotations and associated images of a new image, which has no file.
 
-    frame_count = 1
+    Subclasses define ``check_process``.
+    """
+
     # See ``Pixels``: those of a canvas change.
     key = None
-    magnification: float | None = None
+
+    def __init__(self) -> None:
+        # Number of changes; part of large_image's cache keys.
+        self.generation = 0
+        self._claims = Claims()
+        self._frames = Frames()
+        self._associated: dict[str, Array] = {}
+
+    def check_process(self) -> None:
+        """See ``PixelStore``."""
+        raise NotImplementedError
+
+    def _count_change(self) -> None:
+        """Invalidate large_image's cache."""
+        with self._claims.lock:
+            self.generation += 1
+
+    @property
+    def frame_count(self) -> int:
+        """The number of frames, written or not; at least 1."""
+        return self._frames.axes.count
+
+    @property
+    def annotations(self) -> Annotations:
+        """The axes, channels, values and texts."""
+        self.check_process()
+        with self._claims.lock:
+            return self._frames.annotations()
+
+    @property
+    def magnification(self) -> float | None:
+        """The magnification of the objective, None if not set."""
+        return self.annotations.magnification
+
+    def annotate(self, change: Callable[[Annotations], Mapping[str, Any]]) -> None:
+        """
+        Change annotations.
+
+        :param change: what is known -> the fields to replace.
+        """
+        self.check_process()
+        with self._claims.lock:
+            self._frames.annotate(change)
+            self.generation += 1
+
+    def frame_axes(self) -> list[dict[str, Any]]:
+        """See ``PixelStore``."""
+        return self.annotations.frames()
+
+    def channel_names(self) -> list[str] | None:
+        """See ``PixelStore``."""
+        names = self.annotations.channel_names
+        return None if names is None else list(names)
+
+    def associated_names(self) -> list[str]:
+        """See ``PixelStore``."""
+        return list(self._associated)
+
+    def associated_image(self, key: str) -> PIL.Image.Image | None:
+        """See ``PixelStore``."""
+        return to_pil(self._associated[key]) if key in self._associated else None
+
+    def add_associated(self, key: str | None, pixels: Array) -> None:
+        """
+        Add an associated image, or replace one.
+
+        :param key: None for image_1, image_2 and so on.
+        :param pixels: (rows, cols, bands), 1 to 4 bands.
+        """
+        self.check_process()
+        with self._claims.lock:
+            if key is None:
+                numbers = itertools.count(len(self._associated) + 1)
+                key = next(name for name in map('image_{}'.format, numbers)
+                           if name not in self._associated)
+            self._associated[key] = pixels
+            self.generation += 1
+
+    # What a new image does not have
 
     def tile_size(self, frame: int, reduction: int) -> None:
         """See ``PixelStore``; blocks are not decoded."""
@@ -26,25 +114,9 @@ class PlainStore:
         """See ``PixelStore``."""
         return None
 
-    def frame_axes(self) -> list[dict[str, Any]]:
-        """See ``PixelStore``."""
-        return []
-
-    def channel_names(self) -> list[str] | None:
-        """See ``PixelStore``."""
-        return None
-
     def internal_metadata(self) -> dict[str, Any]:
         """See ``PixelStore``; there is no file."""
         return {}
-
-    def associated_names(self) -> list[str]:
-        """See ``PixelStore``."""
-        return []
-
-    def associated_image(self, key: str) -> PIL.Image.Image | None:
-        """See ``PixelStore``."""
-        return None
 
     def icc_profiles(self) -> list[bytes | None]:
         """See ``PixelStore``."""

@@ -131,7 +131,7 @@ class Mine(VipsFileTileSource):
     def __init__(self, path, **kwargs):
         self.mmx = 1            # before and after the base class is set up
         super().__init__(path, **kwargs)
-        self.imageDescription = 'a slide'
+        self.projection = 'a slide'
 
     @property
     def channelNames(self):
@@ -145,7 +145,7 @@ class Mine(VipsFileTileSource):
 def test_a_subclass_has_what_it_says_it_has(tmp_path):
     tifffile.imwrite(tmp_path / 'a.tif', np.zeros((40, 50), 'uint8'))
     source = Mine(tmp_path / 'a.tif', noCache=True)
-    for name, value in (('mmx', 2), ('imageDescription', 'other'), ('Crop', 3), ('minwidth', 4),
+    for name, value in (('mmx', 2), ('projection', 'other'), ('Crop', 3), ('minwidth', 4),
                         ('channelNames', ['DAPI'])):
         setattr(source, name, value)
         assert getattr(source, name) == value

@@ -177,11 +177,6 @@ def test_bands_that_cannot_be_reconciled_are_refused(first, second):
     assert (sink.sizeX, sink.sizeY) == (9, 9)
 
 
-def test_a_mask_with_data_bands_is_refused():
-    with pytest.raises(TileSourceError, match='mask'):
-        make_sink(random_tile('uint8', (9, 9, 5)), mask=np.ones((9, 9)))
-
-
 def test_three_data_bands_stay_data():
     tile = random_tile('uint16', (9, 9, 3))
     sink = make_sink(tile, interpretation='multiband')

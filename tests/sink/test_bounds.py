@@ -127,7 +127,7 @@ def test_looking_at_tiles_far_apart_costs_what_they_cost(halved, far):
     sink.addTile(TILE, far, far)
     sink.getTile(0, 0, 0, numpyAllowed='always')
     assert halved[0] <= 3 * sink.levels
-    known = sum(map(len, sink._store._lower._known))
+    known = sum(map(len, sink._store._lower[0]._known))
     assert known <= 3 * sink.levels
     sink.addTile(TILE, 0, 0)
     halved[0] = 0

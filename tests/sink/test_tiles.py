@@ -339,9 +339,10 @@ def test_a_mask_that_cannot_be_computed_is_an_error(tmp_path):
 
 @pytest.mark.parametrize('mask', [CHECKS, CHECKS.tolist(), np.dstack([CHECKS] * 3)],
                          ids=['array', 'lists', 'bands'])
-def test_a_mask_with_bands_of_data_is_an_error(mask):
-    with pytest.raises(TileSourceError, match='mask'):
-        make_sink(RGB, mask=mask, interpretation='multiband')
-    sink = make_sink(random_tile('uint8', (40, 50, 6)))
-    with pytest.raises(TileSourceError, match='mask'):
-        sink.addTile(random_tile('uint8', (40, 50, 6)), mask=mask)
+def test_a_mask_with_bands_of_data_keeps_what_was_there(mask):
+    first, second = (random_tile('uint8', (*CHECKS.shape, 6), seed) for seed in (1, 2))
+    sink = make_sink(first, mask=mask)
+    np.testing.assert_array_equal(read_all(sink), np.where(CHECKS[:, :, None], first, 0))
+    sink = make_sink(first)
+    sink.addTile(second, mask=mask)
+    np.testing.assert_array_equal(read_all(sink), np.where(CHECKS[:, :, None], second, first))

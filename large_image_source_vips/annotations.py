@@ -1,0 +1,199 @@
+"""
+Properties of a source besides its pixels: names of channels, values of frames, texts.
+
+They have the names and forms of large_image's zarr sink.  All can be read on every source
+and set on new images.  What a property returns is the caller's own copy.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from .base.errors import TileSourceValueError
+from .base.frames import Annotations, json_value, positive_number, rgb_of, values_of_array
+from .source import StoreTileSource
+
+if TYPE_CHECKING:
+    from .sink.canvas import Canvas
+
+# A value for a property and what is known so far -> the fields of ``Annotations`` to change.
+Check = Callable[[Any, Annotations], Mapping[str, Any]]
+
+
+def _annotation(get: Callable[[Annotations], Any], check: Check, doc: str) -> property:
+    """
+    A property that is kept in the ``Annotations`` of a store.
+
+    :param get: the value of the property; it is copied.
+    :param check: raises a TileSourceError if the property cannot have a value.
+    """
+    def read(self: AnnotatedTileSource) -> Any:
+        return copy.deepcopy(get(self._store.annotations))
+
+    def write(self: AnnotatedTileSource, value: Any) -> None:
+        canvas = self._canvas
+        canvas.annotate(lambda known: check(value, known))
+        self._changed()
+
+    return property(read, write, doc=doc)
+
+
+def checked_key(value: Any) -> str | None:
+    """
+    Check the key of an associated image.
+
+    :raises TileSourceError: if it is neither a text nor None.
+    """
+    if value is None or (isinstance(value, str) and value.strip()):
+        return value
+    msg = f'imageKey must be a text or None, not {value!r}.'
+    raise TileSourceValueError(msg)
+
+
+def _texts(value: Any, name: str) -> tuple[str, ...]:
+    """Check a list of texts; None is an empty one."""
+    if value is None:
+        return ()
+    if isinstance(value, (list, tuple)) and all(isinstance(text, str) for text in value):
+        return tuple(str(text) for text in value)
+    msg = f'{name} must be a list of texts or None, not {value!r}.'
+    raise TileSourceValueError(msg)
+
+
+def _colors(value: Any) -> tuple[str, ...]:
+    colors = _texts(value, 'channelColors')
+    wrong = [color for color in colors if rgb_of(color) is None]
+    if wrong:
+        msg = (f"channelColors must hold colours such as 'FF0000', '#ff0000' or 'red'; "
+               f'{wrong[0]!r} is none.')
+        raise TileSourceValueError(msg)
+    return colors
+
+
+def _value_axes(value: Any, known: Annotations) -> dict[str, Any]:
+    """Check the axes that have values; units and values of other axes are dropped."""
+    if value is None:
+        return {'value_axes': None, 'units': None, 'values': None}
+    axes = tuple(name.lower() for name in _texts(value, 'frameAxes'))
+    if len(set(axes)) < len(axes) or {'x', 'y', 's'} & set(axes):
+        msg = f'frameAxes must name axes of frames, each once, not {value!r}.'
+        raise TileSourceValueError(msg)
+    units = known.units and {axis: unit for axis, unit in known.units.items() if axis in axes}
+    return {'value_axes': axes, 'units': units, 'values': known.values_on(axes)}
+
+
+def _units(value: Any, known: Annotations) -> dict[str, Any] | None:
+    axes = _known_axes(known, 'frameUnits')
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not all(axis in axes for axis in value):
+        msg = (f'frameUnits must be a dictionary with keys of frameAxes ({", ".join(axes)}), '
+               f'not {value!r}.')
+        raise TileSourceValueError(msg)
+    result: dict[str, Any] = json_value(value, 'frameUnits')
+    return result
+
+
+def _values(value: Any, known: Annotations) -> Any:
+    axes = _known_axes(known, 'frameValues')
+    return None if value is None else values_of_array(value, axes)
+
+
+def _known_axes(known: Annotations, name: str) -> tuple[str, ...]:
+    if known.value_axes is None:
+        msg = f'Set frameAxes, a list of names of axes, before {name}.'
+        raise TileSourceValueError(msg)
+    return known.value_axes
+
+
+class AnnotatedTileSource(StoreTileSource):
+    """A tile source with the properties that describe its channels and frames."""
+
+    if TYPE_CHECKING:
+        @property
+        def _canvas(self) -> Canvas: ...
+
+        def _changed(self) -> None: ...
+
+    channelNames = _annotation(
+        lambda notes: notes.channel_names and list(notes.channel_names),
+        lambda value, _: {'channel_names': _texts(value, 'channelNames') or None},
+        """
+        The names of the channels, or None.
+
+        A list along the axis C; without that axis, of the bands.
+
+        :raises TileSourceError: if it is set to anything else.
+        """)
+
+    channelColors = _annotation(
+        lambda notes: list(notes.channel_colors),
+        lambda value, _: {'channel_colors': _colors(value)},
+        """
+        The colours of the channels, a list such as ``['0000FF', '#00ff00', 'red']``.
+
+        It is empty if they are unknown.
+
+        :raises TileSourceError: if one is not a colour.
+        """)
+
+    frameAxes = _annotation(
+        lambda notes: notes.value_axes and list(notes.value_axes),
+        _value_axes,
+        """
+        The axes whose positions have values, a list such as ``['z', 't']``, or None.
+
+        Values that ``addTile`` gets add their axes.
+        """)
+
+    frameUnits = _annotation(
+        lambda notes: None if notes.units is None else dict(notes.units),
+        lambda value, known: {'units': _units(value, known)},
+        """
+        The units of the values, by axis, or None.
+
+        :raises TileSourceError: if ``frameAxes`` is not set, or lacks an axis; it is also
+            a ValueError.
+        """)
+
+    frameValues = _annotation(
+        Annotations.values_array,
+        lambda value, known: {'values': _values(value, known)},
+        """
+        What the positions stand for, or None.
+
+        An array of objects: one dimension for each of ``frameAxes``, then one that holds
+        the value on each of them.  0 is a value that is not known.
+
+        :raises TileSourceError: if ``frameAxes`` is not set, or the array has another
+            number of dimensions; it is also a ValueError.
+        """)
+
+    imageDescription = _annotation(
+        lambda notes: notes.description,
+        lambda value, _: {'description': json_value(value, 'imageDescription')},
+        """
+        A text, or anything that JSON holds; None if there is none.
+
+        :raises TileSourceError: if it is set to anything else.
+        """)
+
+    additionalMetadata = _annotation(
+        lambda notes: notes.metadata,
+        lambda value, _: {'metadata': json_value(value, 'additionalMetadata')},
+        """
+        Further metadata, anything that JSON holds; None if there are none.
+
+        :raises TileSourceError: if it is set to anything else.
+        """)
+
+    magnification = _annotation(
+        lambda notes: notes.magnification,
+        lambda value, _: {'magnification': positive_number(value, 'magnification')},
+        """
+        The magnification of the objective as stated, or None.
+
+        ``getNativeMagnification`` estimates it where only the pixel size is known.
+        """)

@@ -1,0 +1,260 @@
+"""
+Axes of frames, and what is known of an image besides its pixels.
+
+A frame is a position on every axis.  An axis that a position does not name is at 0 there,
+so an axis that is added late leaves all earlier frames what they were; only their numbers
+change.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import numbers
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import PIL.ImageColor
+
+from .errors import TileSourceValueError
+from .limits import LIMITS
+
+# The positions of a frame on the axes where they are not 0, sorted by axis.
+Position = tuple[tuple[str, int], ...]
+
+
+def position_key(position: Mapping[str, int]) -> Position:
+    """The hashable form of a position, which is the same with and without axes at 0."""
+    return tuple(sorted((axis, place) for axis, place in position.items() if place))
+
+
+@dataclass(frozen=True)
+class Axes:
+    """
+    The axes of an image and their lengths, slowest first.
+
+    The frames are numbered with the last axis fastest, from 0.  Without axes there is one
+    frame.
+    """
+
+    lengths: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """The number of frames."""
+        return math.prod(self.lengths.values())
+
+    def position(self, frame: int) -> dict[str, int]:
+        """The position of a frame on each axis."""
+        result = {}
+        for axis, length in reversed([*self.lengths.items()]):
+            frame, result[axis] = divmod(frame, length)
+        return {axis: result[axis] for axis in self.lengths}
+
+    def number(self, position: Mapping[str, int]) -> int:
+        """The number of the frame at a position; axes it does not name are at 0."""
+        result = 0
+        for axis, length in self.lengths.items():
+            result = result * length + position.get(axis, 0)
+        return result
+
+    def positions(self) -> Iterator[dict[str, int]]:
+        """The positions of all frames, in order."""
+        return (self.position(frame) for frame in range(self.count))
+
+    def grown(self, lengths: Mapping[str, int]) -> Axes:
+        """
+        These axes, long enough for a tile, with those that it adds.
+
+        A new axis comes directly before the next known one in the order of the tile; else
+        after the last known one before it; else first.
+
+        :param lengths: what the tile needs, slowest axis first.
+        :returns: this object if it is long enough.
+        :raises TileSourceError: if there would be too many frames.
+        """
+        if all(self.lengths.get(axis, 0) >= length for axis, length in lengths.items()):
+            return self
+        order = list(self.lengths)
+        for place, axis in reversed(list(enumerate(lengths))):
+            if axis not in order:
+                known = [order.index(other) if other in order else -1 for other in lengths]
+                following = [index for index in known[place + 1:] if index >= 0]
+                order.insert(following[0] if following else max(known[:place], default=-1) + 1,
+                             axis)
+        result = Axes({axis: max(self.lengths.get(axis, 1), lengths.get(axis, 1))
+                       for axis in order})
+        if result.count > LIMITS.base_frames:
+            sizes = ', '.join(f'{axis} {length}' for axis, length in result.lengths.items())
+            msg = (f'The image would have {result.count:,} frames ({sizes}); the maximum is '
+                   f'{LIMITS.base_frames:,}.')
+            raise TileSourceValueError(msg)
+        return result
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """
+    What is known of an image besides its pixels, in the forms of large_image's zarr sink.
+
+    :param axes: of the frames; without axes if there is one frame, or if the frames of a
+        file do not fill a grid.
+    :param channel_names: along the axis C or, without one, of the bands; None if unknown.
+    :param channel_colors: likewise, such as 'FF0000'.
+    :param value_axes: the axes whose positions have values; None if not set.
+    :param units: of the values, by axis; None if not set.
+    :param values: what positions stand for (microns, seconds, names), by axis and by the
+        position on the value axes; None if no position has a value.
+    :param description: text, or anything that JSON holds; None without.
+    :param metadata: further metadata, anything that JSON holds; None without.
+    :param magnification: of the objective, as stated; None if unknown.
+    """
+
+    axes: Axes = field(default_factory=Axes)
+    channel_names: tuple[str, ...] | None = None
+    channel_colors: tuple[str, ...] = ()
+    value_axes: tuple[str, ...] | None = None
+    units: Mapping[str, Any] | None = None
+    values: Mapping[Position, Mapping[str, Any]] | None = None
+    description: Any = None
+    metadata: Any = None
+    magnification: float | None = None
+
+    def value_key(self, position: Mapping[str, int]) -> Position:
+        """The key of a position in ``values``."""
+        return position_key({axis: position.get(axis, 0) for axis in self.value_axes or ()})
+
+    def values_at(self, position: Mapping[str, int]) -> dict[str, Any]:
+        """The value of a position on each value axis; 0 where none was given."""
+        if self.values is None or self.value_axes is None:
+            return {}
+        found = self.values.get(self.value_key(position), {})
+        return {axis: found.get(axis, 0) for axis in self.value_axes}
+
+    def values_array(self) -> npt.NDArray[np.object_] | None:
+        """The values of all positions: the value axes, then one entry for each of them."""
+        if self.values is None or self.value_axes is None:
+            return None
+        lengths = {axis: self.axes.lengths.get(axis, 1) for axis in self.value_axes}
+        for key in self.values:
+            for axis, place in key:
+                lengths[axis] = max(lengths[axis], place + 1)
+        array = np.zeros((*lengths.values(), len(lengths)), object)
+        for key, found in self.values.items():
+            places = dict(key)
+            entry = array[tuple(places.get(axis, 0) for axis in self.value_axes)]
+            entry[:] = [found.get(axis, 0) for axis in self.value_axes]
+        return array
+
+    def values_on(self, axes: tuple[str, ...]) -> dict[Position, dict[str, Any]] | None:
+        """The values on other axes; those at positions that they do not have are dropped."""
+        if self.values is None:
+            return None
+        return {key: {axis: value for axis, value in found.items() if axis in axes}
+                for key, found in self.values.items() if {axis for axis, _ in key} <= {*axes}}
+
+    def frames(self) -> list[dict[str, Any]]:
+        """
+        The position and the values of each frame, as in large_image's ``getMetadata``.
+
+        :returns: dictionaries such as ``{'IndexC': 0, 'ValueC': 'DAPI'}``.
+        """
+        return [{**{f'Index{axis.upper()}': place for axis, place in position.items()},
+                 **{f'Value{axis.upper()}': value
+                    for axis, value in self.values_at(position).items()}}
+                for position in self.axes.positions()]
+
+
+def values_of_array(array: Any, axes: tuple[str, ...]) -> dict[Position, dict[str, Any]]:
+    """
+    Read the values of positions from an array.
+
+    :param array: one dimension for each axis, then one of ``len(axes)``.
+    :param axes: the value axes.
+    :raises TileSourceValueError: if it has another shape, or values that are neither
+        numbers nor text.
+    """
+    array = np.asarray(array, object)
+    if array.ndim != len(axes) + 1 or array.shape[-1] != len(axes):
+        msg = (f'frameValues must have {len(axes) + 1} dimensions, one for each of frameAxes '
+               f'({", ".join(axes)}) and a last one of {len(axes)}, not the shape {array.shape}.')
+        raise TileSourceValueError(msg)
+    return {position_key(dict(zip(axes, place, strict=True))): {
+        axis: plain_value(value, 'frameValues')
+        for axis, value in zip(axes, array[place], strict=True)}
+        for place in np.ndindex(array.shape[:-1])}
+
+
+def plain_value(value: Any, name: str) -> Any:
+    """
+    A value of a position as a type of Python itself.
+
+    :param value: a number, text or None, or a numpy scalar of these.
+    :param name: of the keyword or property, for the error text.
+    :raises TileSourceError: for anything else, infinity and NaN.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real) and math.isfinite(value):
+        return float(value)
+    msg = f'{name} must be a finite number or a text, not {value!r}.'
+    raise TileSourceValueError(msg)
+
+
+
+def positive_number(value: Any, name: str) -> float | None:
+    """
+    Check a number that may be unknown.
+
+    :param value: None, or a finite number above 0.
+    :param name: of the property, for the error text.
+    :raises TileSourceValueError: for anything else.
+    """
+    if value is None:
+        return None
+    msg = f'{name} must be positive or None, not {value!r}.'
+    try:
+        result = float(value)
+    except (TypeError, ValueError) as exc:
+        raise TileSourceValueError(msg) from exc
+    if not (result > 0 and math.isfinite(result)):
+        raise TileSourceValueError(msg)
+    return result
+
+
+def json_value(value: Any, name: str) -> Any:
+    """
+    A copy of a value that JSON holds.
+
+    :param name: of the property, for the error text.
+    :raises TileSourceValueError: if JSON does not hold it.
+    """
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as exc:
+        msg = f'{name} must be JSON serializable: {exc}'
+        raise TileSourceValueError(msg) from exc
+
+
+def rgb_of(color: Any) -> tuple[int, int, int] | None:
+    """
+    The red, green and blue of a colour, 0 to 255; None if it is none.
+
+    :param color: 'FF0000', '#ff0000' or a name that Pillow knows.
+    """
+    if not isinstance(color, str):
+        return None
+    for text in (color, f'#{color}'):
+        try:
+            red, green, blue = PIL.ImageColor.getrgb(text)[:3]
+        except ValueError:
+            continue
+        return red, green, blue
+    return None

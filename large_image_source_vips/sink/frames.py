@@ -1,0 +1,101 @@
+"""
+Numbers the frames of a canvas, and keeps what is known of them besides pixels.
+
+Blocks are stored under a number that a frame gets when it is first written and keeps.
+Its number in the image follows from its position on the axes, so a new axis or a longer
+one renumbers all frames at once and moves no block.  A frame that was never written has
+only the second number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..base.frames import Annotations, Axes, Position, position_key
+from .axes import Target
+
+
+class Frames:
+    """
+    The axes, the frames written and the annotations of a canvas.
+
+    Its methods are called with the lock of the canvas, or while no tile is added.
+    """
+
+    def __init__(self) -> None:
+        # Without the values, which are changed in place.
+        self._notes = Annotations()
+        self._values: dict[Position, dict[str, Any]] | None = None
+        # The number under which the blocks of a position are stored.
+        self._stored: dict[Position, int] = {}
+
+    @property
+    def axes(self) -> Axes:
+        """The axes of the frames."""
+        return self._notes.axes
+
+    def annotations(self) -> Annotations:
+        """The axes and all else that is known, as it is now."""
+        return replace(self._notes, values=self._values and {
+            key: dict(found) for key, found in self._values.items()})
+
+    def annotate(self, change: Callable[[Annotations], Mapping[str, Any]]) -> None:
+        """
+        Change annotations.
+
+        :param change: what is known -> the fields to replace.
+        """
+        notes = replace(self.annotations(), **change(self.annotations()))
+        self._values = None if notes.values is None else {
+            key: dict(found) for key, found in notes.values.items()}
+        self._notes = replace(notes, values=None)
+
+    def stored(self, frame: int) -> int | None:
+        """The number under which a frame is stored; None if it was never written."""
+        return self._stored.get(position_key(self.axes.position(frame)))
+
+    def stored_at(self, position: Mapping[str, int]) -> int | None:
+        """The same for a position."""
+        return self._stored.get(position_key(position))
+
+    def reserve(self, target: Target) -> list[int]:
+        """
+        The numbers under which to store the frames of a tile.
+
+        :returns: those of frames that were never written become theirs with ``commit``.
+        """
+        result = []
+        following = len(self._stored)
+        for position in target.positions:
+            number = self.stored_at(position)
+            if number is None:
+                number, following = following, following + 1
+            result.append(number)
+        return result
+
+    def commit(self, target: Target, numbers: Sequence[int], axes: Axes) -> None:
+        """
+        Add the frames of a tile that has been pasted.
+
+        :param target: of the tile.
+        :param numbers: from ``reserve``.
+        :param axes: the axes of the image with the tile.
+        """
+        for position, number in zip(target.positions, numbers, strict=True):
+            self._stored[position_key(position)] = number
+        self._notes = replace(self._notes, axes=axes)
+        for position, found in target.values:
+            self._set_values(position, found)
+
+    def _set_values(self, position: Mapping[str, int], found: Mapping[str, Any]) -> None:
+        """Set values of a position; their axes become value axes."""
+        known = self._notes.value_axes or ()
+        if not set(found) <= set(known):
+            order = [*self.axes.lengths, *known]
+            self._notes = replace(self._notes, value_axes=tuple(
+                sorted({*known, *found}, key=order.index)))
+        if self._values is None:
+            self._values = {}
+        self._values.setdefault(self._notes.value_key(position), {}).update(found)

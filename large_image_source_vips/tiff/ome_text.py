@@ -1,0 +1,409 @@
+"""
+Make the OME-XML text of an OME-TIFF file, by the OME schema 2016-06.
+
+OME has the axes C, Z and T, and one image for each position (here the axis XY).  Other
+axes are laid on T, and the text then holds the true axes as JSON in an annotation of this
+package, which ``ome_own`` reads.  Other readers see a longer T.
+
+Units: OME's default units are written, so sizes are in µm and times in s.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..base.frames import Annotations, Axes, rgb_of
+from ..base.geometry import Size
+from ..base.limits import LIMITS
+from .ome import ome_root, unit_in_mm
+
+NAMESPACE = 'http://www.openmicroscopy.org/Schemas/OME/2016-06'
+# The namespace of the annotation with what OME has no place for.
+OWN_NAMESPACE = 'large_image_source_vips/frames'
+_SCHEMA = 'http://www.openmicroscopy.org/Schemas/OME/2016-06/ome.xsd'
+_XSI = 'http://www.w3.org/2001/XMLSchema-instance'
+_KEY_VALUES = 'openmicroscopy.org/omero/client/mapAnnotation'
+
+_TYPES = {
+    'uint8': 'uint8', 'int8': 'int8', 'uint16': 'uint16', 'int16': 'int16', 'uint32': 'uint32',
+    'int32': 'int32', 'float32': 'float', 'float64': 'double', 'complex64': 'complex',
+    'complex128': 'double-complex'}
+# Units of time in s, by the names in use.
+_SECONDS = {
+    's': 1.0, 'sec': 1.0, 'second': 1.0, 'ms': 1e-3, 'millisecond': 1e-3, 'us': 1e-6, 'µs': 1e-6,
+    'microsecond': 1e-6, 'min': 60.0, 'minute': 60.0, 'h': 3600.0, 'hour': 3600.0,
+    'd': 86400.0, 'day': 86400.0}
+# Characters that XML 1.0 does not allow.
+_NOT_XML = re.compile('[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]')
+# How far the steps of evenly spaced values may differ, relative to the step: decimals
+# such as 0.1 are not exact.
+_STEP_SHARE = 1e-6
+
+
+@dataclass(frozen=True)
+class OmeImage:
+    """
+    The pixels that a text describes.
+
+    :param size: of each page.
+    :param dtype: of the samples.
+    :param samples: the samples of each pixel, alpha included.
+    :param pixel_size: width and height of a pixel in mm, None where unknown.
+    :param annotations: the axes of the frames and what is known of them.
+    :param associated: the size and samples of each associated image, by key; their
+        pages, of uint8, follow those of the frames.
+    :param name: of the image.
+    """
+
+    size: Size
+    dtype: np.dtype[Any]
+    samples: int
+    pixel_size: tuple[float | None, float | None] = (None, None)
+    annotations: Annotations = field(default_factory=Annotations)
+    associated: Mapping[str, tuple[Size, int]] = field(default_factory=dict)
+    name: str = ''
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """
+    The axes of a file as OME has them.
+
+    :param images: the positions on XY; one image each.
+    :param order: C, Z and T, fastest first.
+    :param lengths: of C, Z and T.
+    :param folded: the axes laid on T, slowest first; ['t'] or [] if T is T.
+    """
+
+    images: int
+    order: str
+    lengths: Mapping[str, int]
+    folded: Sequence[str]
+
+    def place(self, axes: Axes, position: Mapping[str, int]) -> dict[str, int]:
+        """The position of a frame on C, Z and T."""
+        time = 0
+        for axis in self.folded:
+            time = time * axes.lengths[axis] + position[axis]
+        return {'C': position.get('c', 0), 'Z': position.get('z', 0), 'T': time}
+
+
+def ome_text(image: OmeImage) -> str:
+    """
+    The text, ASCII only, for the ImageDescription of the first page.
+
+    The pages are the frames in their order, then the associated images.
+    """
+    notes = image.annotations
+    ElementTree.register_namespace('', NAMESPACE)
+    ElementTree.register_namespace('xsi', _XSI)
+    root = _element('OME', {f'{{{_XSI}}}schemaLocation': f'{NAMESPACE} {_SCHEMA}',
+                            'Creator': 'large_image_source_vips'})
+    plan = _plan(notes.axes)
+    if notes.magnification is not None:
+        _add(_add(root, 'Instrument', ID='Instrument:0'), 'Objective', ID='Objective:0',
+             NominalMagnification=_number(notes.magnification))
+    structured = _structured(image)
+    pages = _pages_by_image(notes.axes)
+    for number in range(plan.images):
+        element = _add(root, 'Image', ID=f'Image:{number}',
+                       Name=image.name or f'Image {number}')
+        _describe(element, notes)
+        _pixels(element, image, plan, number, pages.get(number, []))
+        for annotation in structured:
+            _add(element, 'AnnotationRef', ID=annotation.get('ID', ''))
+    for number, (key, (size, samples)) in enumerate(image.associated.items()):
+        which = plan.images + number
+        element = _add(root, 'Image', ID=f'Image:{which}', Name=key)
+        pixels = _add(
+            element, 'Pixels', ID=f'Pixels:{which}', DimensionOrder='XYCZT', Type='uint8',
+            SizeX=size.width, SizeY=size.height, SizeC=samples, SizeZ=1, SizeT=1)
+        _add(pixels, 'Channel', ID=f'Channel:{which}:0', SamplesPerPixel=samples)
+        _add(pixels, 'TiffData', IFD=notes.axes.count + number, PlaneCount=1)
+    if structured:
+        _add(root, 'StructuredAnnotations').extend(structured)
+    # Characters beyond ASCII become references, so the text is also valid UTF-8.
+    text = ElementTree.tostring(root, encoding='us-ascii', xml_declaration=False).decode()
+    return f'<?xml version="1.0" encoding="UTF-8"?>{text}'
+
+
+def _plan(axes: Axes) -> _Plan:
+    """Lay the axes of the frames on those of OME."""
+    lengths = axes.lengths
+    folded = [axis for axis in lengths if axis not in ('c', 'z', 'xy')]
+    ranked = {'c': 'C', 'z': 'Z'}
+    if folded:
+        # The place of T is that of the fastest axis on it.
+        ranked[folded[-1]] = 'T'
+    order = ''.join(ranked[axis] for axis in reversed([*lengths]) if axis in ranked)
+    order += ''.join(letter for letter in 'CZT' if letter not in order)
+    time = 1
+    for axis in folded:
+        time *= lengths[axis]
+    return _Plan(lengths.get('xy', 1), order,
+                 {'C': lengths.get('c', 1), 'Z': lengths.get('z', 1), 'T': time}, folded)
+
+
+def _pages_by_image(axes: Axes) -> dict[int, list[tuple[int, dict[str, int]]]]:
+    """The page and the position of each frame, by its position on XY."""
+    found: dict[int, list[tuple[int, dict[str, int]]]] = {}
+    for page, position in enumerate(axes.positions()):
+        found.setdefault(position.get('xy', 0), []).append((page, position))
+    return found
+
+
+def _describe(element: ElementTree.Element, notes: Annotations) -> None:
+    """Add the description and the objective of an image."""
+    if notes.description is not None:
+        text = notes.description
+        _add(element, 'Description').text = _xml(
+            text if isinstance(text, str) else json.dumps(text))
+    if notes.magnification is not None:
+        _add(element, 'InstrumentRef', ID='Instrument:0')
+        _add(element, 'ObjectiveSettings', ID='Objective:0')
+
+
+def _pixels(element: ElementTree.Element, image: OmeImage, plan: _Plan, number: int,
+            pages: Sequence[tuple[int, dict[str, int]]]) -> None:
+    """Add the pixels of an image: sizes, channels, where the planes are, what they stand for."""
+    notes = image.annotations
+    attributes: dict[str, Any] = {
+        'ID': f'Pixels:{number}', 'DimensionOrder': f'XY{plan.order}',
+        'Type': _TYPES[image.dtype.name], 'SizeX': image.size.width, 'SizeY': image.size.height,
+        'SizeC': plan.lengths['C'] * image.samples, 'SizeZ': plan.lengths['Z'],
+        'SizeT': plan.lengths['T']}
+    steps = dict(zip('XY', image.pixel_size, strict=True))
+    for axis, size in {**steps, 'Z': _step(notes, 'z', _lengths(notes, 'z'))}.items():
+        if size is not None:
+            attributes[f'PhysicalSize{axis}'] = _number(size * 1e3)
+    increment = _step(notes, 't', _times(notes)) if list(plan.folded) == ['t'] else None
+    if increment is not None:
+        attributes['TimeIncrement'] = _number(increment)
+    pixels = _add(element, 'Pixels', **attributes)
+    for channel in range(plan.lengths['C']):
+        _channel(pixels, image, number, channel)
+    _planes(pixels, plan, notes, pages)
+
+
+def _channel(pixels: ElementTree.Element, image: OmeImage, number: int, channel: int) -> None:
+    """Add a channel: its name, colour and wavelength."""
+    notes = image.annotations
+    attributes: dict[str, Any] = {
+        'ID': f'Channel:{number}:{channel}', 'SamplesPerPixel': image.samples}
+    value = notes.values_at({'c': channel}).get('c')
+    names = notes.channel_names or ()
+    if image.samples == 1 or 'c' in notes.axes.lengths or len(names) == 1:
+        if channel < len(names):
+            attributes['Name'] = names[channel]
+        if channel < len(notes.channel_colors):
+            color = rgb_of(notes.channel_colors[channel])
+            if color is not None:
+                # RGBA in a signed integer.
+                attributes['Color'] = int.from_bytes(bytes([*color, 255]), 'big', signed=True)
+    if 'Name' not in attributes and isinstance(value, str):
+        attributes['Name'] = value
+    wavelength = _in_unit(value, (notes.units or {}).get('c'), unit_in_mm, None)
+    if wavelength is not None and wavelength > 0:
+        attributes['EmissionWavelength'] = _number(wavelength * 1e6)
+    _add(pixels, 'Channel', **attributes)
+
+
+def _planes(pixels: ElementTree.Element, plan: _Plan, notes: Annotations,
+            pages: Sequence[tuple[int, dict[str, int]]]) -> None:
+    """Add the page of each plane, and its position in space and time where known."""
+    places = [(page, plan.place(notes.axes, position)) for page, position in pages]
+    if _is_in_order(plan, places):
+        _add(pixels, 'TiffData', IFD=places[0][0], PlaneCount=len(places))
+    else:
+        for page, place in places:
+            _add(pixels, 'TiffData', IFD=page, PlaneCount=1,
+                 **{f'First{axis}': start for axis, start in place.items()})
+    if notes.values is None:
+        return
+    lengths, times = _lengths(notes, 'z'), _times(notes)
+    for (_, position), (_, place) in zip(pages, places, strict=True):
+        values = notes.values_at(position)
+        attributes: dict[str, Any] = {f'The{axis}': start for axis, start in place.items()}
+        known = len(attributes)
+        time = _in_unit(values.get('t'), *times)
+        if time is not None:
+            attributes['DeltaT'] = _number(time)
+        depth = _in_unit(values.get('z'), *lengths)
+        if depth is not None:
+            attributes.update(PositionZ=_number(depth * 1e3), PositionZUnit='µm')
+        if len(attributes) > known:
+            _add(pixels, 'Plane', **attributes)
+
+
+def _is_in_order(plan: _Plan, places: Sequence[tuple[int, Mapping[str, int]]]) -> bool:
+    """Whether the pages follow each other in the order of the dimensions."""
+    for number, (page, place) in enumerate(places):
+        expected = 0
+        for axis in reversed(plan.order):
+            expected = expected * plan.lengths[axis] + place[axis]
+        if expected != number or page != places[0][0] + number:
+            return False
+    return True
+
+
+def _structured(image: OmeImage) -> list[ElementTree.Element]:
+    """
+    The annotations: what OME has no place for, and the further metadata as key-value pairs.
+
+    OMERO and QuPath show the pairs.
+    """
+    notes = image.annotations
+    result = []
+    own = _own(image)
+    if own:
+        element = _element('CommentAnnotation', {'ID': 'Annotation:0',
+                                                 'Namespace': OWN_NAMESPACE})
+        _add(element, 'Value').text = json.dumps(own)
+        result.append(element)
+    if isinstance(notes.metadata, dict) and notes.metadata:
+        element = _element('MapAnnotation', {'ID': 'Annotation:1', 'Namespace': _KEY_VALUES})
+        pairs = _add(element, 'Value')
+        for key, value in notes.metadata.items():
+            _add(pairs, 'M', K=_xml(key)).text = _xml(
+                value if isinstance(value, str) else json.dumps(value))
+        result.append(element)
+    return result
+
+
+def _own(image: OmeImage) -> dict[str, Any]:
+    """What the annotation of this package holds; empty if OME says it all."""
+    notes = image.annotations
+    own: dict[str, Any] = {}
+    if image.associated or any(axis not in ('c', 'z', 't') or length == 1
+                               for axis, length in notes.axes.lengths.items()):
+        own['axes'] = dict(notes.axes.lengths)
+    if notes.value_axes is not None:
+        own['frameAxes'] = list(notes.value_axes)
+    if notes.units is not None:
+        own['frameUnits'] = dict(notes.units)
+    if notes.values is not None:
+        own['frameValues'] = [[dict(key), dict(values)] for key, values in notes.values.items()]
+    if notes.channel_names is not None and 'c' not in notes.axes.lengths:
+        own['channelNames'] = list(notes.channel_names)
+    if notes.channel_colors and 'c' not in notes.axes.lengths:
+        own['channelColors'] = list(notes.channel_colors)
+    if notes.description is not None and not isinstance(notes.description, str):
+        own['imageDescription'] = notes.description
+    if notes.metadata is not None:
+        own['additionalMetadata'] = notes.metadata
+    if image.associated:
+        own['associated'] = list(image.associated)
+    return own
+
+
+def ome_own(text: str) -> dict[str, Any]:
+    """
+    The annotation of this package in an OME-XML text.
+
+    :returns: what ``ome_text`` has put there; empty if there is none, or it is malformed.
+    """
+    root = ome_root(text) if OWN_NAMESPACE in text else None
+    for element in () if root is None else root.iter('CommentAnnotation'):
+        if element.get('Namespace') == OWN_NAMESPACE:
+            try:
+                found = json.loads(element.findtext('Value') or '')
+            except (ValueError, RecursionError):
+                return {}
+            return found if isinstance(found, dict) else {}
+    return {}
+
+
+def own_axes(own: Mapping[str, Any]) -> Axes | None:
+    """
+    The axes that an annotation of this package states.
+
+    :param own: from ``ome_own``.
+    :returns: None if there are none, or they are malformed.
+    """
+    lengths = own.get('axes')
+    if not isinstance(lengths, dict) or not all(
+            isinstance(length, int) and 1 <= length <= LIMITS.base_frames
+            for length in lengths.values()):
+        return None
+    axes = Axes(lengths)
+    return axes if axes.count <= LIMITS.base_frames else None
+
+
+# The name of a unit, what converts it, and the factor if there is no name.
+Unit = tuple[Any, Callable[[str], float | None], float | None]
+
+
+def _lengths(notes: Annotations, axis: str) -> Unit:
+    """The unit of an axis of lengths, in mm; µm if not given."""
+    return (notes.units or {}).get(axis), unit_in_mm, 1e-3
+
+
+def _times(notes: Annotations) -> Unit:
+    """The unit of the axis T, in s; s if not given."""
+    return (notes.units or {}).get('t'), _unit_in_seconds, 1.0
+
+
+def _unit_in_seconds(name: str) -> float | None:
+    """A unit of time in s; None if it is unknown."""
+    return _SECONDS.get(name) or _SECONDS.get(name.lower().removesuffix('s'))
+
+
+def _in_unit(value: Any, unit: Any, factor_of: Callable[[str], float | None],
+             default: float | None) -> float | None:
+    """A value converted by its unit; None if it is no number, or the unit is unknown."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    factor = default if unit is None else factor_of(str(unit))
+    return None if factor is None else value * factor
+
+
+def _step(notes: Annotations, axis: str, unit: Unit) -> float | None:
+    """
+    The step along an axis, converted by the unit.
+
+    None unless the values are numbers that rise evenly and do not depend on other axes.
+    """
+    values = notes.values_array()
+    if values is None or notes.value_axes is None or axis not in notes.value_axes:
+        return None
+    number = notes.value_axes.index(axis)
+    along = np.moveaxis(values[..., number], number, 0)
+    along = along.reshape(len(along), -1)
+    converted = [_in_unit(value, *unit) for value in along[:, 0]]
+    if len(converted) < 2 or not all(
+            (row == row[0]).all() for row in along) or None in converted:
+        return None
+    steps = np.diff(np.array(converted, float))
+    step = float(steps.mean())
+    even = step > 0 and bool((abs(steps - step) <= _STEP_SHARE * step).all())
+    return step if even else None
+
+
+def _number(value: float | None) -> str:
+    """A number with the digits that tell it from its neighbours, but no noise of units."""
+    return f'{value:.12g}'
+
+
+def _xml(text: str) -> str:
+    """A text without the characters that XML does not allow."""
+    return _NOT_XML.sub('\ufffd', text)
+
+
+def _element(tag: str, attributes: Mapping[str, Any]) -> ElementTree.Element:
+    return ElementTree.Element(
+        f'{{{NAMESPACE}}}{tag}', {key: _xml(str(value)) for key, value in attributes.items()})
+
+
+def _add(parent: ElementTree.Element, tag: str, **attributes: Any) -> ElementTree.Element:
+    """Add an element with attributes to another."""
+    element = _element(tag, attributes)
+    parent.append(element)
+    return element
+
