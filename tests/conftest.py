@@ -15,6 +15,7 @@ import traceback
 import pytest
 
 from helpers import oracles
+from large_image_source_vips.codecs import libraries
 
 _PACKAGE = pathlib.Path(importlib.util.find_spec('large_image_source_vips').origin).parent
 _MISSING = frozenset()
@@ -24,6 +25,11 @@ if os.environ.get('LARGE_IMAGE_SOURCE_VIPS_PORTABLE'):
     _paths = os.environ.get('PYTHONPATH', '').split(os.pathsep)
     if str(_folder) not in _paths:
         os.environ['PYTHONPATH'] = os.pathsep.join([str(_folder), *filter(None, _paths)])
+
+
+# tifffile as an oracle needs a library that works beside a libvips of the system.
+if (_codecs := libraries.imagecodecs()) is not None:
+    assert _codecs.jpegxl_decode
 
 
 def pytest_report_header():

@@ -6,18 +6,49 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
+import sys
 from typing import Any
+
+
+class _Codecs:
+    """
+    The functions of imagecodecs, whose C libraries are kept apart from those of libvips.
+
+    Debian's libvips makes the symbols of its libjxl, libopenjp2 and libheif global, which
+    the libraries that imagecodecs brings would otherwise use in place of their own.
+
+    :param module: imagecodecs.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        # imagecodecs loads a library when a function of it is first asked for.
+        get, change = (getattr(sys, f'{verb}dlopenflags', None) for verb in ('get', 'set'))
+        if get is None or change is None:
+            value = getattr(self._module, name)
+        else:
+            flags = get()
+            change(flags | getattr(os, 'RTLD_DEEPBIND', 0))
+            try:
+                value = getattr(self._module, name)
+            finally:
+                change(flags)
+        setattr(self, name, value)
+        return value
 
 
 @functools.cache
 def imagecodecs() -> Any:
     """
-    The module imagecodecs; it takes a tenth of a second to import.
+    The functions of imagecodecs; it takes a tenth of a second to import.
 
     :returns: None if it is not installed, or was built for another numpy.
     """
     try:
-        return importlib.import_module('imagecodecs')
+        return _Codecs(importlib.import_module('imagecodecs'))
     except (ImportError, AttributeError, ValueError):
         return None
 
