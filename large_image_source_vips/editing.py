@@ -89,6 +89,7 @@ class EditableTileSource(AnnotatedTileSource):
                 state.pop(name, None)
             # An attribute of the base class: the ranges of styles with 'auto'.
             state['_bandRanges'] = {}
+        self._refresh_soon()
 
     def addTile(self, tile: Any, x: float = 0, y: float = 0, mask: Any = None,
                 interpretation: str | None = None, axes: str | Sequence[str] | None = None,

@@ -1,21 +1,130 @@
 """
-Sources in notebooks: large_image's viewer must not keep them alive.
+Sources in notebooks: a thumbnail with a table, and large_image's interactive map.
+
+The map must not keep a source alive that nobody shows, and must follow an image that
+grows.
 """
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import html
+import io
+import os
 import weakref
 from typing import Any
+from urllib.parse import quote
 
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+from large_image.constants import TILE_FORMAT_NUMPY
 from large_image.tilesource import FileTileSource
+from large_image.tilesource.jupyter import ipyleafletPresent
+
+Pixels = npt.NDArray[Any]
+
+# The longest side of a thumbnail in pixels.
+_THUMBNAIL = 256
+_EMPTY = 'An image without tiles; add some with addTile.'
+_BANDS = {1: 'gray', 2: 'gray and alpha', 3: 'RGB', 4: 'RGB and alpha'}
+
+
+def as_picture(pixels: Pixels) -> tuple[PIL.Image.Image, list[str]]:
+    """
+    Pixels as an image of 8 bits a sample that a person can look at.
+
+    :param pixels: an array (rows, cols, bands) of any dtype and number of bands.
+    :returns: the image, of mode L, LA, RGB or RGBA, and what was done for it: at most
+        three bands of multiband data are shown, and samples that are not of 8 bits are
+        scaled from their least and greatest value.
+    """
+    notes = []
+    if pixels.shape[2] > 4:
+        notes.append(f'bands 1 to 3 of {pixels.shape[2]}')
+        pixels = pixels[:, :, :3]
+    if pixels.dtype != np.uint8:
+        pixels, note = _scaled(pixels)
+        notes.append(note)
+    image = PIL.Image.fromarray(np.ascontiguousarray(
+        pixels[:, :, 0] if pixels.shape[2] == 1 else pixels))
+    return image, notes
+
+
+def _scaled(pixels: Pixels) -> tuple[Pixels, str]:
+    """Samples scaled to 0 to 255 by their range, which is said in words."""
+    finite = pixels[np.isfinite(pixels)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    spread = (pixels.astype(np.float64) - low) * (255 / (high - low or 1))
+    eight = np.nan_to_num(spread, nan=0, posinf=255, neginf=0).round().clip(0, 255)
+    return eight.astype(np.uint8), f'values {low:g} to {high:g} as 0 to 255'
 
 
 class ShownInNotebooks(FileTileSource):
-    """A source that is released with the last reference to it or to a layer of it."""
+    """
+    A source that a notebook shows, as a map if ``ipyleaflet`` is installed.
+
+    It is released with the last reference to it or to a layer of it.
+    """
+
+    # The event loop that serves the tiles of a map; None if there is no map.
+    _loop: asyncio.AbstractEventLoop | None = None
+    _refresh_pending = False
+    _shown_size: tuple[int, int] | None = None
+    # A weak reference to the widget that holds the map.
+    _box: Any = None
 
     def _make_viewer_weak(self) -> None:
         """Replace the reference of large_image's viewer to this source by a weak one."""
         self._map._ts = weakref.proxy(self)
+
+    def _repr_png_(self) -> bytes | None:
+        """A thumbnail; None for an image without tiles."""
+        if self.dtype is None:
+            return None
+        # Not larger than the image.
+        side = min(_THUMBNAIL, max(self.sizeX, self.sizeY))
+        pixels, _ = self.getRegion(
+            output={'maxWidth': side, 'maxHeight': side}, format=TILE_FORMAT_NUMPY)
+        encoded = io.BytesIO()
+        as_picture(np.asarray(pixels))[0].save(encoded, 'PNG')
+        return encoded.getvalue()
+
+    def _repr_html_(self) -> str:
+        """A thumbnail and a small table; a sentence for an image without tiles."""
+        png = self._repr_png_()
+        if png is None:
+            return f'<p>{_EMPTY}</p>'
+        picture = base64.b64encode(png).decode()
+        rows = ''.join(f'<tr><th style="text-align:left">{name}</th>'
+                       f'<td style="text-align:left">{html.escape(text)}</td></tr>'
+                       for name, text in self._summary().items())
+        return (f'<div style="display:flex;gap:1em;align-items:flex-start">'
+                f'<img alt="thumbnail" src="data:image/png;base64,{picture}">'
+                f'<table>{rows}</table></div>')
+
+    def _summary(self) -> dict[str, str]:
+        """The rows of the table."""
+        metadata = self.getMetadata()
+        bands = metadata['bandCount']
+        rows = {'size': f'{metadata["sizeX"]:,} x {metadata["sizeY"]:,} pixels, '
+                        f'{metadata["levels"]} levels',
+                'samples': f'{metadata["dtype"]}, {_BANDS.get(bands, f"{bands} bands")}'}
+        if metadata['mm_x']:
+            rows['pixel size'] = f'{metadata["mm_x"] * 1000:.4g} um'
+        if metadata['magnification']:
+            rows['magnification'] = f'{metadata["magnification"]:.4g}'
+        axes = metadata.get('IndexRange', {})
+        if metadata.get('frames'):
+            rows['frames'] = f'{len(metadata["frames"]):,}' + ''.join(
+                f', {axis.removeprefix("Index")} {count}' for axis, count in sorted(axes.items()))
+        if metadata.get('channels'):
+            rows['channels'] = ', '.join(map(str, metadata['channels']))
+        if self.getAssociatedImagesList():
+            rows['associated'] = ', '.join(self.getAssociatedImagesList())
+        path = self._getLargeImagePath()
+        return {'file': os.path.basename(path), **rows} if os.path.exists(path) else rows
 
     def as_leaflet_layer(self, **kwargs: Any) -> Any:
         """
@@ -30,4 +139,64 @@ class ShownInNotebooks(FileTileSource):
         layer = super().as_leaflet_layer(**kwargs)
         layer._large_image_source = self
         self._map._ts = self
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            # Outside of a notebook nothing refreshes a layer.
+            self._loop = None
+        self._shown_size = self.sizeX, self.sizeY
         return layer
+
+    if ipyleafletPresent:
+        def _ipython_display_(self) -> Any:
+            from IPython.display import display
+
+            box = self._make_box()
+            self._box = weakref.ref(box)
+            return display(box)
+
+    def _make_box(self) -> Any:
+        """The widget that holds the map."""
+        layer = self.as_leaflet_layer()
+        # The viewer keeps the metadata of the first layer.
+        self._map._metadata = metadata = self.getMetadata()
+        return self._map.make_map(metadata, layer, self.getCenter(srs='EPSG:4326'))
+
+    def _refresh_soon(self) -> None:
+        """
+        Have the map show what was added, when the notebook is idle again.
+
+        May be called from any thread, very often; many changes are one refresh.
+        """
+        loop = self._loop
+        if loop is None or self._refresh_pending:
+            return
+        self._refresh_pending = True
+        refresh = weakref.WeakMethod(self._refresh)
+
+        def run() -> None:
+            method = refresh()
+            if method is not None:
+                method()
+
+        try:
+            loop.call_soon_threadsafe(run)
+        except RuntimeError:
+            # The loop was closed with its notebook.
+            self._loop = None
+
+    def _refresh(self) -> None:
+        """Make the map anew if the image grew; else load its tiles again."""
+        # Before anything is read, so that a change from now on is another refresh.
+        self._refresh_pending = False
+        layer = self._map.layer
+        box = self._box() if self._box is not None else None
+        if layer is None:
+            return
+        if box is not None and self._shown_size != (self.sizeX, self.sizeY):
+            box.children = self._make_box().children
+            layer.close()
+        else:
+            # Another address, so that no cache answers.
+            address = layer.url.split('&state=')[0]
+            layer.url = f'{address}&state={quote(self.getState())}'

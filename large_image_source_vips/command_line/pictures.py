@@ -23,6 +23,7 @@ import numpy.typing as npt
 import PIL.Image
 from large_image.constants import TILE_FORMAT_NUMPY
 
+from ..notebook import as_picture
 from .arguments import (
     Area,
     CommandError,
@@ -214,17 +215,7 @@ def _umask() -> int:
 
 def _picture(pixels: Pixels, form: str) -> PIL.Image.Image:
     """Pixels as an 8-bit image that the format holds."""
-    notes = []
-    if pixels.shape[2] > 4:
-        notes.append(f'bands 1 to 3 of {pixels.shape[2]}')
-        pixels = pixels[:, :, :3]
-    if pixels.dtype != np.uint8:
-        low, high = float(np.nanmin(pixels)), float(np.nanmax(pixels))
-        notes.append(f'values {low:g} to {high:g} as 0 to 255')
-        spread = (pixels.astype(np.float64) - low) * (255 / (high - low or 1))
-        pixels = np.nan_to_num(spread).round().clip(0, 255).astype(np.uint8)
-    image = PIL.Image.fromarray(np.ascontiguousarray(
-        pixels[:, :, 0] if pixels.shape[2] == 1 else pixels))
+    image, notes = as_picture(pixels)
     if form == 'JPEG' and image.mode in {'LA', 'RGBA'}:
         notes.append('transparent parts white')
         below = PIL.Image.new('RGBA', image.size, 'white')

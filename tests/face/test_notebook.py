@@ -3,10 +3,12 @@ Sources in a notebook: as long as a map shows one it answers, and then it is fre
 """
 
 import asyncio
+import base64
 import gc
 import importlib.util
 import io
 import json
+import re
 import urllib.error
 import urllib.request
 import weakref
@@ -251,6 +253,169 @@ class TestOverHTTP:
                 large_image_source_vips.open(slide).as_leaflet_layer()
 
         asyncio.run(look())
+
+
+class TestGrowingImage:
+    """A map of an image that is being stitched shows what is added."""
+
+    @staticmethod
+    async def idle():
+        """Wait until the notebook has no more to do."""
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    @needs_maps
+    def test_tiles_are_loaded_again_after_a_change(self, by_port):
+        async def look():
+            sink = new_sink()
+            sink._ipython_display_()
+            layer, before = sink._map.layer, sink._map.layer.url
+            sink.addTile(255 - PIXELS)
+            sink.addTile(255 - PIXELS)
+            await self.idle()
+            assert sink._map.layer is layer
+            return before, layer.url, await first_tile(layer.url)
+
+        before, after, found = asyncio.run(look())
+        assert after != before
+        assert after.split('&state=')[0] == before
+        np.testing.assert_array_equal(found, 255 - PIXELS[:256, :256])
+        drop_all_widgets()
+
+    @needs_maps
+    @pytest.mark.parametrize('empty', [False, True], ids=['grown', 'first tile'])
+    def test_the_map_grows_with_the_image(self, by_port, empty):
+        async def look():
+            sink = large_image_source_vips.new(encoding='PNG') if empty else new_sink()
+            sink._ipython_display_()
+            box = sink._box()
+            sink.addTile(np.tile(PIXELS, (2, 2, 1)))
+            await self.idle()
+            assert sink._box() is box
+            assert sink.iplmap in box.children
+            status, body = await asyncio.to_thread(get, sink._map.layer.url, x=2, y=1, z=3)
+            assert status == 200
+            tile = np.asarray(PIL.Image.open(io.BytesIO(body)).convert('RGB'))
+            return sink.iplmap.crs['bounds'], sink.to_map((0, 0)), tile
+
+        bounds, corner, tile = asyncio.run(look())
+        assert bounds == [[0, 0], [1400, 1200]]
+        assert corner == (1200, 0)
+        np.testing.assert_array_equal(
+            tile, np.tile(PIXELS, (2, 2, 1))[256:512, 512:768])
+        drop_all_widgets()
+
+    @needs_maps
+    def test_threads_may_add(self, by_port):
+        async def look():
+            sink = new_sink()
+            sink._ipython_display_()
+            before = sink._map.layer.url
+            await asyncio.to_thread(lambda: [sink.addTile(PIXELS) for _ in range(20)])
+            await self.idle()
+            return before, sink._map.layer.url
+
+        before, after = asyncio.run(look())
+        assert after != before
+        drop_all_widgets()
+
+    @needs_maps
+    def test_adding_goes_on_when_the_notebook_is_gone(self, by_port):
+        async def look():
+            sink = new_sink()
+            sink._ipython_display_()
+            return sink
+
+        sink = asyncio.run(look())
+        sink.addTile(255 - PIXELS)
+        sink.addTile(PIXELS, x=700)
+        assert sink.sizeX == 1400
+        drop_all_widgets()
+
+    @needs_maps
+    def test_a_pending_refresh_keeps_no_image(self, by_port):
+        async def look():
+            sink = new_sink()
+            sink._ipython_display_()
+            sink.addTile(PIXELS)
+            shown = weakref.ref(sink)
+            del sink
+            drop_all_widgets()
+            await self.idle()
+            gc.collect()
+            return shown()
+
+        assert asyncio.run(look()) is None
+
+
+class TestStillPicture:
+    """What a notebook shows without a map: a thumbnail and a table."""
+
+    @staticmethod
+    def thumbnail(source):
+        return np.asarray(PIL.Image.open(io.BytesIO(source._repr_png_())))
+
+    def test_thumbnail_is_the_image(self, slide):
+        found = self.thumbnail(large_image_source_vips.open(slide))
+        assert found.shape == (219, 256, 3)
+        assert abs(found.mean() - PIXELS.mean()) < 1
+
+    def test_table_names_the_file_and_its_size(self, slide):
+        shown = large_image_source_vips.open(slide)._repr_html_()
+        assert 'a.tif' in shown
+        assert '700 x 600 pixels, 3 levels' in shown
+        assert 'uint8, RGB' in shown
+        picture = base64.b64decode(re.search('base64,([^"]+)"', shown)[1])
+        assert PIL.Image.open(io.BytesIO(picture)).size == (256, 219)
+
+    def test_names_are_text_not_markup(self, tmp_path):
+        path = tmp_path / '<b>&amp.tif'
+        tifffile.imwrite(path, PIXELS, photometric='rgb')
+        shown = large_image_source_vips.open(path)._repr_html_()
+        assert '&lt;b&gt;&amp;amp.tif' in shown
+        assert '<b>' not in shown
+
+    def test_an_empty_image_is_a_sentence(self):
+        sink = large_image_source_vips.new()
+        assert sink._repr_png_() is None
+        assert sink._repr_html_() == '<p>An image without tiles; add some with addTile.</p>'
+
+    def test_an_image_that_grows(self):
+        sink = new_sink()
+        assert '700 x 600 pixels' in sink._repr_html_()
+        assert 'file' not in sink._repr_html_()
+        sink.addTile(PIXELS, x=-700)
+        assert '1,400 x 600 pixels' in sink._repr_html_()
+
+    @pytest.mark.parametrize('array', [
+        np.linspace(0, 1, 60000, dtype='float32').reshape(200, 300),
+        np.linspace(0, 60000, 60000).astype('uint16').reshape(200, 300),
+        np.linspace(-5, 5, 60000, dtype='float64').reshape(200, 300)],
+        ids=['probabilities', '16 bit', 'signed'])
+    def test_values_of_other_ranges_can_be_seen(self, array):
+        sink = large_image_source_vips.new()
+        sink.addTile(array)
+        found = self.thumbnail(sink)
+        assert (found.min(), found.max()) == (0, 255)
+        assert (np.diff(found.mean(axis=1)) >= 0).all()
+
+    @pytest.mark.parametrize(('bands', 'shape'), [
+        (1, (200, 250, 2)), (2, (200, 250, 2)), (4, (200, 250, 4)), (7, (200, 250, 3))])
+    def test_any_number_of_bands(self, bands, shape):
+        sink = large_image_source_vips.new()
+        sink.addTile(random_pixels((200, 250, bands)))
+        assert self.thumbnail(sink).shape == shape
+        # An image that grows has alpha, for its holes.
+        words = {1: 'gray and alpha', 2: 'gray and alpha', 4: 'RGB and alpha', 7: '7 bands'}
+        assert words[bands] in sink._repr_html_()
+
+    def test_samples_that_are_no_numbers(self):
+        array = np.full((64, 64), np.nan, 'float32')
+        sink = large_image_source_vips.new()
+        sink.addTile(array)
+        assert not self.thumbnail(sink).any()
+        sink.addTile(np.array([[np.inf, 1], [2, 3]], 'float32'))
+        assert self.thumbnail(sink).max() > 0
 
 
 class TestWithoutAMap:
