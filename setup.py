@@ -20,7 +20,8 @@ EXTRAS = {
     # Its releases need Girder 3, its pre-releases Girder 5; either will do.
     'girder': ['girder-large-image>=1.35'],
     'demo': ['scikit-image', 'tqdm'],
-    'docs': ['furo', 'sphinx>=8'],
+    # The documentation runs its notebooks.
+    'docs': ['furo', 'ipykernel', 'myst-nb', 'scikit-image', 'sphinx>=8'],
     'test': [
         'hypothesis',
         'pytest>=8',

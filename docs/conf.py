@@ -7,11 +7,11 @@ from importlib.metadata import version as distribution_version
 project = 'large-image-source-vips'
 release = version = distribution_version('large-image-source-vips')
 
-extensions = ['sphinx.ext.autodoc']
+extensions = ['myst_nb', 'sphinx.ext.autodoc']
 autodoc_member_order = 'bysource'
 autodoc_typehints = 'description'
 # Girder is a server; the documentation does not need one.
-autodoc_mock_imports = ['girder', 'girder_large_image']
+autodoc_mock_imports = ['cherrypy', 'girder', 'girder_large_image']
 
 html_theme = 'furo'
 html_title = f'{project} {release}'
@@ -21,3 +21,9 @@ html_show_copyright = False
 linkcheck_anchors = False
 linkcheck_timeout = 20
 linkcheck_retries = 2
+
+# Notebooks run when the documentation is built; a cell that fails stops it.
+nb_execution_mode = 'force'
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+suppress_warnings = ['mystnb.unknown_mime_type']

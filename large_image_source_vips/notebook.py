@@ -85,8 +85,11 @@ class ShownInNotebooks(FileTileSource):
             return None
         # Not larger than the image.
         side = min(_THUMBNAIL, max(self.sizeX, self.sizeY))
-        pixels, _ = self.getRegion(
-            output={'maxWidth': side, 'maxHeight': side}, format=TILE_FORMAT_NUMPY)
+        output = {'maxWidth': side, 'maxHeight': side}
+        if getattr(self, '_style', None):
+            # A style decides what is seen.
+            return bytes(self.getRegion(output=output, encoding='PNG')[0])
+        pixels, _ = self.getRegion(output=output, format=TILE_FORMAT_NUMPY)
         encoded = io.BytesIO()
         as_picture(np.asarray(pixels))[0].save(encoded, 'PNG')
         return encoded.getvalue()

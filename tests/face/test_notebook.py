@@ -409,6 +409,13 @@ class TestStillPicture:
         words = {1: 'gray and alpha', 2: 'gray and alpha', 4: 'RGB and alpha', 7: '7 bands'}
         assert words[bands] in sink._repr_html_()
 
+    def test_a_style_is_seen(self, slide):
+        source = large_image_source_vips.open(slide, style={'bands': [
+            {'band': 1, 'palette': ['#000', '#0f0'], 'min': 0, 'max': 255}]})
+        found = self.thumbnail(source)
+        assert not found[..., [0, 2]].any()
+        assert abs(found[..., 1].mean() - PIXELS[..., 0].mean()) < 1
+
     def test_samples_that_are_no_numbers(self):
         array = np.full((64, 64), np.nan, 'float32')
         sink = large_image_source_vips.new()
