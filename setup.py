@@ -11,7 +11,7 @@ HERE = Path(__file__).parent
 # PyPI shows neither pictures nor pages of the repository.
 README = re.sub(r'\.\. image::.*?\n\n', '', (HERE / 'README.rst').read_text(encoding='utf-8'),
                 flags=re.DOTALL)
-README = re.sub(r'`([^`<]*?)\s<[^:>]*>`_', r'\1', README)
+README = re.sub(r'`([^`<]*?)\s+<[^:>]*>`_', r'\1', README)
 
 EXTRAS = {
     # The libvips that pyvips brings along as a wheel.  Leave it out to use the

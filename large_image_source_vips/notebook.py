@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import html
 import io
 import os
 import weakref
@@ -96,6 +95,9 @@ class ShownInNotebooks(FileTileSource):
 
     def _repr_html_(self) -> str:
         """A thumbnail and a small table; a sentence for an image without tiles."""
+        # It takes a while to import.
+        import html
+
         png = self._repr_png_()
         if png is None:
             return f'<p>{_EMPTY}</p>'
