@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 from large_image.constants import NEW_IMAGE_PATH_FLAG, SourcePriority, TileOutputMimeTypes
 from large_image.exceptions import TileSourceError
 
+from .base.identity import absolute_path
 from .editing import EditableTileSource
 from .reading.known_formats import known_mime_types, known_suffixes
 from .source_cache import SourceMetaclass
@@ -116,15 +117,27 @@ def canRead(path: str | os.PathLike[str], encoding: str | None = None, jpegQuali
 
 def new(encoding: str | None = None, jpegQuality: int = 95, jpegSubsampling: int = 0,
         tiffCompression: str = 'raw', edge: bool | str = False,
-        style: str | dict[str, Any] | None = None, noCache: bool | None = None,
-        **kwargs: Any) -> VipsFileTileSource:
+        style: str | dict[str, Any] | None = None, noCache: bool | None = None, *,
+        blend: str | None = None, accumulator: Any = None,
+        spool: str | os.PathLike[str] | None = None, **kwargs: Any) -> VipsFileTileSource:
     """
     Create an empty image, to be filled with ``addTile`` and saved with ``write``.
 
     :param encoding: this and all others as for ``VipsFileTileSource``.
     :param noCache: ignored; new images are never cached.
-    :raises TileSourceError: if a path is given.
+    :param blend: what is seen where tiles overlap: 'over' (the default: the last tile),
+        'first', 'mean', 'max', 'min', 'sum', or 'feather': their mean, weighted with the
+        distance to the edge of the tile.
+    :param accumulator: the dtype of the result of 'mean', 'feather' and 'sum'; None for
+        that of the tiles, or for a sum 32 bits of the same kind.
+    :param spool: a folder that keeps the tiles, created if there is none.  The image can
+        then be pickled: it is the same one in every process that sees the folder, and
+        all may add tiles.  An existing folder is continued, also after a crash.
+    :raises TileSourceError: if a path is given, or the folder cannot be used.
     """
+    sink = {'blend': blend, 'accumulator': accumulator,
+            'spool': None if spool is None else absolute_path(spool)}
+    kwargs.update((name, value) for name, value in sink.items() if value is not None)
     given: Any = kwargs.get('path', encoding)
     if 'path' in kwargs or not (given is None or (
             isinstance(given, str) and given in TileOutputMimeTypes)):

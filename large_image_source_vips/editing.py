@@ -16,29 +16,37 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from large_image.exceptions import TileSourceError
-from large_image.tilesource.resample import ResampleMethod, downsampleTileHalfRes
 
 from .annotations import AnnotatedTileSource, checked_key
+from .arguments import as_crop, as_minimum, as_order, as_resampler
 from .base.errors import TileSourceValueError
 from .base.frames import positive_number
 from .base.geometry import TILE_SIZE, Rect, Size
+from .closing import ClosableTileSource
 from .reading.reader import FileReader
 from .sink.axes import as_position, looks_like_axes, make_placement, split
 from .sink.canvas import Canvas
-from .sink.patch import as_mask, is_interpretation, make_associated, make_patch
+from .sink.patch import as_mask, as_weight, is_interpretation, make_associated, make_patch
+from .sink.spooled import new_canvas
+from .sink.tile_index import tile_key
 from .source_cache import is_new
-from .writing.choices import Choices, Resampler
+from .writing.choices import Choices
 from .writing.parts import at_reduction, cropped, without_metadata
 from .writing.pyramid import Progress
 from .writing.write import write_image
 
 if TYPE_CHECKING:
+    from large_image.tilesource.resample import ResampleMethod
+
     from .store import Picture, PixelStore
 
 
 # The canvases of this process by the path flag of their image.  large_image makes
 # an unstyled twin of a styled source; both must use the same canvas.
 _canvases: weakref.WeakValueDictionary[str, Canvas] = weakref.WeakValueDictionary()
+
+# The open sources that use a canvas.
+_users: weakref.WeakKeyDictionary[Canvas, weakref.WeakSet[Any]] = weakref.WeakKeyDictionary()
 
 
 class _Part(NamedTuple):
@@ -55,7 +63,7 @@ class _Part(NamedTuple):
     metadata: bool
 
 
-class EditableTileSource(AnnotatedTileSource):
+class EditableTileSource(ClosableTileSource, AnnotatedTileSource):
     """
     A tile source that can be built with ``addTile`` and saved with ``write``.
 
@@ -66,14 +74,50 @@ class EditableTileSource(AnnotatedTileSource):
     def _open_store(self, path: Any) -> PixelStore:
         """Return the canvas of a new image, or open a file."""
         if is_new(path):
-            # The base class then refuses to pickle the source.
-            self._unpickleable = True
-            return _canvases.setdefault(path, Canvas())
+            options = self._sink_options
+            if options.get('spool') is None:
+                # The base class then refuses to pickle the source.
+                self._unpickleable = True
+            canvas = _canvases.get(path)
+            if canvas is not None and canvas.closed:
+                # Unpickled after it was closed.
+                del _canvases[path]
+                canvas = None
+            if canvas is None:
+                canvas = _canvases.setdefault(path, new_canvas(
+                    options.get('blend'), options.get('accumulator'), options.get('spool')))
+            self._use(canvas)
+            return canvas
         self._refuse_ignored_name(path)
+        if self._sink_options:
+            msg = f'{sorted(self._sink_options)[0]}= is an argument of new(), not of open().'
+            raise TileSourceError(msg)
         return FileReader(path, self._default_loaders)
+
+    def _use(self, canvas: Canvas) -> None:
+        """Count this source as a user of a canvas; the last one to be closed closes it."""
+        _users.setdefault(canvas, weakref.WeakSet()).add(self)
+
+    def _close_store(self, delete: bool) -> None:
+        """Close a canvas that no other source uses, and forget what is kept of a file."""
+        store = self._store
+        if not isinstance(store, Canvas):
+            store.close()
+            return
+        users = _users.get(store, weakref.WeakSet())
+        users.discard(self)
+        if not set(users) - {vars(self).get('_unstyledInstance')}:
+            store.close(delete)
+
+    @property
+    def _canvas_or_none(self) -> Canvas | None:
+        """The canvas of a new image; an error if the source is closed."""
+        self._check_open()
+        return self._store if isinstance(self._store, Canvas) else None
 
     @property
     def _canvas(self) -> Canvas:
+        self._check_open()
         if not isinstance(self._store, Canvas):
             msg = ('This image was opened from a file and cannot be changed; make a new image '
                    'with large_image_source_vips.new().')
@@ -92,10 +136,14 @@ class EditableTileSource(AnnotatedTileSource):
         self._refresh_soon()
 
     def addTile(self, tile: Any, x: float = 0, y: float = 0, mask: Any = None,
-                interpretation: str | None = None, axes: str | Sequence[str] | None = None,
+                interpretation: str | None = None, axes: str | Sequence[str] | None = None, *,
+                weight: Any = None, key: Any = None, order: float | None = None,
                 **position: Any) -> None:
         """
-        Paste a tile into a frame of the image, which grows to hold it.
+        Add a tile to a frame of the image, which grows to hold it.
+
+        Where tiles overlap, the ``blend`` policy of ``new`` says what is seen; without
+        one, the tile that was added last.
 
         :param tile: a numpy array (rows, cols) or (rows, cols, bands), a PIL
             image, a ``pyvips.Image``, or the bytes of an encoded image.  It is
@@ -122,17 +170,27 @@ class EditableTileSource(AnnotatedTileSource):
         :param axes: the names of the dimensions of an array with more than rows,
             columns and bands, such as 'zyxs' or ``['z', 'y', 'x']``: it is added as
             several frames.  'x' and 'y' are required, 's' are the bands.
+        :param weight: None, or an array (rows, cols) of numbers from 0 on: how much each
+            pixel counts with the policies 'mean', 'feather' (which then does not weight by
+            distance) and 'sum'.
+        :param key: None, or a name of this tile: an integer, a text, or a tuple of these.
+            A tile counts once, however often it is added under its key, by any process.
+            Without a key a tile that is added twice counts twice, in a mean or a sum.
+        :param order: None, or a number: a tile lies over those of lower numbers.  Tiles
+            without one lie below.  By default, tiles of one process lie in the order in
+            which they were added, and those of a shared spool in that of their keys, then
+            of y and x.
         :param position: the 0-based position of the frame on an axis, such as ``c=1``,
             ``z=0``; 0 where an axis is not given.  New axes and positions add frames.
             ``c_value='DAPI'`` or ``z_value=2.5`` says what a position stands for; a
             list does so for all positions of an array.
-        :raises TileSourceError: if the tile cannot be added; the image is then
-            unchanged.
+        :raises TileSourceError: if the tile cannot be added, or its key was given to
+            another tile; the image is then unchanged.
         """
         canvas = self._canvas
-        if mask is None and interpretation is None and axes is None and (
-                type(tile) is np.ndarray) and type(x) is int and type(y) is int and (
-                canvas.add_plain(tile, x, y, position)):
+        plain = mask is None and interpretation is None and axes is None and weight is None
+        if plain and key is None and order is None and type(tile) is np.ndarray and (
+                type(x) is int and type(y) is int) and canvas.add_plain(tile, x, y, position):
             self._changed()
             return
         if looks_like_axes(interpretation) and not is_interpretation(interpretation):
@@ -140,12 +198,58 @@ class EditableTileSource(AnnotatedTileSource):
                    f'them by name: axes={interpretation!r}.')
             raise TileSourceValueError(msg)
         left, top = as_position(x, 'x'), as_position(y, 'y')
+        key, order = tile_key(key), as_order(order)
         canvas.check_process()
-        target, tile, mask = split(make_placement(
-            axes, position, list(canvas.annotations.axes.lengths)), tile, mask)
-        patch = make_patch(tile, interpretation, canvas.meaning, named=axes is not None)
-        canvas.add(patch, left, top, as_mask(mask, patch.color.shape[:2]), target)
+        if order is not None and not canvas.sorts:
+            canvas = self._sorting_canvas(canvas)
+        placement = make_placement(axes, position, canvas.known_axes)
+        if weight is not None:
+            weight = split(placement, tile, weight)[2]
+        target, tile, mask = split(placement, tile, mask)
+        patch = make_patch(tile, interpretation, canvas.known_meaning, named=axes is not None)
+        shape = patch.color.shape[:2]
+        canvas.add(patch, left, top, as_mask(mask, shape), target,
+                   weight=as_weight(weight, shape), key=key, order=order)
         self._changed()
+
+    def _sorting_canvas(self, canvas: Canvas) -> Canvas:
+        """
+        A canvas that sorts tiles, in place of an empty one that does not.
+
+        :raises TileSourceError: if it is not empty.
+        """
+        if canvas.dtype is not None:
+            msg = ('order= must be given from the first tile on, or the image be made with '
+                   'new(spool=...), because earlier tiles are not kept apart.')
+            raise TileSourceError(msg)
+        new = new_canvas('over', None, None, sorts=True)
+        new.take_over(canvas)
+        path = self._getLargeImagePath()
+        _canvases[path] = new
+        for source in set(_users.get(canvas, ())):
+            source._store = new
+            source._use(new)
+        return new
+
+    def flush(self) -> None:
+        """
+        Make sure that all tiles that this process added survive a crash of the system.
+
+        For an image with a shared spool (``spool=``).  Any other image ends with its
+        process, and there is nothing to do.
+
+        :raises TileSourceError: if the disk fails, or its file system cannot do this.
+        """
+        self._canvas.flush()
+
+    def added(self, key: Any) -> bool:
+        """
+        Whether a tile was added under a key, in a shared spool by any process.
+
+        :param key: as for ``addTile``.
+        :raises TileSourceError: if it is not a key.
+        """
+        return self._canvas.added(tile_key(key))
 
     def addAssociatedImage(self, image: Any, imageKey: str | None = None) -> None:
         """
@@ -221,10 +325,10 @@ class EditableTileSource(AnnotatedTileSource):
         """
         chosen = None if frame is None else as_position(frame, 'frame')
         part = _Part(
-            None if crop is None else _crop(crop), self._reduction(level), bool(metadata))
+            None if crop is None else as_crop(crop), self._reduction(level), bool(metadata))
         choices = Choices(
             bool(lossy), bool(alpha), compression, quality, subsampling, predictor, tileSize,
-            _resampler(resample), fill, dtype, bool(verify), vips_kwargs)
+            as_resampler(resample), fill, dtype, bool(verify), vips_kwargs)
         write_image(lambda: self._part(chosen, part), path, choices,
                     overwrite=overwriteAllowed, progress=progress)
 
@@ -269,7 +373,8 @@ class EditableTileSource(AnnotatedTileSource):
         corner of the image.  It is clipped to the image; if nothing is left,
         ``write`` raises ``TileSourceError``.
         """
-        crop = self._store.crop if isinstance(self._store, Canvas) else None
+        canvas = self._canvas_or_none
+        crop = None if canvas is None else canvas.crop
         return None if crop is None else (crop.left, crop.top, crop.width, crop.height)
 
     @crop.setter
@@ -278,7 +383,7 @@ class EditableTileSource(AnnotatedTileSource):
         if value is None:
             canvas.crop = None
             return
-        canvas.crop = _crop(value)
+        canvas.crop = as_crop(value)
 
     @property
     def minWidth(self) -> int | None:
@@ -287,7 +392,7 @@ class EditableTileSource(AnnotatedTileSource):
 
     @minWidth.setter
     def minWidth(self, value: int | None) -> None:
-        self._canvas.min_size = Size(_minimum(value, 'minWidth'), self._min_size.height)
+        self._canvas.min_size = Size(as_minimum(value, 'minWidth'), self._min_size.height)
         self._changed()
 
     @property
@@ -297,12 +402,13 @@ class EditableTileSource(AnnotatedTileSource):
 
     @minHeight.setter
     def minHeight(self, value: int | None) -> None:
-        self._canvas.min_size = Size(self._min_size.width, _minimum(value, 'minHeight'))
+        self._canvas.min_size = Size(self._min_size.width, as_minimum(value, 'minHeight'))
         self._changed()
 
     @property
     def _min_size(self) -> Size:
-        return self._store.min_size if isinstance(self._store, Canvas) else Size(0, 0)
+        canvas = self._canvas_or_none
+        return Size(0, 0) if canvas is None else canvas.min_size
 
     @property
     def mm_x(self) -> float | None:
@@ -330,82 +436,13 @@ class EditableTileSource(AnnotatedTileSource):
         :returns: ``{'min': array (bands,), 'max': array (bands,)}``, without
             NaN; None for an opened file or an image without tiles.
         """
-        return self._store.ranges.as_dict() if isinstance(self._store, Canvas) else None
+        canvas = self._canvas_or_none
+        return None if canvas is None else canvas.ranges.as_dict()
 
     @property
     def origin(self) -> dict[str, int]:
         """The top left corner of the image in the coordinates of ``addTile``; x, y <= 0."""
-        x, y = self._store.origin if isinstance(self._store, Canvas) else (0, 0)
+        canvas = self._canvas_or_none
+        x, y = (0, 0) if canvas is None else canvas.origin
         return {'x': x, 'y': y}
 
-
-def _crop(value: Any) -> Rect:
-    """
-    Check a crop (x, y, width, height).
-
-    :raises TileSourceError: if it is none.
-    """
-    try:
-        x, y, width, height = value
-    except (TypeError, ValueError) as exc:
-        msg = f'crop must be None or (x, y, width, height), not {value!r}.'
-        raise TileSourceError(msg) from exc
-    rect = Rect(*(as_position(part, 'Each part of crop') for part in (x, y, width, height)))
-    if rect.left < 0 or rect.top < 0 or rect.empty:
-        msg = (f'crop must have x and y of at least 0 and a positive width and height, '
-               f'not {value!r}.')
-        raise TileSourceError(msg)
-    return rect
-
-
-# The methods of which each pixel of the result is one that occurs.
-_PICKING = frozenset({'PIL_NEAREST', 'NP_MODE', 'NP_MAX_COLOR', 'NP_MIN_COLOR'})
-
-
-def _resampler(value: Any) -> str | Resampler | None:
-    """
-    Convert the argument ``resample``.
-
-    :param value: None, a ``ResampleMethod``, or the name of one, with or without its
-        prefix; 'nearest' is that of numpy.
-    :returns: 'mean' and 'nearest' for what this package does itself.
-    :raises TileSourceError: for any other value.
-    """
-    if value is None:
-        return None
-    methods = {name: method for name, method in ResampleMethod.__members__.items()
-               if not name.endswith('_ENUM')}
-    if isinstance(value, ResampleMethod):
-        name = str(value.name)
-    else:
-        name = str(value).upper()
-        for prefix in ('', 'NP_', 'PIL_'):
-            if prefix + name in methods:
-                name = prefix + name
-                break
-    if name not in methods:
-        known = ', '.join(name.split('_', 1)[1].lower() for name in methods)
-        msg = f'resample must be a ResampleMethod of large_image or one of {known}; not {value!r}.'
-        raise TileSourceError(msg)
-    if name in {'NP_MEAN', 'NP_NEAREST'}:
-        return 'mean' if name == 'NP_MEAN' else 'nearest'
-
-    def halve(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        # Pillow has no images of three dimensions with one band.
-        flat = pixels.shape[2] == 1 and name.startswith('PIL_')
-        result: npt.NDArray[Any] = downsampleTileHalfRes(
-            np.ascontiguousarray(pixels[:, :, 0] if flat else pixels), methods[name])
-        return result.reshape(*result.shape[:2], pixels.shape[2])
-
-    return Resampler(name.split('_', 1)[1].lower(), halve, name in _PICKING)
-
-
-def _minimum(value: Any, name: str) -> int:
-    """Check a minimum size; 0 for None."""
-    if value is None:
-        return 0
-    result = as_position(value, name)
-    if result <= 0:
-        msg = f'{name} must be positive or None'
-        raise TileSourceError(msg)
-    return result

@@ -97,6 +97,8 @@ class StoreTileSource(CheckedAttributes, ShownInNotebooks, FileTileSource):
         # Set by open().  It is a keyword because large_image keeps the keywords
         # to recreate a source: for unstyled twins and pickles.
         self._any_name = kwargs.pop('_anyName', False) is True
+        self._sink_options = {name: kwargs.pop(name) for name in (
+            'blend', 'accumulator', 'spool') if name in kwargs}
         super().__init__(path, encoding=encoding, jpegQuality=jpegQuality,
                          jpegSubsampling=jpegSubsampling, tiffCompression=tiffCompression,
                          edge=edge, style=style, noCache=noCache, **kwargs)

@@ -146,6 +146,11 @@ class Limits:
     sink_pinned_blocks: int = _limit(
         64, 'blocks', 'Blocks changed in memory by one tile; a tile over more is written to the '
         'spool block by block.')
+    sink_open_logs: int = _limit(
+        16, 'files', 'Logs of a shared spool open for reading; a killed process leaves one.')
+    sink_recent_tiles: int = _limit(
+        32 * _MIB, 'bytes', 'Tiles of a log kept in memory while the blocks under them are made; '
+        'the newest is always kept.')
     sink_reserved: int = _limit(
         64 * _MIB, 'bytes', 'Disk space that the spool file reserves ahead, a quarter of its '
         'size otherwise.')

@@ -82,6 +82,9 @@ class Target:
     values: Sequence[tuple[Mapping[str, int], Mapping[str, Any]]] = ()
 
 
+ONE_FRAME = Target()
+
+
 def make_placement(axes: Any, keywords: Mapping[str, Any],
                    known: Sequence[str] = ()) -> Placement:
     """

@@ -22,25 +22,23 @@ import numpy.typing as npt
 from ..base import files
 from ..base.errors import TileSourceError
 from ..base.formats import Meaning, converted, converted_alpha, joined_dtype
-from ..base.geometry import Rect, Size
-from ..base.limits import LIMITS
+from ..base.geometry import Rect
 from ..store import Picture, Snapshot, checked_frame
-from .axes import Target
+from .axes import ONE_FRAME, Target
+from .blend import check_weight
 from .blocks import BLOCK_SIZE, BlockKey
+from .canvas_state import CanvasState, check_size, origin_of
 from .change import Piece, paste_tiles
 from .frames import Frames
 from .grid import block_area
 from .layers import Layers
 from .levels import LowerLevels, footprint
 from .patch import Array, Patch
-from .plain_store import PlainStore
-from .ranges import BandRanges
+from .records import Entry, Kind, Samples, digest, place_details
 from .snapshot import snapshot_picture
 
-_ONE_FRAME = Target()
 
-
-class Canvas(PlainStore):
+class Canvas(CanvasState):
     """
     An image made of added tiles; a ``PixelStore``.
 
@@ -48,124 +46,6 @@ class Canvas(PlainStore):
     canvas: in a forked process they raise an error, because a thread of the parent
     may have been in the middle of a change.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pixel_size: tuple[float | None, float | None] = (None, None)
-        self._process = files.process_id()
-        self._crop: Rect | None = None
-        self._ranges = BandRanges()
-        self._layers: Layers | None = None
-        self._extent: Rect | None = None
-        self._min_size = Size(0, 0)
-        # The lower levels of the frames that have any, by the frame of their blocks.
-        self._lower: dict[int, LowerLevels] = {}
-        # Whether a tile had an alpha band.
-        self._alpha_given = False
-
-    def check_process(self) -> None:
-        """
-        Check that this is the process that made the canvas.
-
-        :raises TileSourceError: in a forked process.
-        """
-        if files.process_id() != self._process:
-            msg = (f'This image belongs to another process ({self._process}) and cannot be '
-                   f'changed or read in a process forked from it; send the tiles to that '
-                   f'process, or write the image and open the file.')
-            raise TileSourceError(msg)
-
-    def current(self) -> Canvas:
-        """The canvas itself; an error in a forked process."""
-        self.check_process()
-        return self
-
-    def latest(self) -> Canvas:
-        """The canvas itself."""
-        return self
-
-    # Properties
-
-    @property
-    def origin(self) -> tuple[int, int]:
-        """The top left corner of the image in the caller plane: (x, y), each <= 0."""
-        return _origin_of(self._extent)
-
-    @property
-    def size(self) -> Size:
-        """The size in full-resolution pixels, at least the minimum size."""
-        return self._size_of(self._extent, self._min_size)
-
-    @staticmethod
-    def _size_of(extent: Rect | None, min_size: Size) -> Size:
-        if extent is None:
-            return min_size
-        left, top = _origin_of(extent)
-        return Size(max(extent.right - left, -left, min_size.width),
-                    max(extent.bottom - top, -top, min_size.height))
-
-    @property
-    def min_size(self) -> Size:
-        """The minimum size of the image; 0 for no minimum."""
-        return self._min_size
-
-    @min_size.setter
-    def min_size(self, value: Size) -> None:
-        self.check_process()
-        _check_size(self._size_of(self._extent, value), 'A minimum size')
-        with self._claims.on(None, write=True):
-            self._min_size = value
-            self._forget_lower_levels()
-            self._count_change()
-
-    @property
-    def crop(self) -> Rect | None:
-        """The part of the image to write, in full-resolution pixels; None for all."""
-        return self._crop
-
-    @crop.setter
-    def crop(self, value: Rect | None) -> None:
-        self.check_process()
-        self._crop = value
-
-    def set_pixel_size(self, mm_x: float | None, mm_y: float | None) -> None:
-        """Set the width and height of a full-resolution pixel in mm."""
-        self.check_process()
-        self.pixel_size = mm_x, mm_y
-        self._count_change()
-
-    @property
-    def ranges(self) -> BandRanges:
-        """The smallest and largest values of the tiles added."""
-        self.check_process()
-        return self._ranges
-
-    @property
-    def dtype(self) -> np.dtype[Any] | None:
-        """The dtype of the samples; None without tiles."""
-        return None if self._layers is None else self._layers.dtype
-
-    @property
-    def meaning(self) -> Meaning | None:
-        """What the bands are; None without tiles."""
-        return None if self._layers is None else self._layers.meaning
-
-    @property
-    def bands(self) -> int | None:
-        """The number of bands that ``read`` returns; None without tiles."""
-        if self._layers is None:
-            return None
-        meaning = self._layers.meaning
-        return meaning.bands if self._shows_alpha else meaning.color_bands
-
-    @property
-    def _shows_alpha(self) -> bool:
-        """
-        Whether ``read`` returns the alpha band, if there is one.
-
-        Frames have one only if a tile had: channels of a microscope are not transparent.
-        """
-        return self._alpha_given or not self._frames.axes.lengths
 
     # Adding
 
@@ -211,9 +91,9 @@ class Canvas(PlainStore):
                     layers.paste_in_memory(frame, tile, x, y, right, bottom)):
                 return False
             if frame in self._lower:
-                self._lower[frame].forget(x, y, right, bottom, _origin_of(extent))
+                self._lower[frame].forget(x, y, right, bottom, origin_of(extent))
             self._ranges.add(tile, bands)
-            self.generation += 1
+            self._generation += 1
         return True
 
     def _add_block(self, layers: Layers, extent: Rect, tile: Array, key: BlockKey) -> bool:
@@ -233,15 +113,16 @@ class Canvas(PlainStore):
                 left, top = key.column * BLOCK_SIZE, key.row * BLOCK_SIZE
                 if key.frame in self._lower:
                     self._lower[key.frame].forget(
-                        left, top, left + BLOCK_SIZE, top + BLOCK_SIZE, _origin_of(extent))
+                        left, top, left + BLOCK_SIZE, top + BLOCK_SIZE, origin_of(extent))
                 self._ranges.add(tile, tile.shape[2], measured=measured)
-                self.generation += 1
+                self._generation += 1
         if not fits:
             layers.color.give_back(offset)
         return fits
 
     def add(self, patch: Patch, x: int, y: int, mask: npt.NDArray[np.bool_] | None,
-            target: Target = _ONE_FRAME) -> None:
+            target: Target = ONE_FRAME, *, weight: Array | None = None, key: Any = None,
+            order: float | None = None) -> None:
         """
         Add a patch.
 
@@ -250,12 +131,57 @@ class Canvas(PlainStore):
         :param y: the row of its top edge in the caller plane.
         :param mask: (rows, cols) of the patch, False where nothing changes, or None.
         :param target: its frames.
-        :raises TileSourceError: if the patch does not fit the format of the image,
-            would make it too large, or the disk is full; nothing has changed then.
+        :param weight: must be None; a ``SpooledCanvas`` has weights.
+        :param key: a name of the tile, which is added once; or None.
+        :param order: must be None.
+        :raises TileSourceError: if the key was given to another tile, the patch does not
+            fit the format of the image, would make it too large, or the disk is full;
+            nothing has changed then.
         """
         self.check_process()
+        if weight is not None:
+            check_weight('over')
+        assert order is None
         rows, cols = patch.color.shape[:2]
         rect = Rect(x, y, cols, rows // len(target.positions))
+        if key is None:
+            self._add_patch(patch, rect, mask, target)
+        elif self._claim_key(key, patch, rect, mask, target):
+            try:
+                self._add_patch(patch, rect, mask, target)
+            except BaseException:
+                del self._keys[key]
+                raise
+
+    def _claim_key(self, key: Any, patch: Patch, rect: Rect,
+                   mask: npt.NDArray[np.bool_] | None, target: Target) -> bool:
+        """
+        Whether a tile is the first one of a key.
+
+        :raises TileSourceError: if the key was given to another tile.
+        """
+        buffers = Samples(patch.color, patch.alpha, mask).buffers()
+        kind = Kind(patch.color.dtype, patch.meaning, patch.alpha is not None, mask is not None)
+        found = digest(buffers, Entry(0, 0, 0, 0, kind, rect, place_details(target)))
+        known = self._keys.setdefault(key, found)
+        if known != found:
+            msg = (f'The key {key!r} was given to another tile before; this one is at '
+                   f'{rect.left}, {rect.top}.  A key names one tile.')
+            raise TileSourceError(msg)
+        return known is found
+
+    def added(self, key: Any) -> bool:
+        """Whether a tile with a key was added."""
+        self.check_process()
+        return key in self._keys
+
+    def flush(self) -> None:
+        """Do nothing: the image ends with its process."""
+        self.check_process()
+
+    def _add_patch(self, patch: Patch, rect: Rect, mask: npt.NDArray[np.bool_] | None,
+                   target: Target) -> None:
+        """Add a patch that is fit for the image in principle."""
         while True:
             # A change of format, size or axes affects all readers.
             everything = self._changes_all(patch, rect, target)
@@ -290,7 +216,7 @@ class Canvas(PlainStore):
         """
         extent = rect if self._extent is None else self._extent.united(rect)
         if extent is not self._extent:
-            _check_size(self._size_of(extent, self._min_size),
+            check_size(self.size_of(extent, self._min_size),
                         f'The tile at {rect.left}, {rect.top}')
         axes = self._frames.axes.grown(target.lengths)
         layers = self._layers_for(patch)
@@ -321,27 +247,21 @@ class Canvas(PlainStore):
         if self._layers is not layers:
             # The new format may decide otherwise whether levels are averaged.
             self._forget_lower_levels()
-        old_size, old_origin = self.size, self.origin
+        old_size, old_origin = self._size, self._origin
         self._extent = extent
-        if self.origin != old_origin:
+        if self._origin != old_origin:
             self._forget_lower_levels()
         else:
             for frame, rect, *_ in pieces:
                 if frame in self._lower:
                     self._lower[frame].forget(*rect[:2], rect.right, rect.bottom, old_origin)
-            if self.size != old_size:
+            if self._size != old_size:
                 for lower in self._lower.values():
                     lower.forget_edges(old_size)
         self._layers = layers
         self._alpha_given = self._alpha_given or patch.has_alpha_band
         self._ranges.add(patch.given, patch.meaning.color_bands, samples=patch.stores_given)
         self._count_change()
-
-    def _forget_lower_levels(self) -> None:
-        """Drop the lower levels of all frames."""
-        for lower in self._lower.values():
-            lower.forget_all()
-        self._lower = {}
 
     # Reading
 
@@ -354,10 +274,10 @@ class Canvas(PlainStore):
         """
         self.check_process()
         while True:
-            origin = self.origin
+            origin = self._origin
             with self._claims.on(block_area(footprint(reduction, rect).moved(*origin))):
                 # The corner may have moved while this waited for the claim.
-                if origin == self.origin:
+                if origin == self._origin:
                     pixels = self._read_claimed(frame, reduction, rect, origin)
                     break
         if out is None:
@@ -380,7 +300,7 @@ class Canvas(PlainStore):
             if lower is None:
                 # Another reader may do the same at this moment.
                 lower = self._lower.setdefault(stored, LowerLevels(layers, stored))
-            found = lower.gather(reduction, rect, self.size, origin, layers.averaged)
+            found = lower.gather(reduction, rect, self._size, origin, layers.averaged)
         return layers.pixels(found, rect, self._shows_alpha)
 
     @contextmanager
@@ -394,7 +314,7 @@ class Canvas(PlainStore):
         :raises TileSourceError: if there are no tiles, no such frame, or no pixels in
             the crop.
         """
-        with self.snapshot() as snapshot:
+        with self._snapshot(frame) as snapshot:
             yield snapshot.picture(checked_frame(frame, snapshot.count, 'the image'))
 
     @contextmanager
@@ -404,14 +324,25 @@ class Canvas(PlainStore):
 
         :raises TileSourceError: if there are no tiles, or no pixels in the crop.
         """
+        with self._snapshot(None) as snapshot:
+            yield snapshot
+
+    @contextmanager
+    def _snapshot(self, frame: int | None) -> Iterator[Snapshot]:
+        """
+        The same.
+
+        :param frame: the only one that will be used, or None.
+        """
+        del frame
         self.check_process()
         with ExitStack() as kept:
             with self._claims.on(None):
                 if self._layers is None:
                     msg = 'An image without any tile cannot be written; add one first.'
                     raise TileSourceError(msg)
-                place = self._output_rect().moved(*self.origin)
-                pixel_size, show_alpha = self.pixel_size, self._shows_alpha
+                place = self._output_rect().moved(*self._origin)
+                pixel_size, show_alpha = self._pixel_size, self._shows_alpha
                 frames = [self._frames.stored(frame) for frame in range(self.frame_count)]
                 notes = self._frames.annotations()
                 layers = kept.enter_context(self._layers.frozen())
@@ -423,7 +354,7 @@ class Canvas(PlainStore):
 
     def _output_rect(self) -> Rect:
         """The rectangle to write, in full-resolution pixels."""
-        whole = Rect(0, 0, *self.size)
+        whole = Rect(0, 0, *self._size)
         if self._crop is None:
             return whole
         rect = self._crop.clipped(whole)
@@ -433,24 +364,17 @@ class Canvas(PlainStore):
             raise TileSourceError(msg)
         return rect
 
-    def close(self) -> None:
-        """Free memory and disk space."""
+    def close(self, delete: bool = False) -> None:
+        """Free memory and disk space; closing again does nothing."""
+        del delete
+        if self._closed:
+            return
         self.check_process()
         with self._claims.on(None, write=True):
-            self._layers = self._extent = None
+            layers, self._layers = self._layers, None
             self._lower, self._frames, self._associated = {}, Frames(), {}
+            self._extent = None
             self._count_change()
-
-
-def _origin_of(extent: Rect | None) -> tuple[int, int]:
-    """The corner of the image, which always contains the point 0, 0."""
-    if extent is None:
-        return 0, 0
-    return min(0, extent.left), min(0, extent.top)
-
-
-def _check_size(size: Size, what: str) -> None:
-    if max(size) > LIMITS.sink_side:
-        msg = (f'{what} would make the image {size.width} x {size.height} pixels; the maximum '
-               f'is {LIMITS.sink_side} in each direction.')
-        raise TileSourceError(msg)
+            self._closed = True
+        if layers is not None:
+            layers.close()

@@ -9,6 +9,7 @@ only the second number.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -51,6 +52,10 @@ class Frames:
         self._values = None if notes.values is None else {
             key: dict(found) for key, found in notes.values.items()}
         self._notes = replace(notes, values=None)
+
+    def take_over(self, other: Frames) -> None:
+        """Take over the annotations of an image without tiles."""
+        self._notes, self._values = other._notes, other._values
 
     def stored(self, frame: int) -> int | None:
         """The number under which a frame is stored; None if it was never written."""
@@ -99,3 +104,49 @@ class Frames:
         if self._values is None:
             self._values = {}
         self._values.setdefault(self._notes.value_key(position), {}).update(found)
+
+
+class Placer:
+    """Says which axes an image has with a tile more."""
+
+    def placed(self, frames: Frames, target: Target) -> tuple[Target, Axes]:
+        """
+        The frames of a tile with all values known, and the axes of the image with it.
+
+        :raises TileSourceError: if there would be too many frames.
+        """
+        return target, frames.axes.grown(target.lengths)
+
+
+class SharedPlacer(Placer):
+    """
+    A placer whose result depends on which tiles there are, not on their order.
+
+    Of different values for one position, the greater one counts.
+    """
+
+    def __init__(self) -> None:
+        self._lengths: dict[tuple[str, ...], dict[str, int]] = {}
+        self._values: dict[Position, dict[str, Any]] = {}
+
+    def placed(self, frames: Frames, target: Target) -> tuple[Target, Axes]:
+        """See ``Placer``."""
+        if not target.lengths:
+            return target, frames.axes
+        values = []
+        for position, found in target.values:
+            known = self._values.setdefault(position_key(position), {})
+            for axis, value in found.items():
+                known[axis] = max(known.get(axis, value), value, key=json.dumps)
+            values.append((position, dict(known)))
+        names = tuple(target.lengths)
+        known_lengths = self._lengths.get(names, {})
+        lengths = {axis: max(known_lengths.get(axis, 1), length)
+                   for axis, length in target.lengths.items()}
+        axes = frames.axes
+        if lengths != known_lengths:
+            self._lengths[names] = lengths
+            axes = Axes()
+            for _, needed in sorted(self._lengths.items()):
+                axes = axes.grown(needed)
+        return replace(target, values=values), axes

@@ -58,3 +58,17 @@ def _overlap(block: int, start: int, length: int) -> tuple[slice, slice, bool]:
     first, end = max(start, corner), min(start + length, corner + BLOCK_SIZE)
     return (slice(first - corner, end - corner), slice(first - start, end - start),
             end - first == BLOCK_SIZE)
+
+
+def overlap(key: BlockKey, rect: Rect) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """The rows and columns of a block, and those of a rectangle, where they overlap."""
+    y_block, y_rect, _ = _overlap(key.row, rect.top, rect.height)
+    x_block, x_rect, _ = _overlap(key.column, rect.left, rect.width)
+    return (y_block, x_block), (y_rect, x_rect)
+
+
+def blocks_in(area: Rect) -> Iterator[tuple[int, int]]:
+    """The columns and rows of all blocks in an area."""
+    for row in range(area.top, area.bottom):
+        for column in range(area.left, area.right):
+            yield column, row

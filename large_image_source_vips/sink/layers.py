@@ -178,6 +178,30 @@ class Layers(FrozenLayers):
         """The pool of both planes."""
         return self.color.pool
 
+    def set_block(self, key: BlockKey, color: Array, alpha: Array | None) -> None:
+        """
+        Replace a block.
+
+        :param key: the block.
+        :param color: (BLOCK_SIZE, BLOCK_SIZE, color bands).
+        :param alpha: (BLOCK_SIZE, BLOCK_SIZE), or None if all pixels are opaque.
+        :raises TileSourceError: if the disk is full; the block is unchanged then.
+        """
+        offset = self.color.store(color)
+        try:
+            alpha_offset = None if alpha is None else self.alpha.store(alpha[:, :, np.newaxis])
+        except BaseException:
+            self.color.give_back(offset)
+            raise
+        self.put_block(key, offset)
+        if alpha_offset is not None:
+            self.alpha.put(key, alpha_offset)
+
+    def close(self) -> None:
+        """Delete the spool, if no snapshot reads it; else with the last one."""
+        if not (self.color.pinned or self.alpha.pinned):
+            self.pool.spool.close()
+
     @contextmanager
     def frozen(self) -> Iterator[FrozenLayers]:
         """

@@ -201,6 +201,35 @@ def as_mask(mask: Any, shape: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
     return result
 
 
+def as_weight(weight: Any, shape: tuple[int, int]) -> Array | None:
+    """
+    Convert the weights of a tile to 32-bit floats.
+
+    :param weight: None, or anything that numpy converts to numbers of (rows, cols).
+    :param shape: the (rows, cols) of the tile.
+    :raises TileSourceError: if it has another shape, cannot be converted, or has weights
+        that are negative or not finite.
+    """
+    if weight is None:
+        return None
+    try:
+        array: Array = np.asarray(weight)
+        if array.ndim == 3 and array.shape[2] == 1:
+            array = array[:, :, 0]
+        result = array.astype(np.float32)
+    except (TypeError, ValueError) as exc:
+        msg = f'The weight cannot be converted to an array of floats: {exc}'
+        raise TileSourceError(msg) from exc
+    if result.shape != shape:
+        msg = (f'The weight has the shape {array.shape}, the tile {shape}: a weight must have the '
+               f'rows and columns of its tile.')
+        raise TileSourceError(msg)
+    if not (np.isfinite(result).all() and (result >= 0).all()):
+        msg = 'Weights must be finite and not negative.'
+        raise TileSourceError(msg)
+    return result
+
+
 def _as_array(tile: Any, interpretation: Any,
              known_bands: int | None = None, named: bool = False) -> tuple[Array, str | None]:
     """

@@ -30,7 +30,7 @@ class PlainStore:
 
     def __init__(self) -> None:
         # Number of changes; part of large_image's cache keys.
-        self.generation = 0
+        self._generation = 0
         self._claims = Claims()
         self._frames = Frames()
         self._associated: dict[str, Array] = {}
@@ -42,7 +42,12 @@ class PlainStore:
     def _count_change(self) -> None:
         """Invalidate large_image's cache."""
         with self._claims.lock:
-            self.generation += 1
+            self._generation += 1
+
+    @property
+    def generation(self) -> int:
+        """The number of changes; part of large_image's cache keys."""
+        return self._generation
 
     @property
     def frame_count(self) -> int:
@@ -70,7 +75,7 @@ class PlainStore:
         self.check_process()
         with self._claims.lock:
             self._frames.annotate(change)
-            self.generation += 1
+            self._generation += 1
 
     def frame_axes(self) -> list[dict[str, Any]]:
         """See ``PixelStore``."""
@@ -103,7 +108,7 @@ class PlainStore:
                 key = next(name for name in map('image_{}'.format, numbers)
                            if name not in self._associated)
             self._associated[key] = pixels
-            self.generation += 1
+            self._generation += 1
 
     # What a new image does not have
 

@@ -77,6 +77,20 @@ class BandRanges:
                 self._fold()
             self._pixels = given.copy(), given.copy(), count, samples
 
+    def count(self, low: Array, high: Array, color_bands: int) -> None:
+        """
+        Add the smallest and largest values (bands,) of a tile.
+
+        :param color_bands: the colour bands of the tile.
+        """
+        with self._lock:
+            self._widen(low, high, min(len(low), color_bands), True)
+
+    @staticmethod
+    def of(given: Array) -> tuple[Array, Array]:
+        """The smallest and largest values (bands,) of a tile (rows, cols, bands)."""
+        return _ranges(given, given)
+
     def _fold(self) -> None:
         """Add the extremes of the small tiles to the ranges."""
         if self._pixels is not None:

@@ -1,0 +1,103 @@
+"""
+Checks the arguments of the methods of a source that edit and write an image.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from large_image.exceptions import TileSourceError
+from large_image.tilesource.resample import ResampleMethod, downsampleTileHalfRes
+
+from .base.geometry import Rect
+from .sink.axes import as_position
+from .writing.choices import Resampler
+
+
+def as_crop(value: Any) -> Rect:
+    """
+    Check a crop (x, y, width, height).
+
+    :raises TileSourceError: if it is none.
+    """
+    try:
+        x, y, width, height = value
+    except (TypeError, ValueError) as exc:
+        msg = f'crop must be None or (x, y, width, height), not {value!r}.'
+        raise TileSourceError(msg) from exc
+    rect = Rect(*(as_position(part, 'Each part of crop') for part in (x, y, width, height)))
+    if rect.left < 0 or rect.top < 0 or rect.empty:
+        msg = (f'crop must have x and y of at least 0 and a positive width and height, '
+               f'not {value!r}.')
+        raise TileSourceError(msg)
+    return rect
+
+
+# The methods of which each pixel of the result is one that occurs.
+_PICKING = frozenset({'PIL_NEAREST', 'NP_MODE', 'NP_MAX_COLOR', 'NP_MIN_COLOR'})
+
+
+def as_resampler(value: Any) -> str | Resampler | None:
+    """
+    Convert the argument ``resample``.
+
+    :param value: None, a ``ResampleMethod``, or the name of one, with or without its
+        prefix; 'nearest' is that of numpy.
+    :returns: 'mean' and 'nearest' for what this package does itself.
+    :raises TileSourceError: for any other value.
+    """
+    if value is None:
+        return None
+    methods = {name: method for name, method in ResampleMethod.__members__.items()
+               if not name.endswith('_ENUM')}
+    if isinstance(value, ResampleMethod):
+        name = str(value.name)
+    else:
+        name = str(value).upper()
+        for prefix in ('', 'NP_', 'PIL_'):
+            if prefix + name in methods:
+                name = prefix + name
+                break
+    if name not in methods:
+        known = ', '.join(name.split('_', 1)[1].lower() for name in methods)
+        msg = f'resample must be a ResampleMethod of large_image or one of {known}; not {value!r}.'
+        raise TileSourceError(msg)
+    if name in {'NP_MEAN', 'NP_NEAREST'}:
+        return 'mean' if name == 'NP_MEAN' else 'nearest'
+
+    def halve(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        # Pillow has no images of three dimensions with one band.
+        flat = pixels.shape[2] == 1 and name.startswith('PIL_')
+        result: npt.NDArray[Any] = downsampleTileHalfRes(
+            np.ascontiguousarray(pixels[:, :, 0] if flat else pixels), methods[name])
+        return result.reshape(*result.shape[:2], pixels.shape[2])
+
+    return Resampler(name.split('_', 1)[1].lower(), halve, name in _PICKING)
+
+
+def as_minimum(value: Any, name: str) -> int:
+    """Check a minimum size; 0 for None."""
+    if value is None:
+        return 0
+    result = as_position(value, name)
+    if result <= 0:
+        msg = f'{name} must be positive or None'
+        raise TileSourceError(msg)
+    return result
+
+
+def as_order(value: Any) -> float | None:
+    """Check the order of a tile: None, or a finite number."""
+    if value is None:
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        if isinstance(value, (float, np.floating)) and math.isfinite(value):
+            return float(value)
+    msg = f'order must be None or a number, not {value!r}.'
+    raise TileSourceError(msg)

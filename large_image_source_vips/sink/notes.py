@@ -1,0 +1,65 @@
+"""
+What is known of an image besides its pixels, as JSON in a shared spool.
+
+Each field of ``Annotations`` is a property of its own, and so is each associated image.  The
+axes follow from the tiles.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..base.frames import Annotations
+
+Array = npt.NDArray[Any]
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(Annotations) if field.name != 'axes')
+_TUPLES = frozenset({'channel_names', 'channel_colors', 'value_axes'})
+_IMAGE = 'associated_'
+
+
+def encoded(name: str, value: Any) -> Any:
+    """A field of ``Annotations`` as JSON holds it."""
+    if name == 'values' and value is not None:
+        return [[list(key), dict(found)] for key, found in value.items()]
+    return value
+
+
+def decoded(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of ``Annotations`` among the properties of a spool."""
+    found = {name: properties[name] for name in _FIELDS if name in properties}
+    for name, value in found.items():
+        if name in _TUPLES and value is not None:
+            found[name] = tuple(value)
+        elif name == 'values' and value is not None:
+            found[name] = {tuple((axis, place) for axis, place in key): values
+                           for key, values in value}
+    return found
+
+
+def associated_name(key: str) -> str:
+    """The name of the property of an associated image, fit for a file name."""
+    return _IMAGE + hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def encoded_image(pixels: Array) -> dict[str, Any]:
+    """An associated image (rows, cols, bands) of uint8 as JSON holds it."""
+    return {'shape': pixels.shape, 'samples': base64.b64encode(pixels.tobytes()).decode()}
+
+
+def associated(properties: Mapping[str, Any]) -> dict[str, Array]:
+    """The associated images among the properties of a spool, by key."""
+    found = {}
+    for name, value in sorted(properties.items()):
+        if name.startswith(_IMAGE):
+            key, image = value
+            found[key] = np.frombuffer(
+                base64.b64decode(image['samples']), np.uint8).reshape(image['shape'])
+    return found

@@ -1,0 +1,288 @@
+"""
+Which tiles of a log lie on which block, in which order, and what they have in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from ..base.errors import TileSourceError
+from ..base.formats import Meaning, joined_dtype
+from ..base.geometry import Rect
+from . import records
+from .blend import ORDERED, check_policy, result_dtype
+from .canvas_state import CanvasState, check_size
+from .frames import Frames, Placer, SharedPlacer
+from .grid import block_area, blocks_in
+from .records import Entry, Kind
+
+# The frame, as in the key of a block, the column and the row.
+Block = tuple[int, int, int]
+Format = tuple[np.dtype[Any], Meaning]
+# The number of a tile, and the place of a frame among those of the tile.
+Sheet = tuple[int, int]
+# What a tile is sorted by, and the tile.
+Keyed = tuple[tuple[Any, ...], Sheet]
+
+
+class TileIndex:
+    """
+    The tiles of an image.
+
+    :param policy: the blend policy.
+    :param accumulator: the dtype of means and sums, or None.
+    :param frames: of the image; those of the tiles are added.
+    :param shared: whether several processes add tiles; the order then does not depend
+        on when they were added.
+    :param read: returns the bytes of a tile's samples.
+    :param part_name: returns the name of the log that has a tile.
+    """
+
+    def __init__(self, policy: str, accumulator: str | None, frames: Frames, shared: bool,
+                 read: Callable[[Entry], bytes], part_name: Callable[[Entry], str]) -> None:
+        self._policy = policy
+        self._accumulator = accumulator
+        self._frames = frames
+        self._placer = SharedPlacer() if shared else Placer()
+        self._shared = shared
+        self._read = read
+        self._part_name = part_name
+        self.entries: list[Entry] = []
+        self.blocks: dict[Block, list[Sheet]] = {}
+        self.extent: Rect | None = None
+        # The dtype and meaning of the image, and the dtype of its tiles.
+        self.format: Format | None = None
+        self.tile_dtype: np.dtype[Any] | None = None
+        # Whether a tile had an alpha band.
+        self.alpha_given = False
+        self._keys: dict[Any, Entry] = {}
+        self._kinds: dict[bytes, tuple[Kind, tuple[int, int]]] = {}
+        self._digests: dict[int, bytes] = {}
+        # What made the image impossible, found in tiles of several processes.
+        self._conflict: str | None = None
+
+    def take_in(self, entries: Iterable[Entry]) -> list[tuple[int, Rect]]:
+        """
+        Add tiles.
+
+        :returns: the frames, as in the keys of blocks, and places that have changed.
+        :raises TileSourceError: if tiles of two processes contradict each other; also
+            from then on.
+        """
+        self.check()
+        changed: list[tuple[int, Rect]] = []
+        try:
+            for entry in entries:
+                if self._is_repeated(entry):
+                    continue
+                self._count_kind(entry)
+                extent = entry.rect if self.extent is None else self.extent.united(entry.rect)
+                if extent is not self.extent:
+                    check_size(CanvasState.size_of(extent), entry.described().capitalize())
+                    self.extent = extent
+                changed += [(frame, entry.rect) for frame in self._add(entry)]
+        except TileSourceError as exc:
+            self._conflict = str(exc)
+            raise
+        return changed
+
+    def check(self) -> None:
+        """
+        Check that the tiles known make an image.
+
+        :raises TileSourceError: if they do not.
+        """
+        if self._conflict is not None:
+            raise TileSourceError(self._conflict)
+
+    def _add(self, entry: Entry) -> list[int]:
+        """Add a tile to the blocks under it; returns its frames."""
+        target, axes = self._placer.placed(self._frames, entry.target)
+        frames = self._frames.reserve(target)
+        self._frames.commit(target, frames, axes)
+        number, area = len(self.entries), block_area(entry.rect)
+        self.entries.append(entry)
+        self.alpha_given = self.alpha_given or entry.has_alpha_band
+        for place, frame in enumerate(frames):
+            for column, row in blocks_in(area):
+                self.blocks.setdefault((frame, column, row), []).append((number, place))
+        return frames
+
+    # Keys
+
+    def added(self, key: Any) -> bool:
+        """Whether a tile with a key is there."""
+        return key in self._keys
+
+    def _is_repeated(self, entry: Entry) -> bool:
+        """
+        Whether a tile was added before under the same key.
+
+        :raises TileSourceError: if that was another tile.
+        """
+        key = entry.key
+        if key is None:
+            return False
+        before = self._keys.setdefault(key, entry)
+        if before is entry:
+            return False
+        if self._digest(before) != self._digest(entry):
+            msg = (f'The key {key!r} was given to two different tiles: {before.described()} in '
+                   f'{self._part_name(before)} and {entry.described()} in '
+                   f'{self._part_name(entry)}.')
+            raise TileSourceError(msg)
+        return True
+
+    def check_key(self, key: Any, entry: Entry, buffers: Iterable[Any]) -> bool:
+        """
+        Whether a tile that is to be added was added before under the same key.
+
+        :param entry: describes it.
+        :param buffers: its samples.
+        :raises TileSourceError: if that was another tile.
+        """
+        before = self._keys.get(key)
+        if before is None:
+            return False
+        if self._digest(before) != records.digest(buffers, entry):
+            msg = (f'The key {key!r} was given to {before.described()}, and now to '
+                   f'{entry.described()} with other samples; a key names one tile.')
+            raise TileSourceError(msg)
+        return True
+
+    def _digest(self, entry: Entry) -> bytes:
+        return records.digest([self._read(entry)], entry)
+
+    # Format
+
+    def _count_kind(self, entry: Entry) -> None:
+        """
+        Widen the format for a tile.
+
+        All kinds of samples are joined in a fixed order, so that the result does not
+        depend on which tile was found first.
+
+        :raises TileSourceError: if no format holds all tiles.
+        """
+        name, details = entry.kind.encoded, entry.details or {}
+        found = tuple(details.get('extremes', (0, 0)))
+        known = self._kinds.get(name)
+        if known is not None:
+            low, high = min(known[1][0], found[0]), max(known[1][1], found[1])
+            if (low, high) == known[1]:
+                return
+            found = low, high
+        self._kinds[name] = entry.kind, found
+        self.tile_dtype, meaning = self._joined(self._kinds)
+        self.format = (
+            result_dtype(self._policy, self.tile_dtype, self._accumulator), meaning)
+
+    def _joined(self, kinds: dict[bytes, tuple[Kind, tuple[int, int]]]) -> Format:
+        dtype: np.dtype[Any] | None = None
+        meaning: Meaning | None = None
+        extremes = 0, 0
+        for _, (kind, found) in sorted(kinds.items()):
+            check_policy(self._policy, kind.meaning)
+            meaning = kind.meaning if meaning is None else meaning.joined(kind.meaning)
+            if dtype is None or dtype == kind.dtype:
+                dtype = kind.dtype
+            else:
+                dtype = joined_dtype(dtype, kind.dtype, extremes, found)
+            extremes = min(extremes[0], found[0]), max(extremes[1], found[1])
+        assert dtype is not None
+        assert meaning is not None
+        return dtype, meaning
+
+    def check_fits(self, kind: Kind, extremes: tuple[int, int]) -> None:
+        """
+        Check that a tile can be added to those known.
+
+        :raises TileSourceError: if it cannot.
+        """
+        known = self._kinds.get(kind.encoded)
+        if known is None or known[1] != extremes:
+            self._joined({**self._kinds, kind.encoded: (kind, extremes)})
+
+    # Order
+
+    def of_block(self, block: Block) -> list[tuple[Entry, int]]:
+        """
+        The tiles on a block, in the order in which the policy uses them.
+
+        :returns: tiles, and the place of the frame among those of each.
+        """
+        sheets = self.blocks.get(block, [])
+        if self._policy not in ORDERED:
+            # Sums of floats differ in the last bits with the order: hence a fixed one.
+            return sorted(((self.entries[number], place) for number, place in sheets),
+                          key=_place_key)
+        keyed = sorted((self._order_key(number), (number, place)) for number, place in sheets)
+        if self._shared:
+            keyed = self._without_ties(keyed)
+        found = [(self.entries[number], place) for _, (number, place) in keyed]
+        return found if self._policy == 'over' else found[::-1]
+
+    def _order_key(self, number: int) -> tuple[Any, ...]:
+        """
+        What tiles are sorted by: ``order``, then key and place, or in one process time.
+
+        Tiles without an order or a key lie below those that have one.
+        """
+        entry = self.entries[number]
+        order, key = entry.order, entry.key
+        first = (order is not None, order or 0)
+        if not self._shared:
+            return (*first, number)
+        return (*first, _sortable(key), entry.rect.top, entry.rect.left)
+
+    def _without_ties(self, keyed: list[Keyed]) -> list[Keyed]:
+        """Sort tiles of the same place, without key and order, by a hash of their samples."""
+        counts: dict[tuple[Any, ...], int] = {}
+        for key, _ in keyed:
+            counts[key] = counts.get(key, 0) + 1
+        if len(counts) == len(keyed):
+            return keyed
+        return sorted((((*key, self._known_digest(sheet[0])) if counts[key] > 1 else (*key, b'')),
+                       sheet) for key, sheet in keyed)
+
+    def _known_digest(self, number: int) -> bytes:
+        if number not in self._digests:
+            self._digests[number] = self._digest(self.entries[number])
+        return self._digests[number]
+
+
+def _place_key(sheet: tuple[Entry, int]) -> tuple[Any, ...]:
+    entry, place = sheet
+    rect = entry.rect
+    return (rect.top, rect.left, rect.height, rect.width, entry.kind.encoded, entry.checksum,
+            place)
+
+
+def _sortable(key: Any) -> tuple[Any, ...]:
+    """A key to sort by: none, then integers, then texts, then tuples of these."""
+    if key is None:
+        return (0,)
+    if isinstance(key, int):
+        return 1, key
+    if isinstance(key, str):
+        return 2, key
+    return 3, tuple(map(_sortable, key))
+
+
+def tile_key(key: Any) -> Any:
+    """
+    Check a key.
+
+    :raises TileSourceError: if it is not None, an integer, a text, or a tuple of these.
+    """
+    if key is None or isinstance(key, str) or (isinstance(key, int) and not isinstance(key, bool)):
+        return key
+    if isinstance(key, (tuple, list)) and key:
+        return tuple(map(tile_key, key))
+    if isinstance(key, np.integer):
+        return int(key)
+    msg = f'key must be an integer, a text, or a tuple of these, not {key!r}.'
+    raise TileSourceError(msg)
