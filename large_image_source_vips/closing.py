@@ -49,7 +49,7 @@ class ClosableTileSource(StoreTileSource):
         if self._is_closed or self._is_cached():
             return
         self._close_store(delete)
-        self._store = ClosedStore()
+        self._set_store(ClosedStore())
 
     @property
     def _is_closed(self) -> bool:

@@ -227,7 +227,7 @@ class EditableTileSource(ClosableTileSource, AnnotatedTileSource):
         path = self._getLargeImagePath()
         _canvases[path] = new
         for source in set(_users.get(canvas, ())):
-            source._store = new
+            source._set_store(new)
             source._use(new)
         return new
 

@@ -104,9 +104,13 @@ class StoreTileSource(CheckedAttributes, ShownInNotebooks, FileTileSource):
                          edge=edge, style=style, noCache=noCache, **kwargs)
         self._make_viewer_weak()
         self.tileWidth = self.tileHeight = TILE_SIZE
-        self._store: PixelStore = self._open_store(self._getLargeImagePath())
         self._passes_jpeg = pass_jpeg(self._default_pass_jpeg)
-        self._regions = Regions(self._store, TileCache(self.cache, self.cache_lock))
+        self._set_store(self._open_store(self._getLargeImagePath()))
+
+    def _set_store(self, store: PixelStore) -> None:
+        """Set where all pixels come from."""
+        self._store = store
+        self._regions = Regions(store, TileCache(self.cache, self.cache_lock))
 
     def _refuse_ignored_name(self, path: Any) -> None:
         """

@@ -35,10 +35,13 @@ def encoded(name: str, value: Any) -> Any:
 def decoded(properties: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of ``Annotations`` among the properties of a spool."""
     found = {name: properties[name] for name in _FIELDS if name in properties}
+    if found.get('values') is None:
+        # Those of the tiles stay.
+        found.pop('values', None)
     for name, value in found.items():
         if name in _TUPLES and value is not None:
             found[name] = tuple(value)
-        elif name == 'values' and value is not None:
+        elif name == 'values':
             found[name] = {tuple((axis, place) for axis, place in key): values
                            for key, values in value}
     return found
