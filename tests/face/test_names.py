@@ -215,14 +215,16 @@ class TestSignatures:
     BASE = ('encoding', 'jpegQuality', 'jpegSubsampling', 'tiffCompression', 'edge', 'style',
             'noCache')
 
-    @pytest.mark.parametrize(('function', 'first'), [
-        (large_image_source_vips.open, ['path']), (large_image_source_vips.canRead, ['path']),
-        (large_image_source_vips.new, []), (VipsFileTileSource, ['path'])],
+    @pytest.mark.parametrize(('function', 'first', 'more'), [
+        (large_image_source_vips.open, ['path'], []),
+        (large_image_source_vips.canRead, ['path'], []),
+        (large_image_source_vips.new, [], ['blend', 'accumulator', 'spool']),
+        (VipsFileTileSource, ['path'], [])],
         ids=['open', 'canRead', 'new', 'class'])
-    def test_are_those_of_large_image(self, function, first):
+    def test_are_those_of_large_image(self, function, first, more):
         parameters = inspect.signature(function).parameters
         base = inspect.signature(TileSource.__init__).parameters
-        assert list(parameters) == [*first, *self.BASE, 'kwargs']
+        assert list(parameters) == [*first, *self.BASE, *more, 'kwargs']
         for name in self.BASE:
             assert parameters[name].default == base[name].default
             assert parameters[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
