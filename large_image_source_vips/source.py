@@ -33,11 +33,13 @@ from .base.geometry import TILE_SIZE, Rect, Size, level_count
 from .base.identity import absolute_path, file_identity
 from .base.settings import ignored_names, pass_jpeg, refuse_ignored
 from .iteration import Pieces, Region, Tiles, reads_several, several_tiles
+from .lazy_array import LazyArray, lazy_array
 from .notebook import ShownInNotebooks
 from .regions import Place, Regions, TileCache, tile_key
 
 if TYPE_CHECKING:
     import numpy as np
+    import numpy.typing as npt
     import PIL.Image
 
     from .store import PixelStore
@@ -216,6 +218,29 @@ class StoreTileSource(CheckedAttributes, ShownInNotebooks, FileTileSource):
         return self._store.associated_image(imageKey)
 
     # Reading
+
+    def asArray(self, level: int = 0, frame: int | None = None) -> LazyArray:
+        """
+        A level as an array that reads its pixels when it is sliced.
+
+        ``dask.array.from_array(source.asArray())`` and napari take it as it is.
+
+        :param level: 0 is full resolution, and each further one half as large, as in
+            OpenSlide and Zarr; ``getTile`` counts its levels the other way.
+        :param frame: the 0-based frame; None is the first.
+        :returns: an array (rows, cols, bands) with shape, dtype, chunks and slicing.  It can
+            be pickled if the source can.
+        :raises TileSourceError: if there is no such level or frame.
+        """
+        return lazy_array(self, level, frame)
+
+    def _stored_tile_size(self, frame: int, reduction: int) -> Size:
+        """The tiles in which a level is decoded."""
+        return self._store.current().tile_size(frame, reduction) or Size(TILE_SIZE, TILE_SIZE)
+
+    def _read_rect(self, frame: int, reduction: int, rect: Rect) -> npt.NDArray[Any]:
+        """The stored pixels of a rectangle."""
+        return self._regions.read(Place(frame, reduction, rect))
 
     def getTile(self, x: int, y: int, z: int, pilImageAllowed: bool = False,
                 numpyAllowed: bool | str = False, sparseFallback: bool = False,
