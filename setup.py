@@ -20,6 +20,8 @@ EXTRAS = {
     # Its releases need Girder 3, its pre-releases Girder 5; either will do.
     'girder': ['girder-large-image>=1.35'],
     'demo': ['scikit-image', 'tqdm'],
+    # For examples/predict_dask.py.
+    'dask': ['dask[array,distributed]', 'scikit-image', 'tqdm'],
     # The documentation runs its notebooks.
     'docs': ['furo', 'ipykernel', 'myst-nb', 'scikit-image', 'sphinx>=8'],
     'test': [

@@ -43,7 +43,7 @@ class ClosableTileSource(StoreTileSource):
         does nothing.
 
         :param delete: whether to remove the folder of a shared spool (``spool=``) with all
-            tiles; otherwise it stays, and ``new`` continues it.
+            tiles, also if others use it; otherwise it stays, and ``new`` continues it.
         :raises TileSourceError: if the folder cannot be removed.
         """
         if self._is_closed or self._is_cached():

@@ -7,9 +7,11 @@ the only module that distinguishes the kinds of store.
 
 from __future__ import annotations
 
+import collections
+import functools
 import os
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +24,7 @@ from .arguments import as_crop, as_minimum, as_order, as_resampler
 from .base.errors import TileSourceValueError
 from .base.frames import positive_number
 from .base.geometry import TILE_SIZE, Rect, Size
+from .base.limits import LIMITS
 from .closing import ClosableTileSource
 from .reading.reader import FileReader
 from .sink.axes import as_position, looks_like_axes, make_placement, split
@@ -47,6 +50,11 @@ _canvases: weakref.WeakValueDictionary[str, Canvas] = weakref.WeakValueDictionar
 
 # The open sources that use a canvas.
 _users: weakref.WeakKeyDictionary[Canvas, weakref.WeakSet[Any]] = weakref.WeakKeyDictionary()
+
+
+# The last shared images that this process was sent: one that is sent with each task stays
+# the same one, with one log, though the tasks forget it.
+_received: collections.deque[Canvas] = collections.deque(maxlen=LIMITS.sink_received)
 
 
 class _Part(NamedTuple):
@@ -94,19 +102,29 @@ class EditableTileSource(ClosableTileSource, AnnotatedTileSource):
             raise TileSourceError(msg)
         return FileReader(path, self._default_loaders)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How the source is pickled: by its arguments."""
+        make, arguments = super().__reduce__()
+        return (functools.partial(_receive, make), arguments) if self._sink_options else (
+            make, arguments)
+
     def _use(self, canvas: Canvas) -> None:
         """Count this source as a user of a canvas; the last one to be closed closes it."""
         _users.setdefault(canvas, weakref.WeakSet()).add(self)
 
     def _close_store(self, delete: bool) -> None:
-        """Close a canvas that no other source uses, and forget what is kept of a file."""
+        """
+        Close a canvas that no other source uses, and forget what is kept of a file.
+
+        :param delete: whether to remove the folder of a shared spool, used or not.
+        """
         store = self._store
         if not isinstance(store, Canvas):
             store.close()
             return
         users = _users.get(store, weakref.WeakSet())
         users.discard(self)
-        if not set(users) - {vars(self).get('_unstyledInstance')}:
+        if delete or not set(users) - {vars(self).get('_unstyledInstance')}:
             store.close(delete)
 
     @property
@@ -446,3 +464,11 @@ class EditableTileSource(ClosableTileSource, AnnotatedTileSource):
         x, y = (0, 0) if canvas is None else canvas.origin
         return {'x': x, 'y': y}
 
+
+def _receive(make: Callable[..., EditableTileSource], *arguments: Any) -> EditableTileSource:
+    """Unpickle an image with a shared spool."""
+    source = make(*arguments)
+    canvas = source._canvas
+    if canvas not in _received:
+        _received.append(canvas)
+    return source

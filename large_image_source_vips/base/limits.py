@@ -148,6 +148,8 @@ class Limits:
         'spool block by block.')
     sink_open_logs: int = _limit(
         16, 'files', 'Logs of a shared spool open for reading; a killed process leaves one.')
+    sink_received: int = _limit(
+        4, 'images', 'Images with a shared spool that a worker keeps open between tasks.')
     sink_recent_tiles: int = _limit(
         32 * _MIB, 'bytes', 'Tiles of a log kept in memory while the blocks under them are made; '
         'the newest is always kept.')

@@ -156,6 +156,19 @@ def test_a_pickled_image_is_the_same_one(folder, expected):
     assert_same(read_all(copy.deepcopy(sink)), expected())
 
 
+def test_an_image_that_is_sent_with_every_task_has_one_log_for_each_process(folder, expected):
+    data = pickle.dumps(new(folder))
+    for number in range(COUNT):
+        spools.add(pickle.loads(data), [number])
+        gc.collect()
+    assert len(parts_of(folder)) == 1
+    sink = pickle.loads(data)
+    assert_same(read_all(sink), expected())
+    sink.close()
+    # Closed, it is opened again for the next task.
+    assert pickle.loads(data).added('tile 1')
+
+
 def test_an_image_is_the_same_under_another_directory(folder, expected, monkeypatch, tmp_path):
     """A relative path is that of the process that made the image."""
     monkeypatch.chdir(tmp_path)
