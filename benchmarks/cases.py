@@ -146,6 +146,8 @@ def sink_cases() -> list[Case]:
             memory('peak memory, 1,000,000 tiles of 32 x 32', 'ours', Bound(SINK_MEMORY)),
             open_files('open files, 1,000,000 tiles of 32 x 32', 'ours', Bound(SINK_FILES))),
             rounds=1),
+        blended(1600),
+        shared(10000),
         growing(10000, 100),
         threads(256, 4000),
         threads(2048, 100),
@@ -161,6 +163,33 @@ def many_tiles(count: int) -> Case:
               each=True),
         memory(f'peak memory, {count:,} tiles', 'ours', Bound(SINK_MEMORY)),
         open_files(f'open files, {count:,} tiles', 'ours', Bound(SINK_FILES))), rounds=1)
+
+
+def blended(count: int) -> Case:
+    """Tiles that overlap by a quarter, averaged, against the last one on top."""
+    job = {'count': count, 'step': 192}
+    return Case('sink-blend', {
+        'ours': Run('stitch', job),
+        'ours mean': Run('stitch', {**job, 'blend': 'mean'}),
+        'ours feather': Run('stitch', {**job, 'blend': 'feather'}),
+    }, (Ratio(f'{count:,} tiles that overlap by a quarter, mean against over',
+              'ours mean', 'ours', Bound(2)),
+        Ratio(f'{count:,} tiles that overlap by a quarter, feather against over',
+              'ours feather', 'ours', Bound(2)),
+        memory(f'peak memory, {count:,} tiles, feather', 'ours feather', Bound(SINK_MEMORY))),
+        rounds=3)
+
+
+def shared(count: int) -> Case:
+    """Processes that add to one image, against bare writes, and one process."""
+    return Case('sink-shared', {
+        'bare': Run('shared', {'count': count}),
+        'ours': Run('shared', {'count': count}),
+        'ours one': Run('stitch', {'count': count}),
+    }, (Ratio(f'4 processes add {count:,} tiles, against os.write',
+              'ours', 'bare', Bound(1 / 0.85), 'add'),
+        Ratio(f'{count:,} tiles of 4 processes brought together and written, against 1 process',
+              'ours', 'ours one', Bound(1.5), 'write')), rounds=5)
 
 
 def growing(count: int, turns: int) -> Case:

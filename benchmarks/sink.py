@@ -92,7 +92,7 @@ def positions(count: int, step: int, offset: int) -> Iterator[tuple[int, int, in
 
 
 def stitch(contender: str, count: int, size: int = TILE, step: int | None = None,
-           offset: int = 0, threads: int = 1) -> Outcome:
+           offset: int = 0, threads: int = 1, blend: str | None = None) -> Outcome:
     """
     Add tiles and write a JPEG pyramid.
 
@@ -103,6 +103,7 @@ def stitch(contender: str, count: int, size: int = TILE, step: int | None = None
         overlap if it is smaller.
     :param offset: x and y of the first corner.
     :param threads: how many threads add tiles.
+    :param blend: what is seen where they overlap; None for the last tile.
     """
     outcome = Outcome(facts={'count': count})
     pool = tile_pool(size, count)
@@ -112,7 +113,7 @@ def stitch(contender: str, count: int, size: int = TILE, step: int | None = None
         if contender == 'bare':
             bare_stitch(outcome, pool, list(places), path)
         else:
-            sink = module_of(contender).new()
+            sink = module_of(contender).new(**({} if blend is None else {'blend': blend}))
             with outcome.timed('add'):
                 add(sink, pool, places, threads)
             with outcome.timed('write'):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import data, reading, sink
+from . import data, reading, shared, sink
 from .outcome import Outcome
 
 TASKS: dict[str, Callable[..., Outcome]] = {
@@ -17,6 +17,7 @@ TASKS: dict[str, Callable[..., Outcome]] = {
     'make': data.make,
     'many_slides': reading.many_slides,
     'region': reading.region,
+    'shared': shared.shared,
     'stitch': sink.stitch,
     'tiles': reading.tiles,
     'watch': sink.watch,
