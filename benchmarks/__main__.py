@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
 
-from . import peer
-from .cases import Case, full_cases, quick_cases
+from . import data, peer
+from .cases import FULL, QUICK, Case, full_cases, quick_cases
 from .figures import Row, table
+from .region_cases import LIBRARIES, region_cases
 from .runner import Runner, WorkerError
 
 
@@ -36,6 +38,11 @@ def main() -> int:
     if not options.no_peer:
         python = str(options.peer_python or peer.make(options.folder))
         pythons |= {'peer': python, 'tiff': python}
+    python = str(options.readers_python or sys.executable)
+    pythons |= {reader: python for reader in LIBRARIES if has(python, reader)}
+    if data.slide() is None:
+        print(f'No cases of real histology: {data.SLIDE} is not in the folder that '
+              f'{data.IMAGES_VARIABLE} names.', file=sys.stderr)
     runner = Runner(pythons, options.folder.resolve(), verbose=not options.quiet)
 
     start = time.monotonic()
@@ -68,6 +75,9 @@ def chosen(options: argparse.Namespace) -> list[Case]:
     :raises SystemExit: if a given name is not the name of a case.
     """
     cases = quick_cases() if options.quick else full_cases()
+    if data.slide() is not None:
+        scale = QUICK if options.quick else FULL
+        cases += region_cases(scale.side, scale.tiles)
     if not options.case:
         # It takes 80 GB of disk, so it runs only on request.
         return [case for case in cases if case.name != 'sink-100000']
@@ -76,6 +86,16 @@ def chosen(options: argparse.Namespace) -> list[Case]:
         msg = f'There is no case {", ".join(sorted(unknown))}; see --list.'
         raise SystemExit(msg)
     return [case for case in cases if case.name in options.case]
+
+
+def has(python: str, module: str) -> bool:
+    """Whether an environment has a module; says so where it has not."""
+    tried = subprocess.run([python, '-c', f'import {module}'], capture_output=True, text=True,
+                           check=False)
+    if tried.returncode:
+        reason = tried.stderr.strip().rpartition('\n')[2]
+        print(f'{module} is left out: {reason}', file=sys.stderr)
+    return not tried.returncode
 
 
 def parse() -> argparse.Namespace:
@@ -91,6 +111,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument('--peer-python', type=Path,
                         help='the Python of an environment with the released packages; '
                              'default: make one in the folder')
+    parser.add_argument('--readers-python', type=Path,
+                        help='the Python of an environment with pyvips, openslide, cucim and '
+                             'fastslide; default: this one')
     parser.add_argument('--no-peer', action='store_true',
                         help='skip what needs the released packages')
     parser.add_argument('--json', type=Path, help='also write the rows of the table to this file')

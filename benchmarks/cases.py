@@ -239,6 +239,14 @@ def tile_case(name: str, title: str, kind: str, scale: Scale, contenders: tuple[
     return Case(name, dict.fromkeys(('ours', *contenders), job), figures, same)
 
 
+def tile_case_on(file: tuple[str, int], name: str, title: str, count: int,
+                 bound: Bound) -> Case:
+    """Read scattered tiles of a file; the figure is our time divided by bare libvips'."""
+    job = Run('tiles', {'count': count, 'threads': 1, 'encoded': False}, (file,))
+    return Case(name, {'ours': job, 'bare': job},
+                (Ratio(title, 'ours', 'bare', bound, each=True),), (Same('ours', 'bare'),))
+
+
 def reading_cases(scale: Scale) -> list[Case]:
     """Reading tiles, levels and regions."""
     twice, thrice = Bound(2, at_least=True), Bound(3, at_least=True)

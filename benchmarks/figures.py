@@ -21,6 +21,9 @@ CONTENDERS = {
     'bare': 'bare libvips',
     'peer': 'released',
     'tiff': 'tiff source',
+    'openslide': 'OpenSlide',
+    'cucim': 'cuCIM',
+    'fastslide': 'fastslide',
 }
 
 MB = 1e6

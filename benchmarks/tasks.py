@@ -6,17 +6,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import data, reading, shared, sink
+from . import data, reading, regions, shared, sink
 from .outcome import Outcome
 
 TASKS: dict[str, Callable[..., Outcome]] = {
     'browse': reading.browse,
+    'eager': regions.eager,
     'iterate': reading.iterate,
     'last_page': reading.last_page,
     'low_levels': reading.low_levels,
     'make': data.make,
     'many_slides': reading.many_slides,
+    'patches': regions.patches,
     'region': reading.region,
+    'regions': regions.regions,
     'shared': shared.shared,
     'stitch': sink.stitch,
     'tiles': reading.tiles,
