@@ -11,7 +11,7 @@ import collections
 import functools
 import os
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,7 +23,7 @@ from .annotations import AnnotatedTileSource, checked_key
 from .arguments import as_crop, as_minimum, as_order, as_resampler
 from .base.errors import TileSourceValueError
 from .base.frames import positive_number
-from .base.geometry import TILE_SIZE, Rect, Size
+from .base.geometry import Rect, Size
 from .base.limits import LIMITS
 from .closing import ClosableTileSource
 from .reading.reader import FileReader
@@ -34,14 +34,22 @@ from .sink.spooled import new_canvas
 from .sink.tile_index import tile_key
 from .source_cache import is_new
 from .writing.choices import Choices
-from .writing.parts import at_reduction, cropped, without_metadata
+from .writing.parts import (
+    anonymous_snapshot,
+    at_reduction,
+    changed,
+    cropped,
+    one_frame,
+    with_associated,
+    with_smaller_scale,
+)
 from .writing.pyramid import Progress
 from .writing.write import write_image
 
 if TYPE_CHECKING:
     from large_image.tilesource.resample import ResampleMethod
 
-    from .store import Picture, PixelStore
+    from .store import Picture, PixelStore, Snapshot
 
 
 # The canvases of this process by the path flag of their image.  large_image makes
@@ -64,11 +72,13 @@ class _Part(NamedTuple):
     :param crop: in full-resolution pixels; None for all.
     :param reduction: 0 for full resolution, r for the level 2 ** r times smaller.
     :param metadata: whether to write what the file says besides its pixels.
+    :param associated: the keys of the associated images to write; None for all.
     """
 
     crop: Rect | None
     reduction: int
     metadata: bool
+    associated: frozenset[str] | None
 
 
 class EditableTileSource(ClosableTileSource, AnnotatedTileSource):
@@ -287,9 +297,10 @@ class EditableTileSource(ClosableTileSource, AnnotatedTileSource):
               overwriteAllowed: bool = True, vips_kwargs: Mapping[str, Any] | None = None,
               progress: Progress | bool | None = None, frame: int | None = None, *,
               crop: tuple[int, int, int, int] | None = None, level: int | None = None,
-              metadata: bool = True, compression: str | None = None, quality: int | None = None,
+              metadata: bool = True, associatedImages: Collection[str] | None = None,
+              compression: str | None = None, quality: int | None = None,
               subsampling: str | None = None, predictor: str | None = None,
-              tileSize: int = TILE_SIZE, resample: str | ResampleMethod | None = None,
+              tileSize: int | None = None, resample: str | ResampleMethod | None = None,
               fill: Sequence[float] | float | None = None, dtype: npt.DTypeLike | None = None,
               verify: bool = False) -> None:
         """
@@ -299,7 +310,15 @@ class EditableTileSource(ClosableTileSource, AnnotatedTileSource):
         are JPEG of quality 90 if loss is allowed; holes are stored as 1-bit
         transparency masks.  Everything else is deflate, and its lower levels are
         not averaged.  Tiles of a TIFF file are passed on undecoded where they
-        would not change.  Other suffixes are written by libvips' savers.
+        would not change.
+
+        Several frames, and names that end in ``.ome.tif`` or ``.ome.tiff``, make an
+        OME-TIFF file: OME-XML, lower levels as sub-IFDs, holes as an alpha band.
+        Both kinds keep all that is known: axes, names and colours of channels,
+        values, texts, pixel size, magnification, colour profile and associated
+        images, which are stored without loss.
+
+        Other suffixes are written by libvips' savers, with the pixels of one frame.
 
         :param path: the file.  It appears when it is complete; after an error an
             existing file is unchanged.
@@ -313,13 +332,16 @@ class EditableTileSource(ClosableTileSource, AnnotatedTileSource):
         :param progress: a function that is called with the fraction done, 0 to
             1, or True for a progress bar (tqdm).  An exception in the function
             cancels the write and is passed on.
-        :param frame: the 0-based frame to write; needed if a file has several.
+        :param frame: the 0-based frame to write; None for all, which only TIFF files
+            hold.
         :param crop: (x, y, width, height) in full-resolution pixels, to write a part
             of an opened file; for a new image, set ``crop`` instead.
         :param level: the level of an opened file to write as full resolution; 0 is
             the smallest.  With a crop, all pixels of the level that it touches.
-        :param metadata: False to write only pixels, their size, and their colour
-            profile without texts, date and device.
+        :param metadata: False to write only pixels, their size, their axes, and their
+            colour profile without texts, date and device.
+        :param associatedImages: the keys of the associated images to write; None for
+            all.
         :param compression: of a TIFF file: 'jpeg', 'deflate', 'zstd', 'lzw',
             'webp', 'jpeg2000', 'packbits' or 'none'.
         :param quality: 1 to 100, of JPEG and WebP; of JPEG 2000 the ratio of
@@ -328,7 +350,8 @@ class EditableTileSource(ClosableTileSource, AnnotatedTileSource):
             YCbCr; None for RGB from quality 90 on, 4:2:0 below.
         :param predictor: of deflate, zstd and LZW: 'none', 'horizontal' (integers)
             or 'float'; None or 'yes' for the one that fits.
-        :param tileSize: the width and height of a tile, a multiple of 16.
+        :param tileSize: the width and height of a tile, a multiple of 16; None for
+            256, or that of the file's tiles if these are passed on.
         :param resample: how lower levels are made: a member or name of
             large_image's ``ResampleMethod``, such as 'mean', 'nearest' or 'mode';
             None for 'mean' if compression loses values, else 'nearest'.
@@ -343,7 +366,8 @@ class EditableTileSource(ClosableTileSource, AnnotatedTileSource):
         """
         chosen = None if frame is None else as_position(frame, 'frame')
         part = _Part(
-            None if crop is None else as_crop(crop), self._reduction(level), bool(metadata))
+            None if crop is None else as_crop(crop), self._reduction(level), bool(metadata),
+            None if associatedImages is None else frozenset(associatedImages))
         choices = Choices(
             bool(lossy), bool(alpha), compression, quality, subsampling, predictor, tileSize,
             as_resampler(resample), fill, dtype, bool(verify), vips_kwargs)
@@ -366,21 +390,35 @@ class EditableTileSource(ClosableTileSource, AnnotatedTileSource):
         return int(self.levels - 1 - z)
 
     @contextmanager
-    def _part(self, frame: int | None, part: _Part) -> Iterator[Picture]:
-        """A frame, or a part of it, as a picture to write."""
+    def _part(self, frame: int | None, part: _Part) -> Iterator[Snapshot]:
+        """
+        All frames or one, or a part of them, to write.
+
+        :raises TileSourceError: if there is no such frame, part or associated image.
+        """
         if (part.crop or part.reduction) and isinstance(self._store, Canvas):
             msg = ('crop= and level= are for files that were opened; set the crop of a new image '
                    'with image.crop = (x, y, width, height).')
             raise TileSourceError(msg)
-        with self._store.picture(frame) as picture:
+        pixels = self._store.current()
+
+        def changed_frame(number: int, picture: Picture) -> Picture:
+            number = number if frame is None else frame
             if part.reduction:
-                pixels = self._store.current()
                 picture = at_reduction(
                     picture, part.reduction,
-                    lambda rect: pixels.read(frame or 0, part.reduction, rect, keep=True))
+                    lambda rect: pixels.read(number, part.reduction, rect, keep=True))
             if part.crop:
                 picture = cropped(picture, part.crop.reduced(part.reduction))
-            yield picture if part.metadata else without_metadata(picture)
+            return picture
+
+        with self._store.snapshot() as snapshot:
+            if frame is not None:
+                snapshot = one_frame(snapshot, frame)
+            snapshot = changed(with_associated(snapshot, part.associated), changed_frame)
+            if part.reduction:
+                snapshot = with_smaller_scale(snapshot, part.reduction)
+            yield snapshot if part.metadata else anonymous_snapshot(snapshot)
 
     @property
     def crop(self) -> tuple[int, int, int, int] | None:

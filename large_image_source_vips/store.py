@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .base.errors import TileSourceError
+from .base.frames import Annotations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     import numpy as np
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     import PIL.Image
 
     from .base.formats import Meaning
-    from .base.frames import Annotations
     from .base.geometry import Rect, Size
     from .base.transparency import ColorAndAlpha, Transparency
 
@@ -102,16 +102,28 @@ class Snapshot:
 
     It is valid until the context that returned it ends.
 
+    :param name: of the image, for error texts.
     :param count: the number of frames.
     :param picture: returns a frame, by its number.
-    :param annotations: the axes, channels, values and texts.
-    :param associated: the associated images by key, (rows, cols, bands) of uint8.
+    :param annotations: the axes, channels, values and texts.  Frames without axes are on one
+        of the name ''.
+    :param positions: the position of each frame; None if the frames fill the axes in order.
+    :param associated: functions that read the associated images, by key; they return
+        (rows, cols, bands) of uint8 or raise a TileSourceError.
     """
 
+    name: str
     count: int
     picture: Callable[[int], Picture]
-    annotations: Annotations
-    associated: Mapping[str, npt.NDArray[Any]]
+    annotations: Annotations = field(default_factory=Annotations)
+    positions: Sequence[Mapping[str, int]] | None = None
+    associated: Mapping[str, Callable[[], npt.NDArray[Any]]] = field(default_factory=dict)
+
+    def position(self, frame: int) -> Mapping[str, int]:
+        """The position of a frame on each axis."""
+        if self.positions is None:
+            return self.annotations.axes.position(frame)
+        return self.positions[frame]
 
 
 def checked_frame(frame: int | None, count: int, what: str) -> int:
@@ -127,7 +139,7 @@ def checked_frame(frame: int | None, count: int, what: str) -> int:
         msg = f'{what} has {count} frames; choose one with frame=, counted from 0.'
         raise TileSourceError(msg)
     if not 0 <= (frame or 0) < count:
-        msg = f'There is no frame {frame} in {what}; it has {count}.'
+        msg = f'{what} has no frame {frame}; it has {count}, counted from 0.'
         raise TileSourceError(msg)
     return frame or 0
 

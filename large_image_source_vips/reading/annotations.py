@@ -7,16 +7,22 @@ gives what OME has no place for (see ``tiff.ome_text``).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from ..base.frames import Annotations, Axes, position_key
+import numpy as np
+
+from ..base.frames import Annotations, Axes, Position, position_key
 from ..tiff import ome
 from ..tiff.directories import DESCRIPTION, TiffDirectories, TiffFormatError
-from ..tiff.ome_text import ome_own, own_axes
+from ..tiff.ome import positive, unit_in_mm, unit_in_seconds
+from ..tiff.own_text import own_axes, read_own
 from .file import SourceFile
 from .layout import Layout
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
 
 # The texts of makers, which their readers take apart; they are no description by a person.
 _NOT_DESCRIPTIONS = ('ImageJ=', 'SCIFIO=', '<')
@@ -29,13 +35,15 @@ def annotations_of(file: SourceFile, layout: Layout, magnification: float | None
     :param magnification: of the objective, None if the file does not state it.
     """
     text = _first_text(file)
-    root, own = ome.ome_root(text), ome_own(text)
+    root, own = ome.ome_root(text), read_own(text)
     axes = own_axes(own)
-    if axes is None or axes.count != len(layout.frames):
+    if axes is None or '' in axes.lengths or axes.count != len(layout.frames):
         axes = axes_of(layout.axes)
     names = layout.channels or _texts(own.get('channelNames'))
     colors: Sequence[str] = _texts(own.get('channelColors'))
     description: Any = text if text and not text.startswith(_NOT_DESCRIPTIONS) else None
+    if own and root is None:
+        description = own.get('imageDescription')
     if root is not None:
         first = root.find('Image')
         description = own.get('imageDescription') or (
@@ -44,13 +52,40 @@ def annotations_of(file: SourceFile, layout: Layout, magnification: float | None
         if not colors and series:
             found = [channel.color for channel in series[0].channels]
             colors = [color.lstrip('#').upper() for color in found if color] if all(found) else []
+    notes = Annotations(axes, tuple(names) or None, tuple(colors), description=description,
+                        metadata=own.get('additionalMetadata'), magnification=magnification)
     value_axes = _texts(own.get('frameAxes')) or None
+    if value_axes is None:
+        return notes if root is None else _with_steps(notes, root)
     units = own.get('frameUnits')
-    return Annotations(
-        axes, tuple(names) or None, tuple(colors), value_axes,
-        units if isinstance(units, dict) and value_axes else None,
-        _values(own.get('frameValues')) if value_axes else None, description,
-        own.get('additionalMetadata'), magnification)
+    return replace(notes, value_axes=value_axes, units=units if isinstance(units, dict) else None,
+                   values=_values(own.get('frameValues')))
+
+
+def _with_steps(notes: Annotations, root: Element) -> Annotations:
+    """Add depths in µm and times in s, from the steps that OME-XML states for Z and T."""
+    pixels = root.find('Image/Pixels')
+    if pixels is None:
+        return notes
+    depth, time = positive(pixels.get('PhysicalSizeZ')), positive(pixels.get('TimeIncrement'))
+    per_mm = unit_in_mm(pixels.get('PhysicalSizeZUnit', 'µm'))
+    per_second = unit_in_seconds(pixels.get('TimeIncrementUnit', 's'))
+    steps = {axis: step for axis, step in {
+        'z': depth and per_mm and depth * per_mm * 1e3,
+        't': time and per_second and time * per_second}.items()
+        if step and notes.axes.lengths.get(axis, 1) > 1}
+    value_axes = tuple(axis for axis in notes.axes.lengths if axis in steps)
+    if not value_axes:
+        return notes
+    values: dict[Position, dict[str, Any]] = {}
+    for place in np.ndindex(*(notes.axes.lengths[axis] for axis in value_axes)):
+        position = dict(zip(value_axes, place, strict=True))
+        values[position_key(position)] = {
+            # Twelve digits: 0.3, not 0.30000000000000004.
+            axis: float(f'{steps[axis] * number:.12g}') for axis, number in position.items()}
+    units = {'z': 'µm', 't': 's'}
+    return replace(notes, value_axes=value_axes, values=values,
+                   units={axis: units[axis] for axis in value_axes})
 
 
 def axes_of(frames: Sequence[Mapping[str, int]]) -> Axes:
@@ -62,18 +97,43 @@ def axes_of(frames: Sequence[Mapping[str, int]]) -> Axes:
     """
     if len(frames) < 2:
         return Axes()
+    axes, positions = _around(frames), positions_of(frames)
+    same = axes.count == len(frames) and all(
+        found == wanted for found, wanted in zip(positions, axes.positions(), strict=True))
+    return axes if same else Axes()
+
+
+def positions_of(frames: Sequence[Mapping[str, int]]) -> list[dict[str, int]]:
+    """The position of each frame by axis: ``{'IndexC': 0}`` -> ``{'c': 0}``."""
+    return [{key.removeprefix('Index').lower(): place for key, place in frame.items()}
+            for frame in frames]
+
+
+def _around(frames: Sequence[Mapping[str, int]]) -> Axes:
+    """The smallest axes that have all positions."""
     lengths = {key: 1 + max(frame.get(key, 0) for frame in frames) for key in frames[0]}
-    if math.prod(lengths.values()) != len(frames):
-        return Axes()
     # A slow axis is at 1 for the first time after many frames.
     first = {key: next((number for number, frame in enumerate(frames) if frame.get(key)), 0)
              for key in lengths}
     order = sorted(lengths, key=lambda key: -first[key])
-    axes = Axes({key.removeprefix('Index').lower(): lengths[key] for key in order})
-    expected = ({f'Index{axis.upper()}': place for axis, place in position.items()}
-                for position in axes.positions())
-    same = all(dict(frame) == wanted for frame, wanted in zip(frames, expected, strict=True))
-    return axes if same else Axes()
+    return Axes({key.removeprefix('Index').lower(): lengths[key] for key in order})
+
+
+def with_positions(notes: Annotations, layout: Layout,
+                   ) -> tuple[Annotations, list[dict[str, int]] | None]:
+    """
+    Annotations with axes for all frames of a file, for a writer.
+
+    :param notes: those of the file.
+    :returns: the annotations; and the position of each frame, None if the frames fill the
+        axes in order.  Frames that have no axes are on one of the name ''.
+    """
+    count = len(layout.frames)
+    if notes.axes.count == count:
+        return notes, None
+    if layout.axes:
+        return replace(notes, axes=_around(layout.axes)), positions_of(layout.axes)
+    return replace(notes, axes=Axes({'': count})), None
 
 
 def _first_text(file: SourceFile) -> str:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ..base.geometry import Size
 from ..tiff import ome
 from ..tiff.directories import Page
-from ..tiff.ome_text import ome_own, own_axes
+from ..tiff.own_text import own_axes, read_own
 from .layout import reduction_between, unique_keys
 
 _MASK_SUBFILE = 4
@@ -108,7 +108,7 @@ def arrange(found: Directories) -> Arrangement:
                  for number in range(count)]
     series = ome.ome_series(
         found.text, found.file_name, max(1, pages[base].samples), len(pages))
-    own = ome_own(found.text)
+    own = read_own(found.text)
     plan = (_own_frames(own, series, alike) or _ome_frames(series, alike) or
             _imagej_frames(found.text, alike) or Arrangement(alike))
     plan.levels = [{} for _ in plan.frames]
@@ -277,7 +277,7 @@ def _own_frames(own: Mapping[str, Any], series: Sequence[ome.Series],
     if axes is None or [place.number for place in alike[:axes.count]] != list(range(axes.count)):
         return None
     plan = Arrangement(list(alike[:axes.count]))
-    if axes.lengths:
+    if axes.lengths and '' not in axes.lengths:
         plan.axes = [{f'Index{axis.upper()}': place for axis, place in position.items()}
                      for position in axes.positions()]
     if series:

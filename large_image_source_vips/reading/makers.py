@@ -28,6 +28,7 @@ from ..tiff.directories import (
     TiffDirectories,
 )
 from ..tiff.ome import positive, unit_in_mm, xml_root
+from ..tiff.own_text import read_own
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -352,6 +353,12 @@ def _large_image(header: Header) -> Scale | None:
     return Scale(UNKNOWN, positive(scale.get('magnification'))) if isinstance(scale, dict) else None
 
 
+def _this_package(header: Header) -> Scale | None:
+    """The writer of this package keeps what TIFF has no tag for as JSON."""
+    own = read_own(header.description) if header.description[:1] == '{' else {}
+    return Scale(UNKNOWN, positive(own.get('magnification'))) if own else None
+
+
 def _json(text: str) -> dict[str, Any] | None:
     """An object in JSON; None if the text is none."""
     try:
@@ -421,5 +428,6 @@ MAKERS = (
     Maker('Olympus SIS', 'private tag', _olympus),
     Maker('FEI', 'private tag: PixelWidth', _fei),
     Maker('large_image', 'ImageDescription: magnification; resolution tags', _large_image),
+    Maker('this package', 'ImageDescription: magnification; resolution tags', _this_package),
     Maker('Ventana', 'XMP or ImageDescription: ScanRes, Magnification', _ventana),
 )

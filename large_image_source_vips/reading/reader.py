@@ -11,6 +11,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ from ..base.limits import LIMITS
 from ..base.transparency import ColorAndAlpha, Transparency, look_for_transparency, split_alpha
 from ..store import EncodedLevel, Picture, Snapshot, checked_frame
 from . import metadata
-from .annotations import annotations_of
+from .annotations import annotations_of, with_positions
 from .file import SourceFile, source_file
 from .layout import Layout
 from .levels import Levels
@@ -362,12 +363,16 @@ class FileReader:
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
         """See ``PixelStore``; a file is read while the context lasts."""
+        notes, positions = with_positions(self.annotations, self._looked_at().layout)
         with ExitStack() as kept:
             yield Snapshot(
-                self.frame_count, lambda frame: kept.enter_context(self.picture(frame)),
-                self.annotations,
-                {key: np.atleast_3d(np.asarray(self.associated_image(key)))
-                 for key in self.associated_names()})
+                repr(self._path), self.frame_count,
+                lambda frame: kept.enter_context(self.picture(frame)), notes, positions,
+                {key: partial(self._associated_pixels, key) for key in self.associated_names()})
+
+    def _associated_pixels(self, key: str) -> npt.NDArray[Any]:
+        """An associated image, (rows, cols, bands) of uint8."""
+        return np.atleast_3d(np.asarray(self.associated_image(key)))
 
     @contextmanager
     def picture(self, frame: int | None = None) -> Iterator[Picture]:

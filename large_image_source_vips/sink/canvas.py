@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -315,7 +316,7 @@ class Canvas(CanvasState):
             the crop.
         """
         with self._snapshot(frame) as snapshot:
-            yield snapshot.picture(checked_frame(frame, snapshot.count, 'the image'))
+            yield snapshot.picture(checked_frame(frame, snapshot.count, snapshot.name))
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
@@ -350,7 +351,8 @@ class Canvas(CanvasState):
             def picture(frame: int) -> Picture:
                 return snapshot_picture(layers, frames[frame], place, pixel_size, show_alpha)
 
-            yield Snapshot(len(frames), picture, notes, dict(self._associated))
+            yield Snapshot('The image', len(frames), picture, notes, None, {
+                key: partial(np.asarray, pixels) for key, pixels in self._associated.items()})
 
     def _output_rect(self) -> Rect:
         """The rectangle to write, in full-resolution pixels."""

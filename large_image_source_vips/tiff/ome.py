@@ -31,6 +31,11 @@ MM_OF_UNIT = {
     'millimeter': 1.0, 'millimetre': 1.0, 'centimeter': 10.0, 'centimetre': 10.0, 'meter': 1e3,
     'metre': 1e3, 'nanometer': 1e-6, 'nanometre': 1e-6, 'angstrom': 1e-7,
 }
+# Units of time in s, by the names in use.
+_SECONDS = {
+    's': 1.0, 'sec': 1.0, 'second': 1.0, 'ms': 1e-3, 'millisecond': 1e-3, 'us': 1e-6, 'µs': 1e-6,
+    'microsecond': 1e-6, 'min': 60.0, 'minute': 60.0, 'h': 3600.0, 'hour': 3600.0,
+    'd': 86400.0, 'day': 86400.0}
 _AXES = ('C', 'Z', 'T')
 
 
@@ -45,6 +50,11 @@ def unit_in_mm(name: str) -> float | None:
     # Symbols differ by case: 'Mm' are not 'mm'.
     return MM_OF_UNIT.get(name) or (
         MM_OF_UNIT.get(word) or MM_OF_UNIT.get(word.removesuffix('s')) if len(word) > 3 else None)
+
+
+def unit_in_seconds(name: str) -> float | None:
+    """A unit of time in s; None if it is unknown."""
+    return _SECONDS.get(name) or _SECONDS.get(name.lower().removesuffix('s'))
 
 
 class Plane(NamedTuple):

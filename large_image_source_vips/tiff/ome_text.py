@@ -3,7 +3,7 @@ Make the OME-XML text of an OME-TIFF file, by the OME schema 2016-06.
 
 OME has the axes C, Z and T, and one image for each position (here the axis XY).  Other
 axes are laid on T, and the text then holds the true axes as JSON in an annotation of this
-package, which ``ome_own`` reads.  Other readers see a longer T.
+package (``own_text``).  Other readers see a longer T.
 
 Units: OME's default units are written, so sizes are in µm and times in s.
 """
@@ -21,12 +21,10 @@ import numpy as np
 
 from ..base.frames import Annotations, Axes, rgb_of
 from ..base.geometry import Size
-from ..base.limits import LIMITS
-from .ome import ome_root, unit_in_mm
+from .ome import unit_in_mm, unit_in_seconds
+from .own_text import OWN_NAMESPACE, own_notes
 
 NAMESPACE = 'http://www.openmicroscopy.org/Schemas/OME/2016-06'
-# The namespace of the annotation with what OME has no place for.
-OWN_NAMESPACE = 'large_image_source_vips/frames'
 _SCHEMA = 'http://www.openmicroscopy.org/Schemas/OME/2016-06/ome.xsd'
 _XSI = 'http://www.w3.org/2001/XMLSchema-instance'
 _KEY_VALUES = 'openmicroscopy.org/omero/client/mapAnnotation'
@@ -35,11 +33,6 @@ _TYPES = {
     'uint8': 'uint8', 'int8': 'int8', 'uint16': 'uint16', 'int16': 'int16', 'uint32': 'uint32',
     'int32': 'int32', 'float32': 'float', 'float64': 'double', 'complex64': 'complex',
     'complex128': 'double-complex'}
-# Units of time in s, by the names in use.
-_SECONDS = {
-    's': 1.0, 'sec': 1.0, 'second': 1.0, 'ms': 1e-3, 'millisecond': 1e-3, 'us': 1e-6, 'µs': 1e-6,
-    'microsecond': 1e-6, 'min': 60.0, 'minute': 60.0, 'h': 3600.0, 'hour': 3600.0,
-    'd': 86400.0, 'day': 86400.0}
 # Characters that XML 1.0 does not allow.
 _NOT_XML = re.compile('[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]')
 # How far the steps of evenly spaced values may differ, relative to the step: decimals
@@ -59,6 +52,7 @@ class OmeImage:
     :param annotations: the axes of the frames and what is known of them.
     :param associated: the size and samples of each associated image, by key; their
         pages, of uint8, follow those of the frames.
+    :param positions: of the frames; None if they fill the axes in order.
     :param name: of the image.
     """
 
@@ -68,7 +62,15 @@ class OmeImage:
     pixel_size: tuple[float | None, float | None] = (None, None)
     annotations: Annotations = field(default_factory=Annotations)
     associated: Mapping[str, tuple[Size, int]] = field(default_factory=dict)
+    positions: Sequence[Mapping[str, int]] | None = None
     name: str = ''
+
+    @property
+    def frames(self) -> Sequence[Mapping[str, int]]:
+        """The position of each frame."""
+        if self.positions is None:
+            return list(self.annotations.axes.positions())
+        return self.positions
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def ome_text(image: OmeImage) -> str:
         _add(_add(root, 'Instrument', ID='Instrument:0'), 'Objective', ID='Objective:0',
              NominalMagnification=_number(notes.magnification))
     structured = _structured(image)
-    pages = _pages_by_image(notes.axes)
+    pages = _pages_by_image(image.frames)
     for number in range(plan.images):
         element = _add(root, 'Image', ID=f'Image:{number}',
                        Name=image.name or f'Image {number}')
@@ -126,7 +128,7 @@ def ome_text(image: OmeImage) -> str:
             element, 'Pixels', ID=f'Pixels:{which}', DimensionOrder='XYCZT', Type='uint8',
             SizeX=size.width, SizeY=size.height, SizeC=samples, SizeZ=1, SizeT=1)
         _add(pixels, 'Channel', ID=f'Channel:{which}:0', SamplesPerPixel=samples)
-        _add(pixels, 'TiffData', IFD=notes.axes.count + number, PlaneCount=1)
+        _add(pixels, 'TiffData', IFD=len(image.frames) + number, PlaneCount=1)
     if structured:
         _add(root, 'StructuredAnnotations').extend(structured)
     # Characters beyond ASCII become references, so the text is also valid UTF-8.
@@ -151,10 +153,14 @@ def _plan(axes: Axes) -> _Plan:
                  {'C': lengths.get('c', 1), 'Z': lengths.get('z', 1), 'T': time}, folded)
 
 
-def _pages_by_image(axes: Axes) -> dict[int, list[tuple[int, dict[str, int]]]]:
-    """The page and the position of each frame, by its position on XY."""
-    found: dict[int, list[tuple[int, dict[str, int]]]] = {}
-    for page, position in enumerate(axes.positions()):
+# The page and the position of a frame.
+Page = tuple[int, Mapping[str, int]]
+
+
+def _pages_by_image(positions: Sequence[Mapping[str, int]]) -> dict[int, list[Page]]:
+    """The pages of the frames, by their position on XY."""
+    found: dict[int, list[Page]] = {}
+    for page, position in enumerate(positions):
         found.setdefault(position.get('xy', 0), []).append((page, position))
     return found
 
@@ -171,7 +177,7 @@ def _describe(element: ElementTree.Element, notes: Annotations) -> None:
 
 
 def _pixels(element: ElementTree.Element, image: OmeImage, plan: _Plan, number: int,
-            pages: Sequence[tuple[int, dict[str, int]]]) -> None:
+            pages: Sequence[Page]) -> None:
     """Add the pixels of an image: sizes, channels, where the planes are, what they stand for."""
     notes = image.annotations
     attributes: dict[str, Any] = {
@@ -216,10 +222,11 @@ def _channel(pixels: ElementTree.Element, image: OmeImage, number: int, channel:
 
 
 def _planes(pixels: ElementTree.Element, plan: _Plan, notes: Annotations,
-            pages: Sequence[tuple[int, dict[str, int]]]) -> None:
+            pages: Sequence[Page]) -> None:
     """Add the page of each plane, and its position in space and time where known."""
     places = [(page, plan.place(notes.axes, position)) for page, position in pages]
-    if _is_in_order(plan, places):
+    total = plan.lengths['C'] * plan.lengths['Z'] * plan.lengths['T']
+    if len(places) == total and _is_in_order(plan, places):
         _add(pixels, 'TiffData', IFD=places[0][0], PlaneCount=len(places))
     else:
         for page, place in places:
@@ -261,7 +268,7 @@ def _structured(image: OmeImage) -> list[ElementTree.Element]:
     """
     notes = image.annotations
     result = []
-    own = _own(image)
+    own = own_notes(notes, image.associated, complete=image.positions is None)
     if own:
         element = _element('CommentAnnotation', {'ID': 'Annotation:0',
                                                  'Namespace': OWN_NAMESPACE})
@@ -277,65 +284,6 @@ def _structured(image: OmeImage) -> list[ElementTree.Element]:
     return result
 
 
-def _own(image: OmeImage) -> dict[str, Any]:
-    """What the annotation of this package holds; empty if OME says it all."""
-    notes = image.annotations
-    own: dict[str, Any] = {}
-    if image.associated or any(axis not in ('c', 'z', 't') or length == 1
-                               for axis, length in notes.axes.lengths.items()):
-        own['axes'] = dict(notes.axes.lengths)
-    if notes.value_axes is not None:
-        own['frameAxes'] = list(notes.value_axes)
-    if notes.units is not None:
-        own['frameUnits'] = dict(notes.units)
-    if notes.values is not None:
-        own['frameValues'] = [[dict(key), dict(values)] for key, values in notes.values.items()]
-    if notes.channel_names is not None and 'c' not in notes.axes.lengths:
-        own['channelNames'] = list(notes.channel_names)
-    if notes.channel_colors and 'c' not in notes.axes.lengths:
-        own['channelColors'] = list(notes.channel_colors)
-    if notes.description is not None and not isinstance(notes.description, str):
-        own['imageDescription'] = notes.description
-    if notes.metadata is not None:
-        own['additionalMetadata'] = notes.metadata
-    if image.associated:
-        own['associated'] = list(image.associated)
-    return own
-
-
-def ome_own(text: str) -> dict[str, Any]:
-    """
-    The annotation of this package in an OME-XML text.
-
-    :returns: what ``ome_text`` has put there; empty if there is none, or it is malformed.
-    """
-    root = ome_root(text) if OWN_NAMESPACE in text else None
-    for element in () if root is None else root.iter('CommentAnnotation'):
-        if element.get('Namespace') == OWN_NAMESPACE:
-            try:
-                found = json.loads(element.findtext('Value') or '')
-            except (ValueError, RecursionError):
-                return {}
-            return found if isinstance(found, dict) else {}
-    return {}
-
-
-def own_axes(own: Mapping[str, Any]) -> Axes | None:
-    """
-    The axes that an annotation of this package states.
-
-    :param own: from ``ome_own``.
-    :returns: None if there are none, or they are malformed.
-    """
-    lengths = own.get('axes')
-    if not isinstance(lengths, dict) or not all(
-            isinstance(length, int) and 1 <= length <= LIMITS.base_frames
-            for length in lengths.values()):
-        return None
-    axes = Axes(lengths)
-    return axes if axes.count <= LIMITS.base_frames else None
-
-
 # The name of a unit, what converts it, and the factor if there is no name.
 Unit = tuple[Any, Callable[[str], float | None], float | None]
 
@@ -347,12 +295,7 @@ def _lengths(notes: Annotations, axis: str) -> Unit:
 
 def _times(notes: Annotations) -> Unit:
     """The unit of the axis T, in s; s if not given."""
-    return (notes.units or {}).get('t'), _unit_in_seconds, 1.0
-
-
-def _unit_in_seconds(name: str) -> float | None:
-    """A unit of time in s; None if it is unknown."""
-    return _SECONDS.get(name) or _SECONDS.get(name.lower().removesuffix('s'))
+    return (notes.units or {}).get('t'), unit_in_seconds, 1.0
 
 
 def _in_unit(value: Any, unit: Any, factor_of: Callable[[str], float | None],

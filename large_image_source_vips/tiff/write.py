@@ -8,6 +8,7 @@ writes equal tiles again and again.  Tags and types: TIFF 6.0 (Adobe, 1992).
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ _LARGEST = (1 << 32) - 1
 _MARGIN = 1 << 24
 # Bytes in the tables of a directory for each tile: an offset and a length.
 _TABLE_ENTRY = 8
+# Bytes of a directory besides: about 20 entries of 12 or 20 bytes, and their values.
+_DIRECTORY = 1 << 10
 
 RESOLUTION = frozenset({tiff.X_RESOLUTION, tiff.Y_RESOLUTION, tiff.RESOLUTION_UNIT})
 
@@ -45,7 +48,7 @@ class WrittenPage:
     One directory, and its tiles.
 
     :param size: in pixels.
-    :param tile: width and height of a tile.
+    :param tile: width and height of a tile; None if the page is one strip.
     :param dtype: of the samples; bool for a mask of 1 bit.
     :param samples: the number of bands, alpha included.
     :param photometric: TIFF's PhotometricInterpretation.
@@ -58,10 +61,11 @@ class WrittenPage:
     :param predictor: TIFF's Predictor.
     :param subsampling: of the chroma of JPEG tiles in YCbCr.
     :param reduced: whether it is a lower level.
+    :param subfile_type: TIFF's NewSubfileType, if it is not that of a level or mask.
     """
 
     size: Size
-    tile: Size
+    tile: Size | None
     dtype: np.dtype[Any]
     samples: int
     photometric: int
@@ -72,43 +76,82 @@ class WrittenPage:
     predictor: int = 1
     subsampling: tuple[int, int] = (1, 1)
     reduced: bool = False
+    subfile_type: int | None = None
+
+    @property
+    def is_mask(self) -> bool:
+        """Whether it is a mask."""
+        return self.dtype == np.bool_
 
 
-def write_tiff(path: str, pages: Sequence[WrittenPage], masks: Sequence[WrittenPage],
-               data_bytes: int, pixel_size: tuple[float | None, float | None],
-               profile: bytes | None = None) -> None:
+@dataclass(frozen=True)
+class WrittenImage:
     """
-    Write a pyramid to a new file.
+    A pyramid, or an image without levels.
 
-    :param path: the file; it must not exist.
-    :param pages: the levels, largest first; each is a page.
+    :param levels: largest first.
     :param masks: the transparency masks of all levels, if any; they become sub-IFDs of the
         first page.
-    :param data_bytes: the sum of the lengths of all tiles, which decides for BigTIFF.
     :param pixel_size: width and height in mm, None where unknown.
     :param profile: the ICC profile, if any.
-    :raises OSError: if the file cannot be written.
-    :raises TileSourceError: if a TIFF file cannot hold the pixel size.
+    :param sub_levels: whether lower levels are sub-IFDs of the first page, not pages.
+    :param description: the ImageDescription of the first page; '' for none.
     """
-    stated = resolution_of(pixel_size)
-    everything = [*pages, *masks]
-    tables = sum(_TABLE_ENTRY * page.first_same.size for page in everything)
-    common: dict[str, Any] = {
-        'resolution': stated, 'resolutionunit': _CENTIMETRE if stated else None}
+
+    levels: Sequence[WrittenPage]
+    masks: Sequence[WrittenPage] = ()
+    pixel_size: tuple[float | None, float | None] = (None, None)
+    profile: bytes | None = None
+    sub_levels: bool = False
+    description: str = ''
+
+    @property
+    def subs(self) -> list[WrittenPage]:
+        """The sub-IFDs of the first page."""
+        return [*(self.levels[1:] if self.sub_levels else ()), *self.masks]
+
+    @property
+    def pages(self) -> list[WrittenPage]:
+        """All directories in the order of the file: sub-IFDs follow their page."""
+        return [self.levels[0], *self.subs, *(() if self.sub_levels else self.levels[1:])]
+
+
+def write_tiff(path: str, images: Sequence[WrittenImage], data_bytes: int) -> None:
+    """
+    Write images to a new file.
+
+    :param path: the file; it must not exist.
+    :param images: in the order of the file.
+    :param data_bytes: the sum of the lengths of all tiles, which decides for BigTIFF.
+    :raises OSError: if the file cannot be written.
+    :raises TileSourceError: if a TIFF file cannot hold a pixel size.
+    """
+    tables = sum(_TABLE_ENTRY * page.first_same.size + _DIRECTORY
+                 for image in images for page in image.pages)
+    texts = sum(len(image.description) * 4 + len(image.profile or b'') for image in images)
     # When needed: it takes a tenth of a second to import.
     import tifffile
 
     # tifffile would not report an error when it closes a file.
     with open(path, 'xb') as file, tifffile.TiffWriter(
-            file, bigtiff=needs_bigtiff(data_bytes + tables), byteorder='<') as writer:
-        _write_page(writer, pages[0], iccprofile=profile, subifds=len(masks), **common)
-        for mask in masks:
-            _write_page(writer, mask, is_mask=True, **common)
-        for page in pages[1:]:
-            _write_page(writer, page, iccprofile=profile, **common)
-    removed = frozenset() if stated else RESOLUTION
-    _finish(path, removed, [pages[0].first_same, *(mask.first_same for mask in masks),
-                            *(page.first_same for page in pages[1:])])
+            file, bigtiff=needs_bigtiff(data_bytes + tables + texts), byteorder='<') as writer:
+        for image in images:
+            _write_image(writer, image)
+    _finish(path, [(frozenset() if any(image.pixel_size) else RESOLUTION, page.first_same)
+                   for image in images for page in image.pages])
+
+
+def _write_image(writer: tifffile.TiffWriter, image: WrittenImage) -> None:
+    """Write the directories of an image."""
+    stated = resolution_of(image.pixel_size)
+    common: dict[str, Any] = {
+        'resolution': stated, 'resolutionunit': _CENTIMETRE if stated else None}
+    first, *others = image.pages
+    # tifffile takes text in ASCII only; programs read UTF-8.
+    _write_page(writer, first, iccprofile=image.profile, subifds=len(image.subs),
+                description=image.description.encode() or None, **common)
+    for page in others:
+        _write_page(writer, page, iccprofile=None if page.is_mask else image.profile, **common)
 
 
 def needs_bigtiff(written_bytes: int) -> bool:
@@ -116,8 +159,7 @@ def needs_bigtiff(written_bytes: int) -> bool:
     return written_bytes > (1 << 32) - _MARGIN
 
 
-def _write_page(writer: tifffile.TiffWriter, page: WrittenPage, is_mask: bool = False,
-                **options: Any) -> None:
+def _write_page(writer: tifffile.TiffWriter, page: WrittenPage, **options: Any) -> None:
     shape: tuple[int, ...] = page.size.height, page.size.width
     if page.samples > 1:
         shape = (*shape, page.samples)
@@ -129,14 +171,19 @@ def _write_page(writer: tifffile.TiffWriter, page: WrittenPage, is_mask: bool = 
             options['compressionargs'] = {'outcolorspace': 'rgb'}
     if page.extra_samples:
         options['extrasamples'] = page.extra_samples
-    if not is_mask:
+    if not page.is_mask:
         options['photometric'] = page.photometric
+    if page.tile is None:
+        options['rowsperstrip'] = page.size.height
+    else:
+        options['tile'] = page.tile.height, page.tile.width
+    kind = page.reduced | 4 * page.is_mask if page.subfile_type is None else page.subfile_type
     # The predictor of compressed tiles is only stated.
     writer.write(
-        iter(page.tiles), shape=shape, dtype=page.dtype, tile=(page.tile.height, page.tile.width),
+        iter(page.tiles), shape=shape, dtype=page.dtype,
         compression=None if page.compression == 1 else page.compression,
         predictor=page.predictor if page.predictor > 1 else None,
-        subfiletype=page.reduced | 4 * is_mask, metadata=None, software=False, **options)
+        subfiletype=kind, metadata=None, software=False, **options)
 
 
 # Resolutions
@@ -183,7 +230,7 @@ def remove_tags(path: str, tags: frozenset[int] = RESOLUTION) -> None:
         per cm if it is unknown.
     :raises TileSourceError: if the file is not little-endian TIFF.
     """
-    _finish(path, tags, None)
+    _finish(path, itertools.repeat((tags, None)))
 
 
 # Changes to the directories of a finished file
@@ -205,21 +252,20 @@ _CLASSIC = _Layout('<H', '<HHI', '<I', 4)
 _INTEGERS = {3: '<u2', 4: '<u4', 13: '<u4', 16: '<u8', 18: '<u8'}
 
 
-def _finish(path: str, removed: frozenset[int],
-            first_same: Sequence[npt.NDArray[np.int64]] | None) -> None:
+def _finish(path: str, changes: Iterable[
+        tuple[frozenset[int], npt.NDArray[np.int64] | None]]) -> None:
     """
-    Remove tags from all directories, and give equal tiles the same offset.
+    Remove tags from directories, and give equal tiles the same offset.
 
     :param path: a little-endian TIFF file.
-    :param removed: the tags.
-    :param first_same: as in ``WrittenPage``, for each directory; sub-IFDs come behind the
-        page that they belong to.
+    :param changes: for each directory the tags to remove, and ``first_same`` as in
+        ``WrittenPage``; sub-IFDs come behind the page that they belong to.
     """
     with open(path, 'r+b', buffering=0) as file:
         directories = _Directories(path, file.fileno())
-        for number, offset in enumerate(directories.offsets()):
+        for offset, (removed, first_same) in zip(directories.offsets(), changes, strict=False):
             if first_same is not None:
-                directories.share(offset, first_same[number])
+                directories.share(offset, first_same)
             if removed:
                 directories.remove(offset, removed)
 

@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from ..base.errors import TileSourceError
 from ..base.formats import Meaning, is_averaged
-from ..base.geometry import TILE_SIZE
 from ..base.limits import LIMITS
 from ..codecs.encode import COMPRESSIONS, FLOATING_POINT, HORIZONTAL, NO_PREDICTOR
 
@@ -63,7 +62,7 @@ class Choices:
     :param quality: 1 to 100; of JPEG 2000 in dB.
     :param subsampling: of JPEG: '4:4:4', '4:2:2' or '4:2:0'.
     :param predictor: 'none', 'horizontal', 'float' or 'yes'.
-    :param tile: width and height of a tile.
+    :param tile: width and height of a tile; None for that of tiles passed on, else 256.
     :param resample: 'mean', 'nearest' or a ``Resampler``.
     :param fill: the colour of transparent pixels, one number for each colour band.
     :param dtype: of the written samples.
@@ -77,7 +76,7 @@ class Choices:
     quality: int | None = None
     subsampling: str | None = None
     predictor: str | None = None
-    tile: int = TILE_SIZE
+    tile: int | None = None
     resample: str | Resampler | None = None
     fill: Any = None
     dtype: Any = None

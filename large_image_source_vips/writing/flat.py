@@ -16,7 +16,7 @@ from ..base.geometry import TILE_SIZE, Rect, Size
 from ..base.reduce import with_alpha
 from ..base.threads import submitted
 from ..store import Picture
-from ..tiff.write import WrittenPage, write_tiff
+from ..tiff.write import WrittenImage, WrittenPage, write_tiff
 from .pyramid import THREADS, Progress
 from .tiles import converted, filled_tiles
 
@@ -76,10 +76,9 @@ def write_flat(picture: Picture, alpha: bool, dtype: np.dtype[Any], path: str,
     colors = 3 if bands >= 3 else 1
     tiles = _in_order(encoded, np.flatnonzero(numbers == np.arange(filled.size)).tolist(),
                       filled.size, progress)
-    write_tiff(path, [WrittenPage(
+    write_tiff(path, [WrittenImage([WrittenPage(
         picture.size, Size(TILE_SIZE, TILE_SIZE), stored, bands, _RGB if colors == 3 else _BLACK,
-        1, tiles, numbers, (0,) * (bands - colors))], [],
-        flat_bytes(picture, alpha, dtype), (None, None))
+        1, tiles, numbers, (0,) * (bands - colors))])], flat_bytes(picture, alpha, dtype))
 
 
 def _in_order(encoded: Callable[[int], bytes], wanted: list[int], count: int,

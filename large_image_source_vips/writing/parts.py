@@ -1,18 +1,20 @@
 """
 Pictures made of other pictures: a rectangle, a level, or one without metadata.
 
-They are read from the original when they are written; nothing is copied before.
+They are read from the original when they are written; nothing is copied before.  The same
+for all frames of an image: one of them, or what they have in common.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy.typing as npt
 
 from ..base.errors import TileSourceError
+from ..base.frames import Annotations, Axes, Position
 from ..base.geometry import Rect, Size
 from ..base.transparency import (
     ColorAndAlpha,
@@ -20,7 +22,7 @@ from ..base.transparency import (
     look_for_transparency,
     split_alpha,
 )
-from ..store import Picture
+from ..store import EncodedLevel, Picture, Snapshot, checked_frame
 from .profiles import anonymous
 
 # The height of the areas that a level lists as filled.
@@ -95,3 +97,110 @@ def without_metadata(picture: Picture) -> Picture:
         size=picture.size, dtype=picture.dtype, meaning=picture.meaning, opaque=picture.opaque,
         pixel_size=picture.pixel_size, profile=profile, read=picture.read, filled=picture.filled,
         transparency=picture.transparency, encoded=picture.encoded)
+
+
+# All frames
+
+
+def one_frame(snapshot: Snapshot, frame: int) -> Snapshot:
+    """
+    One frame of an image, with what is known of it.
+
+    :raises TileSourceError: if there is no such frame.
+    """
+    checked_frame(frame, snapshot.count, snapshot.name)
+    if snapshot.count == 1:
+        return snapshot
+    notes, position = snapshot.annotations, snapshot.position(frame)
+    names, colors = notes.channel_names, notes.channel_colors
+    if 'c' in notes.axes.lengths:
+        here = slice(position['c'], position['c'] + 1)
+        names, colors = None if names is None else names[here] or None, colors[here]
+    values: Mapping[Position, Mapping[str, Any]] | None = None
+    if notes.values is not None:
+        values = {(): notes.values_at(position)}
+    return replace(
+        snapshot, count=1, picture=lambda _: snapshot.picture(frame), positions=None,
+        annotations=replace(notes, axes=Axes(), channel_names=names, channel_colors=colors,
+                            values=values))
+
+
+def changed(snapshot: Snapshot, change: Callable[[int, Picture], Picture]) -> Snapshot:
+    """
+    An image whose frames are other pictures of its frames.
+
+    :param change: the number of a frame and its picture -> the other picture.
+    """
+    return replace(snapshot, picture=lambda frame: change(frame, snapshot.picture(frame)))
+
+
+def with_associated(snapshot: Snapshot, keys: frozenset[str] | None) -> Snapshot:
+    """
+    An image with some of its associated images.
+
+    :param keys: None for all.
+    :raises TileSourceError: if there is none of a key.
+    """
+    if keys is None:
+        return snapshot
+    for key in sorted(keys - snapshot.associated.keys()):
+        msg = (f'{snapshot.name} has no associated image {key!r}; it has '
+               f'{", ".join(snapshot.associated) or "none"}.')
+        raise TileSourceError(msg)
+    return replace(snapshot, associated={
+        key: read for key, read in snapshot.associated.items() if key in keys})
+
+
+def with_smaller_scale(snapshot: Snapshot, reduction: int) -> Snapshot:
+    """An image of which a level is written: the magnification is that of the level."""
+    notes = snapshot.annotations
+    if notes.magnification is None:
+        return snapshot
+    return replace(snapshot, annotations=replace(
+        notes, magnification=notes.magnification / 2 ** reduction))
+
+
+def anonymous_snapshot(snapshot: Snapshot) -> Snapshot:
+    """An image with its frames and axes, and nothing else; see ``without_metadata``."""
+    return changed(Snapshot(
+        snapshot.name, snapshot.count, snapshot.picture, Annotations(snapshot.annotations.axes),
+        snapshot.positions), lambda _, picture: without_metadata(picture))
+
+
+def in_common(frames: Sequence[Picture]) -> Picture:
+    """
+    A picture that stands for all frames when their writing is planned.
+
+    :param frames: of one size, dtype and meaning.
+    """
+    if len(frames) == 1:
+        return frames[0]
+
+    def transparency() -> Transparency:
+        found = {picture.transparency() for picture in frames}
+        return 'partial' if 'partial' in found else 'holes' if 'holes' in found else 'none'
+
+    return replace(frames[0], opaque=all(picture.opaque for picture in frames),
+                   transparency=transparency)
+
+
+def with_common_tiles(frames: Sequence[Picture]) -> list[Picture]:
+    """
+    Frames without those stored levels that are not alike in all of them.
+
+    Tiles that are passed on keep their kind, and readers expect the same of all frames.
+    """
+    def kind(level: EncodedLevel) -> EncodedLevel:
+        return replace(level, read=_unread)
+
+    common = {reduction: kind(level) for reduction, level in frames[0].encoded.items()}
+    for picture in frames[1:]:
+        common = {reduction: level for reduction, level in common.items()
+                  if reduction in picture.encoded and kind(picture.encoded[reduction]) == level}
+    return [replace(picture, encoded={
+        reduction: level for reduction, level in picture.encoded.items() if reduction in common})
+        for picture in frames]
+
+
+def _unread(_column: int, _row: int) -> bytes | None:
+    """Stands for any function that reads tiles."""

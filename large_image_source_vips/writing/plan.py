@@ -8,7 +8,7 @@ transparent or has holes, where that decides.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ..base.errors import TileSourceError
 from ..base.formats import Meaning
-from ..base.geometry import TILE_SIZE
+from ..base.geometry import TILE_SIZE, Size
 from ..codecs.encode import COMPRESSIONS, check_available
 from ..store import EncodedLevel, Picture
 from .choices import (
@@ -45,6 +45,9 @@ _YCBCR = 6
 _CHROMA = {numbers: name for name, numbers in SUBSAMPLING.items()}
 # ExtraSamples.
 _UNASSOCIATED_ALPHA, _DATA = 2, 0
+
+# The sides of tiles that a file keeps, if it has them: viewers read few or many others slowly.
+_COMMON_TILES = range(128, 1025)
 
 # The colour under holes where a viewer may not know of them.
 _WHITE = 255
@@ -147,7 +150,7 @@ class TiffPlan:
         return _CHROMA[stored.subsampling] if stored.photometric == _YCBCR else None
 
 
-def make_tiff_plan(picture: Picture, choices: Choices) -> TiffPlan:
+def make_tiff_plan(picture: Picture, choices: Choices, *, masks: bool = True) -> TiffPlan:
     """
     Choose how to write a picture as a tiled pyramid.
 
@@ -156,19 +159,37 @@ def make_tiff_plan(picture: Picture, choices: Choices) -> TiffPlan:
 
     :param picture: the picture.
     :param choices: those of the caller.
+    :param masks: whether the file can have masks.
     :raises TileSourceError: if a choice is wrong, or the picture cannot have it.
     """
+    plan = _plan_with_tile(picture, choices, TILE_SIZE if choices.tile is None else
+                           chosen_tile(choices.tile), masks)
+    stored = picture.encoded.get(0)
+    if choices.tile is None and stored is not None and _is_common(stored.tile):
+        # The tiles of the file, if they can be passed on.
+        alike = replace(plan, tile=stored.tile.width)
+        return alike if alike.passes_on(stored, 0) else plan
+    return plan
+
+
+def _is_common(tile: Size) -> bool:
+    """Whether a file may have tiles of a size without the caller's choice."""
+    return tile.width == tile.height and tile.width in _COMMON_TILES and tile.width % 16 == 0
+
+
+def _plan_with_tile(picture: Picture, choices: Choices, tile: int, masks: bool) -> TiffPlan:
+    """The plan for tiles of a size; see ``make_tiff_plan``."""
     meaning = picture.meaning
     dtype = chosen_dtype(picture.dtype, choices)
-    tile = chosen_tile(choices.tile)
     name = chosen_compression(choices.compression)
     alpha = 'band' if choices.alpha and meaning.has_alpha and not picture.opaque else ''
     is_photo = dtype == np.uint8 and not meaning.labels and meaning.kind in {'gray', 'rgb'}
     if alpha and is_photo and choices.lossy and name in {None, 'jpeg'}:
-        alpha = {'none': '', 'holes': 'mask', 'partial': 'band'}[picture.transparency()]
+        alpha = {'none': '', 'holes': 'mask' if masks else 'band', 'partial': 'band'}[
+            picture.transparency()]
     if name is None:
         name = 'jpeg' if is_photo and choices.lossy and alpha != 'band' else 'deflate'
-    _check_compression(name, meaning, dtype, alpha, choices.lossy)
+    _check_compression(name, meaning, dtype, alpha, choices.lossy, masks)
     check_available(name)
     quality = chosen_quality(name, choices, meaning)
     lossy = quality is not None
@@ -186,24 +207,24 @@ def make_tiff_plan(picture: Picture, choices: Choices) -> TiffPlan:
 
 
 def _check_compression(name: str, meaning: Meaning, dtype: np.dtype[Any], alpha: str,
-                       lossy: bool) -> None:
+                       lossy: bool, masks: bool) -> None:
     """
     Check that a picture can have a compression.
 
     :raises TileSourceError: if it cannot; the text lists those that it can have.
     """
-    problem = _problem(name, meaning, dtype, alpha, lossy)
+    problem = _problem(name, meaning, dtype, alpha, lossy, masks)
     if problem is None:
         return
     possible = [other for other in COMPRESSIONS
-                if _problem(other, meaning, dtype, alpha, lossy) is None]
+                if _problem(other, meaning, dtype, alpha, lossy, masks) is None]
     msg = (f'compression={name!r} is not possible: {problem}.  This image can have '
            f'{listed(possible)}.')
     raise TileSourceError(msg)
 
 
 def _problem(name: str, meaning: Meaning, dtype: np.dtype[Any], alpha: str,
-             lossy: bool) -> str | None:
+             lossy: bool, masks: bool) -> str | None:
     """Why a picture cannot have a compression; None if it can."""
     compression = COMPRESSIONS[name]
     bands = meaning.color_bands + (alpha == 'band')
@@ -213,8 +234,9 @@ def _problem(name: str, meaning: Meaning, dtype: np.dtype[Any], alpha: str,
     if not compression.lossless and meaning.labels:
         return 'it loses values, and these are labels'
     if alpha == 'band' and name == 'jpeg' and compression.holds(dtype, meaning.color_bands):
-        return ('it holds opaque and fully transparent pixels only, and some are in between; '
-                'alpha=False leaves the transparency out')
+        why = ('it holds opaque and fully transparent pixels only, and some are in between'
+               if masks else 'in an OME-TIFF file it holds opaque pixels only')
+        return f'{why}; alpha=False leaves the transparency out'
     if not compression.holds(dtype, bands):
         return f'it does not hold {shown}'
     if compression.bands and meaning.kind not in {'gray', 'rgb'} and name != 'jpeg2000':

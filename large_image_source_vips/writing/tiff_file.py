@@ -1,20 +1,25 @@
 """
-Writes a picture as a TIFF file: compresses its pyramid, then writes the directories.
+Writes pictures as a TIFF file: compresses their pyramids, then writes the directories.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from ..base.frames import Annotations
 from ..base.geometry import Size
-from ..codecs.encode import COMPRESSIONS, MASK_COMPRESSION
+from ..codecs.encode import COMPRESSIONS, HORIZONTAL, MASK_COMPRESSION, tile_encoder
 from ..store import Picture
-from ..tiff.write import WrittenPage, write_tiff
+from ..tiff.ome_text import OmeImage, ome_text
+from ..tiff.own_text import plain_text
+from ..tiff.write import WrittenImage, WrittenPage, write_tiff
 from .encoded_tiles import EncodedTiles
 from .plan import TiffPlan
 from .pyramid import Progress, Pyramid
@@ -24,38 +29,97 @@ _COMPRESSED = 0.9
 # How many tiles are copied between two reports.
 _TILES_A_REPORT = 64
 
+# Associated images are small, and have texts and barcodes: no loss.
+_ASSOCIATED_COMPRESSION = 'deflate'
+_BLACK, _RGB, _ALPHA = 1, 2, 2
+# NewSubfileType of label and macro in Aperio's files; large_image looks for it.
+_SUBFILE_TYPES = {'label': 1, 'macro': 9}
 
-def write_pyramid(picture: Picture, plan: TiffPlan, path: str, progress: Progress) -> None:
+
+@dataclass(frozen=True)
+class Contents:
     """
-    Write a picture to a new TIFF file.
+    What a TIFF file holds.
 
-    The compressed tiles are first collected in a temporary file beside it.
+    :param frames: in frame order; of one size, dtype and meaning.
+    :param annotations: their axes and what is known of them.
+    :param positions: of the frames; None if they fill the axes in order.
+    :param associated: the associated images by key, (rows, cols, bands) of uint8.
+    :param is_ome: whether to write OME-XML, and lower levels as sub-IFDs; else there is one
+        frame, and its levels are pages.
+    """
 
-    :param picture: the picture.
-    :param plan: how to write it.
+    frames: Sequence[Picture]
+    annotations: Annotations = field(default_factory=Annotations)
+    positions: Sequence[Mapping[str, int]] | None = None
+    associated: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    is_ome: bool = False
+
+
+def write_contents(contents: Contents, plan: TiffPlan, path: str, progress: Progress) -> None:
+    """
+    Write pictures to a new TIFF file.
+
+    The compressed tiles of all are first collected in a temporary file beside it.  Memory
+    holds the places of the tiles: 24 bytes for each of all frames.
+
+    :param contents: the pictures, and what is said of them.
+    :param plan: how to write each of them.
     :param path: the file.
     :param progress: called with the fraction done, 0 to 1; what it raises cancels.
     :raises OSError: if the disk is full.
-    :raises TileSourceError: if the picture cannot be read or a TIFF cannot hold it.
+    :raises TileSourceError: if a picture cannot be read or a TIFF cannot hold it.
     """
+    count = len(contents.frames)
+    text = _text(contents, plan)
     with closing(EncodedTiles(os.path.dirname(path))) as spool:
-        pyramid = Pyramid(picture, plan, spool)
-        pyramid.write(lambda fraction: progress(_COMPRESSED * fraction))
-        tables = [*pyramid.tables, *pyramid.masks]
-        total, done = sum(table.offsets.size for table in tables), 0
+        copied = _Copied(progress)
+        images = []
+        for number, picture in enumerate(contents.frames):
+            pyramid = Pyramid(picture, plan, spool)
+            pyramid.write(lambda fraction, number=number: progress(  # type: ignore[misc]
+                _COMPRESSED * (number + fraction) / count))
+            copied.total += sum(table.offsets.size for table in (*pyramid.tables, *pyramid.masks))
+            images.append(WrittenImage(
+                _pages(pyramid, plan, spool, copied.one_more, mask=False),
+                _pages(pyramid, plan, spool, copied.one_more, mask=True),
+                picture.pixel_size, picture.profile, contents.is_ome, '' if number else text))
+        images += [_associated(key, pixels) for key, pixels in contents.associated.items()]
+        size = sum(pixels.nbytes for pixels in contents.associated.values())
+        write_tiff(path, images, spool.size + size)
 
-        def between() -> None:
-            nonlocal done
-            done += 1
-            if done % _TILES_A_REPORT == 0:
-                progress(_COMPRESSED + (1 - _COMPRESSED) * done / total)
 
-        def pages(masks: bool) -> list[WrittenPage]:
-            return [_page(pyramid, plan, level, spool.read(table, between), mask=masks)
-                    for level, table in enumerate(pyramid.masks if masks else pyramid.tables)]
+class _Copied:
+    """Reports the progress of copying tiles."""
 
-        write_tiff(path, pages(masks=False), pages(masks=True), spool.size,
-                   picture.pixel_size, picture.profile)
+    def __init__(self, progress: Progress) -> None:
+        self.total = 0
+        self._done = 0
+        self._progress = progress
+
+    def one_more(self) -> None:
+        """Count a tile."""
+        self._done += 1
+        if self._done % _TILES_A_REPORT == 0:
+            self._progress(_COMPRESSED + (1 - _COMPRESSED) * self._done / self.total)
+
+
+def _text(contents: Contents, plan: TiffPlan) -> str:
+    """The ImageDescription of the first page."""
+    if not contents.is_ome:
+        return plain_text(contents.annotations, contents.associated)
+    first = contents.frames[0]
+    return ome_text(OmeImage(
+        first.size, plan.dtype, plan.bands, first.pixel_size, contents.annotations,
+        {key: (Size(pixels.shape[1], pixels.shape[0]), pixels.shape[2])
+         for key, pixels in contents.associated.items()}, contents.positions))
+
+
+def _pages(pyramid: Pyramid, plan: TiffPlan, spool: EncodedTiles, between: Callable[[], None], *,
+           mask: bool) -> list[WrittenPage]:
+    """The levels of a pyramid, or their masks, as directories of the file."""
+    return [_page(pyramid, plan, level, spool.read(table, between), mask=mask)
+            for level, table in enumerate(pyramid.masks if mask else pyramid.tables)]
 
 
 def _page(pyramid: Pyramid, plan: TiffPlan, level: int, tiles: Iterable[bytes], *,
@@ -80,3 +144,19 @@ def _page(pyramid: Pyramid, plan: TiffPlan, level: int, tiles: Iterable[bytes], 
     return page if passed is None else replace(
         page, photometric=passed.photometric, compression=passed.compression,
         predictor=passed.predictor, subsampling=passed.subsampling)
+
+
+def _associated(key: str, pixels: npt.NDArray[Any]) -> WrittenImage:
+    """
+    An associated image as a page of one strip, with its key as description.
+
+    Not tiles: readers would take it for a level.
+    """
+    rows, cols, bands = pixels.shape
+    encode = tile_encoder(_ASSOCIATED_COMPRESSION, predictor=HORIZONTAL)
+    page = WrittenPage(
+        Size(cols, rows), None, np.dtype(np.uint8), bands, _RGB if bands > 2 else _BLACK,
+        COMPRESSIONS[_ASSOCIATED_COMPRESSION].tag, (encode(np.ascontiguousarray(pixels)),),
+        np.zeros(1, np.int64), (_ALPHA,) * (bands in {2, 4}), HORIZONTAL,
+        subfile_type=_SUBFILE_TYPES.get(key, 0))
+    return WrittenImage([page], description=key)

@@ -1,5 +1,5 @@
 """
-Writes a picture to a file, which is complete or not there at all.
+Writes an image to a file, which is complete or not there at all.
 
 The file is planned, written to a temporary folder and moved into place.  After
 an error or an interruption, a file that was there before is unchanged.
@@ -8,24 +8,29 @@ an error or an interruption, a file that was there before is unchanged.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..base.errors import TileSourceError
-from ..store import Picture
+from ..store import Picture, Snapshot, checked_frame
 from .atomic import Target, atomic_output, resolve_target
 from .choices import Choices, check_choices
 from .file_formats import FILE_FORMATS, SaverPlan, make_saver_plan
+from .parts import in_common, with_common_tiles
 from .plan import TIFF_SUFFIXES, TiffPlan, make_tiff_plan
 from .pyramid import Progress
 from .savers import save, saver_for
-from .tiff_file import write_pyramid
+from .tiff_file import Contents, write_contents
 
 Plan = TiffPlan | SaverPlan
+
+# The ends of names of OME-TIFF files.
+_OME = ('.ome.tif', '.ome.tiff')
 
 # A picture of one 8-bit band with at most so many different values is written as
 # labels: it is rather a map of classes than a photograph.
@@ -35,17 +40,17 @@ FEW_VALUES = 64
 _CALLER = 5
 
 
-def write_image(open_picture: Callable[[], AbstractContextManager[Picture]], path: Any,
+def write_image(open_image: Callable[[], AbstractContextManager[Snapshot | Picture]], path: Any,
                 choices: Choices, *, overwrite: bool = True,
                 progress: Progress | bool | None = None) -> None:
     """
-    Write a picture to a file.
+    Write an image to a file.
 
     The file appears when it is complete; after an error an existing file is
-    unchanged.
+    unchanged.  Only TIFF files hold several frames, texts and associated images.
 
-    :param open_picture: returns a context with the picture; called once the path is
-        known to be writable.
+    :param open_image: returns a context with all frames, or with one picture; called once
+        the path is known to be writable.
     :param path: the file; its suffix decides the format.
     :param choices: how to write it.
     :param overwrite: whether an existing file may be replaced.
@@ -58,31 +63,72 @@ def write_image(open_picture: Callable[[], AbstractContextManager[Picture]], pat
     is_pyramid = target.suffix in TIFF_SUFFIXES and choices.vips_kwargs is None
     saver = '' if is_pyramid else saver_for(target)
     check_choices(choices, target.suffix, is_pyramid=is_pyramid)
+    with open_image() as found:
+        image = found if isinstance(found, Snapshot) else _alone(found)
+        if not is_pyramid:
+            checked_frame(None, image.count, image.name)
+        contents = _contents(image, target, keeps_all=is_pyramid)
 
-    def plan_for(picture: Picture) -> Plan:
-        return (make_tiff_plan(picture, choices) if is_pyramid else
-                make_saver_plan(picture, target, saver, choices))
+        def plan_for(picture: Picture) -> Plan:
+            return (make_tiff_plan(picture, choices, masks=not contents.is_ome) if is_pyramid else
+                    make_saver_plan(picture, target, saver, choices))
 
-    with open_picture() as picture:
+        picture = in_common(contents.frames)
         plan = plan_for(picture)
         if picture.meaning.labels:
             if choices.vips_kwargs is None and _loses_labels(target):
                 _warn(f'{target.shown}: {target.suffix} always compresses with loss, which '
                       f'changes labels; write a .tif or .png to keep them.')
         elif choices.says_nothing_of_values:
-            labels = replace(picture, meaning=replace(picture.meaning, labels=True))
-            other = plan_for(labels)
-            if other != plan and has_few_values(picture):
+            labels = replace(picture.meaning, labels=True)
+            other = plan_for(replace(picture, meaning=labels))
+            if other != plan and has_few_values(contents.frames):
                 _warn_of_few_values(target)
-                picture, plan = labels, other
+                plan = other
+                contents = replace(contents, frames=[
+                    replace(frame, meaning=labels) for frame in contents.frames])
         if is_pyramid and plan.dtype == np.float64:
             _warn(f'{target.shown} holds 64-bit floats, which libvips, Pillow and the released '
                   f"large-image-source-vips cannot read; dtype='float32' writes 32-bit floats.")
         with _reporter(progress, target.name) as report:
-            _write_plan(picture, plan, target, overwrite, report)
+            _write_plan(contents, plan, target, overwrite, report)
 
 
-def _write_plan(picture: Picture, plan: Plan, target: Target, overwrite: bool,
+def _alone(picture: Picture) -> Snapshot:
+    """A picture as an image of one frame."""
+    return Snapshot('the image', 1, lambda _: picture)
+
+
+def _contents(image: Snapshot, target: Target, *, keeps_all: bool) -> Contents:
+    """
+    What to write of an image.
+
+    Warns of associated images that cannot be read.
+
+    :param keeps_all: whether the file can hold more than one frame.
+    """
+    frames = with_common_tiles([image.picture(frame) for frame in range(image.count)])
+    if not keeps_all:
+        return Contents(frames)
+    found = {key: _read_or_why(read) for key, read in image.associated.items()}
+    lost = [f'{key} ({why})' for key, why in found.items() if isinstance(why, str)]
+    if lost:
+        _warn(f'{target.shown} is written without associated images that cannot be read: '
+              f'{"; ".join(lost)}', stacklevel=_CALLER + 1)
+    associated = {key: pixels for key, pixels in found.items() if not isinstance(pixels, str)}
+    is_ome = image.count > 1 or target.name.lower().endswith(_OME)
+    return Contents(frames, image.annotations, image.positions, associated, is_ome)
+
+
+def _read_or_why(read: Callable[[], npt.NDArray[Any]]) -> npt.NDArray[Any] | str:
+    """An associated image; if it cannot be read, why."""
+    try:
+        return read()
+    except TileSourceError as exc:
+        return str(exc)
+
+
+def _write_plan(contents: Contents, plan: Plan, target: Target, overwrite: bool,
                 report: Progress) -> None:
     """Carry out a plan; exceptions of ``report`` are passed on, even an ``OSError``."""
     raised: list[BaseException] = []
@@ -98,9 +144,9 @@ def _write_plan(picture: Picture, plan: Plan, target: Target, overwrite: bool,
         with atomic_output(target, overwrite) as temporary:
             tell(0.0)
             if isinstance(plan, SaverPlan):
-                save(picture, plan, temporary, target, tell)
+                save(contents.frames[0], plan, temporary, target, tell)
             else:
-                write_pyramid(picture, plan, temporary, tell)
+                write_contents(contents, plan, temporary, tell)
             tell(1.0)
     except BaseException:
         if raised:
@@ -108,21 +154,22 @@ def _write_plan(picture: Picture, plan: Plan, target: Target, overwrite: bool,
         raise
 
 
-def has_few_values(picture: Picture) -> bool:
+def has_few_values(frames: Sequence[Picture]) -> bool:
     """
-    Whether a picture is one 8-bit band with at most ``FEW_VALUES`` different values.
+    Whether an image is one 8-bit band with at most ``FEW_VALUES`` different values.
 
     Reads pixels until there are more.
     """
-    if picture.dtype != np.uint8 or picture.meaning.color_bands != 1:
-        return False
     seen = np.zeros(256, np.bool_)
-    for rect in picture.filled():
-        found = picture.read(rect)
-        if found is not None:
-            seen |= np.bincount(found[0].reshape(-1), minlength=256) > 0
-        if np.count_nonzero(seen) > FEW_VALUES:
+    for picture in frames:
+        if picture.dtype != np.uint8 or picture.meaning.color_bands != 1:
             return False
+        for rect in picture.filled():
+            found = picture.read(rect)
+            if found is not None:
+                seen |= np.bincount(found[0].reshape(-1), minlength=256) > 0
+            if np.count_nonzero(seen) > FEW_VALUES:
+                return False
     return True
 
 
@@ -133,9 +180,9 @@ def _warn_of_few_values(target: Target) -> None:
         f"with interpretation='labels' to avoid this warning, or choose a compression.")
 
 
-def _warn(text: str) -> None:
+def _warn(text: str, stacklevel: int = _CALLER) -> None:
     """Warn the caller of ``write``."""
-    warnings.warn(text, stacklevel=_CALLER)
+    warnings.warn(text, stacklevel=stacklevel)
 
 
 def _loses_labels(target: Target) -> bool:

@@ -166,6 +166,8 @@ CASES = {
     'large_image': ({'description': json.dumps({'large_image_converter': {
         'version': '1.35', 'metadata': {'magnification': 40, 'mm_x': 1}}}), **MICROSCOPE},
         TAGS, 40),
+    'this package': ({'description': '{"large_image_source_vips": {"magnification": 40}}',
+                      **MICROSCOPE}, TAGS, 40),
 }
 
 

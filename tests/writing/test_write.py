@@ -477,7 +477,11 @@ def test_several_frames_want_a_choice(tmp_path):
     tifffile.imwrite(tmp_path / 'a.tif', stack, photometric='minisblack')
     source = large_image_source_vips.open(tmp_path / 'a.tif')
     with pytest.raises(TileSourceError, match='3 frames'):
-        source.write(tmp_path / 'b.tif')
+        source.write(tmp_path / 'b.png')
+    source.write(tmp_path / 'all.ome.tif', lossy=False)
+    with tifffile.TiffFile(tmp_path / 'all.ome.tif') as file:
+        assert np.array_equal(file.series[0].asarray(), stack)
+        assert np.array_equal(file.series[0].levels[1].asarray(), stack[:, ::2, ::2])
     source.write(tmp_path / 'b.tif', lossy=False, frame=2)
     assert np.array_equal(read_file(tmp_path / 'b.tif')[:, :, 0], stack[2])
     with pytest.raises(TileSourceError, match='no frame 3'):

@@ -1,0 +1,117 @@
+"""
+Texts of this package in TIFF files: what OME-XML and the tags of TIFF have no place for.
+
+They are JSON: in OME-XML as an annotation, in other files as the ImageDescription.  There a
+description that is plain text, with nothing else to say, stands for itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ..base.frames import Annotations, Axes
+from ..base.limits import LIMITS
+from .ome import ome_root
+
+# The namespace of the annotation in OME-XML, and the key of the JSON in other files.
+OWN_NAMESPACE = 'large_image_source_vips/frames'
+_KEY = 'large_image_source_vips'
+_START = f'{{"{_KEY}": '
+# The starts of descriptions that programs take apart, so that they would take this file for
+# another maker's: XML, JSON, ImageJ, SCIFIO, Aperio, DICOM.
+_MAKERS = ('<', '{', 'ImageJ', 'SCIFIO', 'Aperio', 'DCS', '\ufeff')
+
+
+def own_notes(notes: Annotations, associated: Collection[str] = (), *, ome: bool = True,
+              complete: bool = True) -> dict[str, Any]:
+    """
+    What a text of this package holds.
+
+    :param notes: of the image.
+    :param associated: the keys of the associated images.
+    :param ome: whether OME-XML says the rest.
+    :param complete: whether the frames fill the axes in order.
+    :returns: an object for JSON; empty if there is nothing to say.
+    """
+    own: dict[str, Any] = {}
+    if ome and complete and (associated or any(
+            axis not in ('c', 'z', 't') or length == 1
+            for axis, length in notes.axes.lengths.items())):
+        own['axes'] = dict(notes.axes.lengths)
+    if notes.value_axes is not None:
+        own['frameAxes'] = list(notes.value_axes)
+    if notes.units is not None:
+        own['frameUnits'] = dict(notes.units)
+    if notes.values is not None:
+        own['frameValues'] = [[dict(key), dict(values)] for key, values in notes.values.items()]
+    if notes.channel_names is not None and 'c' not in notes.axes.lengths:
+        own['channelNames'] = list(notes.channel_names)
+    if notes.channel_colors and 'c' not in notes.axes.lengths:
+        own['channelColors'] = list(notes.channel_colors)
+    if notes.description is not None and not (ome and isinstance(notes.description, str)):
+        own['imageDescription'] = notes.description
+    if notes.metadata is not None:
+        own['additionalMetadata'] = notes.metadata
+    if notes.magnification is not None and not ome:
+        own['magnification'] = notes.magnification
+    if associated:
+        own['associated'] = list(associated)
+    return own
+
+
+def plain_text(notes: Annotations, associated: Collection[str] = ()) -> str:
+    """The ImageDescription of a file of one frame without OME-XML; '' for none."""
+    own = own_notes(notes, associated, ome=False)
+    text = own.get('imageDescription')
+    if {*own} - {'associated'} == {'imageDescription'} and isinstance(text, str) and (
+            text.strip() and '\0' not in text and not text.startswith(_MAKERS)) and not associated:
+        return text
+    if not {*own} - {'associated'}:
+        # The pages of associated images have their keys as descriptions.
+        return ''
+    return json.dumps({_KEY: own})
+
+
+def read_own(text: str) -> dict[str, Any]:
+    """
+    What a text of this package says.
+
+    :param text: the ImageDescription of the first page.
+    :returns: as from ``own_notes``; empty if there is no such text, or it is malformed.
+    """
+    if text.startswith(_START):
+        found = _json(text)
+        own = found.get(_KEY) if isinstance(found, dict) else None
+        return own if isinstance(own, dict) else {}
+    root = ome_root(text) if OWN_NAMESPACE in text else None
+    for element in () if root is None else root.iter('CommentAnnotation'):
+        if element.get('Namespace') == OWN_NAMESPACE:
+            found = _json(element.findtext('Value') or '')
+            return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _json(text: str) -> Any:
+    """The value of a text in JSON; None if it is malformed."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def own_axes(own: Mapping[str, Any]) -> Axes | None:
+    """
+    The axes that a text of this package states.
+
+    :param own: from ``read_own``.
+    :returns: None if there are none, or they are malformed.
+    """
+    lengths = own.get('axes')
+    if not isinstance(lengths, dict) or not all(
+            isinstance(length, int) and 1 <= length <= LIMITS.base_frames
+            for length in lengths.values()):
+        return None
+    axes = Axes(lengths)
+    return axes if axes.count <= LIMITS.base_frames else None
