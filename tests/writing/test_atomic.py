@@ -464,7 +464,7 @@ def test_the_temporary_folder_is_named_where_it_has_no_room(tmp_path, monkeypatc
         with pytest.raises(TileSourceError, match=tempfile.gettempdir()):
             sink.write(path)
     else:
-        monkeypatch.setattr('large_image_source_vips.writing.write.write_pyramid', full)
+        monkeypatch.setattr('large_image_source_vips.writing.write.write_contents', full)
         with pytest.raises(TileSourceError, match=r'a\.tif.*TMPDIR'):
             sink.write(path)
     assert path.read_bytes() == b'old'
