@@ -34,6 +34,8 @@ from .progress import progress_bar, scaled
 
 # Names of files whose frames are meant to stay together.
 _OME = ('.ome.tif', '.ome.tiff')
+# Files that hold associated images.
+_TIFF = ('.tif', '.tiff')
 
 
 class Job(NamedTuple):
@@ -63,9 +65,10 @@ def add_commands(commands: Commands, shared: argparse.ArgumentParser) -> None:
     parser.add_argument('--level', type=counting(0), metavar='N',
                         help='write this level as the full resolution; 0 is the smallest')
     parser.add_argument('--keep', type=_names, default=(), metavar='NAMES',
-                        help='associated images to write, such as label,macro')
+                        help='associated images to write to a TIFF file, such as label,macro; '
+                             'default all')
     parser.add_argument('--drop', type=_names, default=(), metavar='NAMES',
-                        help='associated images to leave out, without a note about them')
+                        help='associated images to leave out')
     parser.add_argument('--deidentify', action='store_true',
                         help='write nothing but pixels, their size and their colour profile, '
                              'and list what was left out')
@@ -163,7 +166,7 @@ def convert(job: Job, options: argparse.Namespace, report: Callable[[float], Non
     source = open_source(job.source)
     arguments = {**writing_arguments(options),
                  'frame': _frame(source, options.frames, job.target)}
-    _check_associated(source, options, job)
+    arguments['associatedImages'] = _associated(source, options, job)
     if options.crop is not None:
         arguments['crop'] = tuple(options.crop)
     if options.level is not None:
@@ -201,11 +204,11 @@ def _frame(source: Any, chosen: tuple[int, ...] | None, target: Path) -> int | N
     raise CommandError(msg)
 
 
-def _check_associated(source: Any, options: argparse.Namespace, job: Job) -> None:
+def _associated(source: Any, options: argparse.Namespace, job: Job) -> list[str]:
     """
-    Say which associated images are left out.
+    The associated images to write: those to keep, or all; without those to drop.
 
-    :raises CommandError: if some are to be kept, or do not exist.
+    :raises CommandError: if there is none of a name.
     """
     there = source.getAssociatedImagesList()
     for name in (*options.keep, *options.drop):
@@ -213,14 +216,13 @@ def _check_associated(source: Any, options: argparse.Namespace, job: Job) -> Non
             msg = (f'{job.source} has no associated image {name!r}; it has '
                    f'{", ".join(there) or "none"}.')
             raise CommandError(msg)
-    if options.keep:
-        msg = (f'Associated images cannot be written yet; leave out --keep '
-               f'{",".join(options.keep)}.')
-        raise CommandError(msg)
-    lost = [name for name in there if name not in options.drop]
-    if lost and not options.deidentify:
-        print(f'{job.target}: without the associated images {", ".join(lost)}, which cannot be '
-              'written yet', file=sys.stderr)
+    chosen = [name for name in options.keep or there if name not in options.drop]
+    if job.target.suffix.lower() in _TIFF:
+        return chosen
+    if chosen and not options.deidentify:
+        print(f'{job.target}: without the associated images {", ".join(chosen)}, which only TIFF '
+              'files hold', file=sys.stderr)
+    return []
 
 
 def _stoppable(report: Callable[[float], None], stop: threading.Event) -> Callable[[float], None]:

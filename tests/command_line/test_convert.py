@@ -14,6 +14,7 @@ import PIL.ImageCms
 import pytest
 import tifffile
 
+import large_image_source_vips
 from helpers.command_line import run
 from helpers.pixels import random_pixels
 from large_image_source_vips.command_line import convert
@@ -74,10 +75,23 @@ def test_lossy_is_smaller(capsys, slide, tmp_path):
     assert (tmp_path / 'a.tif').stat().st_size < (tmp_path / 'b.tif').stat().st_size
 
 
-def test_images_that_are_lost_are_named(capsys, slide, tmp_path):
-    done = run(capsys, 'convert', slide, tmp_path / 'a.tif')
+@pytest.mark.parametrize(('options', 'kept'), [
+    ([], ['label', 'macro']), (['--drop', 'label'], ['macro']), (['--keep', 'label'], ['label']),
+    (['--drop', 'label,macro'], []), (['--keep', 'label,macro', '--drop', 'label'], ['macro']),
+    (['--deidentify'], [])])
+def test_associated_images_are_kept_or_dropped(capsys, slide, tmp_path, options, kept):
+    done = run(capsys, 'convert', slide, tmp_path / 'a.tif', *options)
+    assert (done.status, done.err) == (0, '')
+    source = large_image_source_vips.open(tmp_path / 'a.tif')
+    assert source.getAssociatedImagesList() == kept
+    with tifffile.TiffFile(tmp_path / 'a.tif') as file:
+        assert len([page for page in file.pages if not page.is_tiled]) == len(kept)
+
+
+def test_associated_images_that_are_lost_are_named(capsys, slide, tmp_path):
+    done = run(capsys, 'convert', slide, tmp_path / 'a.png')
     assert 'without the associated images label, macro' in done.err
-    done = run(capsys, 'convert', slide, tmp_path / 'b.tif', '--drop', 'label,macro')
+    done = run(capsys, 'convert', slide, tmp_path / 'b.png', '--drop', 'label,macro')
     assert done.err == ''
 
 
@@ -257,7 +271,7 @@ class TestSeveral:
     (['in.tif', 'no/a.tif'], 'no folder'),
     (['in.tif', 'a.xyz'], 'writes no .xyz'),
     (['none.tif', 'a.tif'], 'No such file'),
-    (['in.tif', 'a.tif', '--keep', 'label'], 'cannot be written yet'),
+    (['in.tif', 'a.tif', '--keep', 'labels'], "no associated image 'labels'; it has label, macro"),
     (['in.tif', 'a.tif', '--drop', 'labels'], "no associated image 'labels'; it has label, macro"),
     (['in.tif', 'a.tif', '--frames', '1'], 'only frame 0'),
     (['in.tif', 'a.tif', '--level', '9'], 'no level 9'),
