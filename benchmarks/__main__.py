@@ -20,6 +20,7 @@ from .cases import FULL, QUICK, Case, full_cases, quick_cases
 from .figures import Row, table
 from .region_cases import LIBRARIES, region_cases
 from .runner import Runner, WorkerError
+from .writing_cases import writing_cases
 
 
 def main() -> int:
@@ -34,7 +35,7 @@ def main() -> int:
         print('\n'.join(case.name for case in cases))
         return 0
     options.folder.mkdir(parents=True, exist_ok=True)
-    pythons = {'ours': sys.executable, 'bare': sys.executable}
+    pythons = dict.fromkeys(('ours', 'bare', 'tifffile'), sys.executable)
     if not options.no_peer:
         python = str(options.peer_python or peer.make(options.folder))
         pythons |= {'peer': python, 'tiff': python}
@@ -75,6 +76,7 @@ def chosen(options: argparse.Namespace) -> list[Case]:
     :raises SystemExit: if a given name is not the name of a case.
     """
     cases = quick_cases() if options.quick else full_cases()
+    cases += writing_cases(100 if options.quick else 2500)
     if data.slide() is not None:
         scale = QUICK if options.quick else FULL
         cases += region_cases(scale.side, scale.tiles)

@@ -120,14 +120,14 @@ def sink_case(count: int, *figures: Figure, peer: bool = False, rounds: int = 3)
 
 def sink_cases() -> list[Case]:
     """Adding and writing tiles."""
-    bare = Bound(1.3, aim=1.1)
+    bare = Bound(0.9)
     return [
         sink_case(100, Ratio('add and write 100 tiles', 'peer', 'ours', Bound(at_least=True)),
                   peer=True),
         sink_case(400, Ratio('add and write 400 tiles', 'peer', 'ours', Bound(30, at_least=True)),
                   peer=True),
         sink_case(900, Ratio('add and write 900 tiles', 'peer', 'ours',
-                             Bound(80, at_least=True, aim=100)), peer=True),
+                             Bound(100, at_least=True)), peer=True),
         sink_case(2500, Ratio('add and write 2,500 tiles', 'ours', 'bare', bare)),
         sink_case(10000, Ratio('add and write 10,000 tiles', 'ours', 'bare', bare),
                   memory('peak memory, 10,000 tiles', 'ours', Bound(SINK_MEMORY)),

@@ -19,6 +19,7 @@ Reports = Mapping[str, Sequence[Report]]
 CONTENDERS = {
     'ours': 'this package',
     'bare': 'bare libvips',
+    'tifffile': 'tifffile',
     'peer': 'released',
     'tiff': 'tiff source',
     'openslide': 'OpenSlide',
@@ -208,7 +209,33 @@ class WorstStep:
         return times
 
 
-Figure = Ratio | Value | WorstStep
+@dataclass(frozen=True)
+class FactRatio:
+    """
+    A fact of one run divided by that of another, such as the bytes of files.
+
+    :param title: what is compared.
+    :param of: the label of the dividend.
+    :param by: the label of the divisor.
+    :param bound: the target.
+    :param fact: its name.
+    """
+
+    title: str
+    of: str
+    by: str
+    bound: Bound
+    fact: str
+
+    def row(self, reports: Reports) -> Row:
+        """The row of the table, in millions."""
+        of, by = (median(report['facts'][self.fact] for report in reports[label]) / MB
+                  for label in (self.of, self.by))
+        return Row(self.title, f'{of:.3g} M', f'{CONTENDERS[self.by]} {by:.3g} M',
+                   f'{of / by:.3g} x', str(self.bound), self.bound.reached(of / by))
+
+
+Figure = Ratio | Value | WorstStep | FactRatio
 
 
 def memory(title: str, label: str, bound: Bound) -> Value:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import data, reading, regions, shared, sink
+from . import data, reading, regions, shared, sink, writing
 from .outcome import Outcome
 
 TASKS: dict[str, Callable[..., Outcome]] = {
@@ -24,4 +24,5 @@ TASKS: dict[str, Callable[..., Outcome]] = {
     'stitch': sink.stitch,
     'tiles': reading.tiles,
     'watch': sink.watch,
+    'write': writing.write,
 }

@@ -13,7 +13,7 @@ import pytest
 # Behind everything else, so that an installed package is the one that is tested.
 sys.path.append(str(Path(__file__).parent.parent))
 
-from benchmarks import cases, figures, outcome, reading, runner, sink
+from benchmarks import cases, figures, outcome, reading, runner, sink, writing, writing_cases
 
 
 def report(seconds=1.0, digest='a', sketches=((1.0, 2.0),), **facts):
@@ -108,8 +108,9 @@ def test_table_is_restructured_text():
     assert lines[3].split() == ['a', 'b', 'c', '1', 'x', '>=', '2', 'NO']
 
 
-@pytest.mark.parametrize('every', [cases.full_cases(), cases.quick_cases()],
-                         ids=['full', 'quick'])
+@pytest.mark.parametrize('every', [
+    cases.full_cases() + writing_cases.writing_cases(2500),
+    cases.quick_cases() + writing_cases.writing_cases(100)], ids=['full', 'quick'])
 def test_cases_are_told_apart_and_name_what_they_have(every):
     names = [case.name for case in every]
     assert len(names) == len(set(names))
@@ -166,3 +167,26 @@ def test_measures_and_agrees_with_bare_libvips(tmp_path):
         'add and write 9 tiles', 'ours', 'bare', figures.Bound()), rounds=1))
     assert not wrong
     assert [made.figure for made in rows] == ['add and write 9 tiles']
+
+
+@pytest.mark.parametrize('case', writing_cases.writing_cases(4), ids=lambda case: case.name)
+def test_writing_keeps_the_values_of_all_contenders(case, tmp_path):
+    pythons = dict.fromkeys(('ours', 'bare', 'tifffile'), sys.executable)
+    rows, wrong = runner.Runner(pythons, tmp_path, verbose=False).run(case, 1)
+    assert not wrong
+    assert len(rows) == len(case.figures)
+
+
+def test_a_value_that_is_lost_is_an_error(tmp_path):
+    made = outcome.Outcome(facts={'count': 1})
+    pool = [np.zeros((256, 256, 1), np.uint8)]
+    writing.tifffile_alone(pool[0], str(tmp_path / 'a.tif'))
+    writing.prove(made, str(tmp_path / 'a.tif'), pool, exact=True)
+    with pytest.raises(ValueError, match='tile 0'):
+        writing.prove(made, str(tmp_path / 'a.tif'), [pool[0] + 1], exact=True)
+
+
+def test_ratio_of_a_fact():
+    figure = figures.FactRatio('x', 'ours', 'bare', figures.Bound(0.8), 'bytes')
+    made = row(figure, ours=[report(bytes=3e6)], bare=[report(bytes=4e6)])
+    assert (made.measured, made.reached) == ('0.75 x', 'yes')
