@@ -128,7 +128,8 @@ def tifffile_alone(pixels: Pixels, path: str) -> None:
     import tifffile
 
     with tifffile.TiffWriter(path, bigtiff=True) as file:
-        level = pixels
+        # A last dimension of 1 would be taken for the width.
+        level = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
         while True:
             file.write(
                 level, tile=(TILE, TILE), compression='adobe_deflate',
