@@ -205,11 +205,13 @@ def joined_dtype(first: np.dtype[Any], second: np.dtype[Any],
     :raises TileSourceError: if no format holds all samples exactly.
     """
     dtype = np.result_type(first, second)
+    if np.float64 in (first, second):
+        return dtype
     if dtype.kind == 'f':
         for side, (low, high) in ((first, first_range), (second, second_range)):
             if side.kind in 'iu' and side.itemsize == 4 and max(-int(low), int(high)) > 1 << 24:
                 msg = (f'Tiles of {first} and of {second} do not mix: 32-bit floats do not hold '
-                       f'{low} to {high} exactly.  Add all tiles as one type.')
+                       f'{low} to {high} exactly.  Add the floats as float64, which does.')
                 raise TileSourceError(msg)
         return np.dtype(np.float32)
     if dtype.itemsize <= 4:

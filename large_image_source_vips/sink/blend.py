@@ -149,11 +149,11 @@ def result_dtype(policy: str, dtype: np.dtype[Any], accumulator: str | None) -> 
 
     :param dtype: of the tiles.
     :param accumulator: the dtype of sums and means; None for that of the tiles, or for a sum
-        32 bits of the same kind.
+        32 bits of the same kind, and 64-bit floats for 64-bit floats.
     """
     if accumulator is not None:
         return np.dtype(accumulator)
-    return _SUM_DTYPES[dtype.kind] if policy == 'sum' else dtype
+    return _SUM_DTYPES[dtype.kind] if policy == 'sum' and dtype != np.float64 else dtype
 
 
 def checked_accumulator(accumulator: Any, policy: str | None) -> str:
@@ -167,8 +167,7 @@ def checked_accumulator(accumulator: Any, policy: str | None) -> str:
         msg = (f"accumulator is for blend='mean', 'feather' and 'sum'; blend={policy!r} keeps the "
                f'dtype of the tiles.')
         raise TileSourceError(msg)
-    names = sorted(dtype.name for dtype in FORMAT_OF_DTYPE if dtype.kind in 'iuf' and (
-        dtype != np.float64))
+    names = sorted(dtype.name for dtype in FORMAT_OF_DTYPE if dtype.kind in 'iuf')
     try:
         name = str(np.dtype(accumulator))
     except TypeError:

@@ -343,18 +343,20 @@ def _from_encoded(data: Any, interpretation: Any) -> tuple[Array, str | None]:
 def _native(array: Array) -> Array:
     """Convert values to a dtype that libvips has, or to 64-bit integers."""
     dtype = array.dtype
-    if dtype in FORMAT_OF_DTYPE and dtype.isnative and dtype.kind in 'iuf' and dtype != np.float64:
+    if dtype in FORMAT_OF_DTYPE and dtype.isnative and dtype.kind in 'iuf':
         return array
     if dtype.kind == 'b':
         return array.view(np.uint8)
     if dtype.kind in 'iu':
         return array.astype(dtype.newbyteorder('='))
     if dtype.kind == 'f':
+        wanted = np.float32 if dtype.itemsize < 8 else np.float64
         try:
             with np.errstate(over='raise'):
-                return array.astype(np.float32)
+                return array.astype(wanted)
         except FloatingPointError as exc:
-            msg = f'A tile of {dtype} has values beyond the range of 32-bit floats.'
+            # long double
+            msg = f'A tile of {dtype} has values beyond the range of 64-bit floats.'
             raise TileSourceError(msg) from exc
     msg = (f'Samples of {dtype} cannot be stored; convert the tile to integers or floats first'
            f'{" (for complex values, to two bands)" if dtype.kind == "c" else ""}.')

@@ -173,7 +173,7 @@ def chosen_quality(name: str, choices: Choices, meaning: Meaning) -> int | None:
                f'{listed([other for other, form in COMPRESSIONS.items() if form.lossy])}.')
         raise TileSourceError(msg)
     try:
-        quality = operator.index(choices.quality)
+        quality = 0 if isinstance(choices.quality, bool) else operator.index(choices.quality)
     except TypeError:
         quality = 0
     if not 1 <= quality <= 100:

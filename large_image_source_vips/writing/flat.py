@@ -70,15 +70,17 @@ def write_flat(picture: Picture, alpha: bool, dtype: np.dtype[Any], path: str,
     blank = ~filled.reshape(-1)
     if blank.any():
         numbers[blank] = np.flatnonzero(blank)[0]
-    stored = dtype
+    # ``encoded`` uses ``bands``.
+    stored, stored_bands = dtype, bands
     if dtype == np.float64:
-        stored, bands = np.dtype(np.uint32), 2 * bands
-    colors = 3 if bands >= 3 else 1
+        stored, stored_bands = np.dtype(np.uint32), 2 * bands
+    colors = 3 if stored_bands >= 3 else 1
     tiles = _in_order(encoded, np.flatnonzero(numbers == np.arange(filled.size)).tolist(),
                       filled.size, progress)
     write_tiff(path, [WrittenImage([WrittenPage(
-        picture.size, Size(TILE_SIZE, TILE_SIZE), stored, bands, _RGB if colors == 3 else _BLACK,
-        1, tiles, numbers, (0,) * (bands - colors))])], flat_bytes(picture, alpha, dtype))
+        picture.size, Size(TILE_SIZE, TILE_SIZE), stored, stored_bands,
+        _RGB if colors == 3 else _BLACK, 1, tiles, numbers, (0,) * (stored_bands - colors))])],
+        flat_bytes(picture, alpha, dtype))
 
 
 def _in_order(encoded: Callable[[int], bytes], wanted: list[int], count: int,

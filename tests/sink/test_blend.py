@@ -110,7 +110,8 @@ def test_a_float_alpha_between_0_and_1_is_scaled():
 @pytest.mark.parametrize(('first', 'second', 'result'), [
     ('uint8', 'uint16', 'uint16'), ('uint8', 'int8', 'int16'), ('uint16', 'int16', 'int32'),
     ('uint8', 'float32', 'float32'), ('uint16', 'float16', 'float32'), ('bool', 'int16', 'int16'),
-    ('int8', 'float64', 'float32')])
+    ('int8', 'float64', 'float64'), ('int32', 'float64', 'float64'),
+    ('float32', 'float64', 'float64')])
 @pytest.mark.parametrize('order', [1, -1])
 def test_mixed_formats_promote_and_keep_earlier_values(first, second, result, order):
     tiles = [random_tile(first, (300, 20, 3)), random_tile(second, (20, 300, 3), 1)][::order]

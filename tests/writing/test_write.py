@@ -619,3 +619,25 @@ def test_an_interrupted_process_leaves_the_old_file(tmp_path, number):
         assert left == []
     else:
         assert all(name.startswith(PARTIAL) for name in left)
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'float64'])
+@pytest.mark.parametrize('bands', [1, 3, 5])
+@pytest.mark.parametrize('shift', [0, 300])
+def test_a_file_of_libvips_holds_every_bit_of_floats(dtype, bands, shift, tmp_path):
+    tile = np.random.default_rng(bands).standard_normal((270, 280, bands)).astype(dtype)
+    sink = large_image_source_vips.new()
+    sink.addTile(tile, shift, shift)
+    sink.write(tmp_path / 'floats.v', alpha=False)
+    found = pyvips.Image.new_from_file(str(tmp_path / 'floats.v')).numpy()
+    assert found.dtype == dtype
+    found = found.reshape(270 + shift, 280 + shift, bands)
+    np.testing.assert_array_equal(found[shift:, shift:], tile)
+    assert not found[:shift].any()
+
+
+def test_a_truth_value_is_no_quality(tmp_path):
+    sink = large_image_source_vips.new()
+    sink.addTile(np.zeros((20, 20, 3), np.uint8))
+    with pytest.raises(TileSourceError, match='a whole number from 1 to 100, not True'):
+        sink.write(tmp_path / 'a.tif', quality=True)
