@@ -49,8 +49,10 @@ def libvips_decodes(name):
     """Whether this libvips has the codec in TIFF files."""
     option = {'jpeg2000': 'jp2k'}.get(name, name)
     try:
-        pyvips.Image.black(16, 16, bands=3).copy(interpretation='srgb').tiffsave_buffer(
-            compression=option, tile=True, tile_width=16, tile_height=16)
+        data = pyvips.Image.black(128, 128, bands=3).copy(interpretation='srgb').tiffsave_buffer(
+            compression=option, tile=True, tile_width=128, tile_height=128)
+        # libvips 8.14 may write what it cannot read.
+        pyvips.Image.new_from_buffer(data, '', fail_on='warning').avg()
     except pyvips.Error:
         return False
     return True
