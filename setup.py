@@ -28,6 +28,8 @@ EXTRAS = {
         'hypothesis',
         'pytest>=8',
         'pytest-xdist',
+        # Tests look at the metadata that setup.py makes.
+        'setuptools>=77',
         'tqdm',
     ],
 }
