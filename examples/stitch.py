@@ -1,11 +1,14 @@
 """
-Cut a photograph into overlapping, shuffled patches and stitch them into a slide.
+Predict patch by patch, and stitch the predictions into slides.
 
-Programs that get their pixels patch by patch, from a camera on a moving stage or
-from a neural network, can do the same: add each patch to a new image, in any
-order, then write a pyramid.
+A neural network or a camera on a moving stage gives its pixels in patches, which overlap
+and come in any order.  Here a histology photograph, mirrored and repeated to the size of a
+slide, is cut into such patches; the "model" separates the stains of each.  Two images grow
+from them: the slide, and the predictions with one channel for each stain.
 
-    python examples/stitch.py [image] [--output folder] [--tile 160] [--overlap 24]
+    python examples/stitch.py [image] [--output demo] [--size 10000] [--tile 512] [--overlap 64]
+
+An image of your own, of any size, is read piece by piece through large_image.
 """
 
 from __future__ import annotations
@@ -13,9 +16,9 @@ from __future__ import annotations
 import argparse
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 import large_image
 import numpy as np
@@ -27,164 +30,303 @@ from tqdm import tqdm
 import large_image_source_vips
 
 Pixels = npt.NDArray[Any]
-Result = TypeVar('Result')
+Sink = large_image_source_vips.VipsFileTileSource
+
+# The width of a pixel of the photograph, which was taken at 40 x.
+MM = 0.00025
+# One patch of so many is left out, as a model leaves out what is no tissue.
+HOLES = 40
+# Red, green and blue of the optical density of each stain, and of what is left: Ruifrok and
+# Johnston, Quantification of histochemical staining by color deconvolution, 2001.
+STAINS = ('hematoxylin', 'DAB')
+DENSITIES = np.array([[0.65, 0.70, 0.29], [0.27, 0.57, 0.78], [0.71, -0.42, 0.57]])
+# The concentration that is written as 255.
+FULL = 1.5
+
+
+class Rect(NamedTuple):
+    """A rectangle in pixels of the slide."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+class Picture(Protocol):
+    """What is cut into patches."""
+
+    width: int
+    height: int
+
+    def read(self, rect: Rect) -> Pixels:
+        """The pixels of a rectangle, (rows, cols, 3)."""
+
+
+class Repeated:
+    """A photograph mirrored and repeated, so that it has no seams."""
+
+    def __init__(self, photograph: Pixels, size: int) -> None:
+        self.width = self.height = size
+        pair = np.concatenate([photograph, photograph[:, ::-1]], axis=1)
+        self._whole = np.concatenate([pair, pair[::-1]])
+
+    def read(self, rect: Rect) -> Pixels:
+        """The pixels of a rectangle, (rows, cols, 3)."""
+        rows = np.arange(rect.top, rect.top + rect.height) % self._whole.shape[0]
+        cols = np.arange(rect.left, rect.left + rect.width) % self._whole.shape[1]
+        return np.asarray(self._whole[rows[:, np.newaxis], cols])
+
+
+class Opened:
+    """An image file of any size."""
+
+    def __init__(self, path: Path) -> None:
+        # By this source, whatever the name of the file.
+        self._source: Any = large_image_source_vips.open(path, style={'icc': False})
+        self.width, self.height = int(self._source.sizeX), int(self._source.sizeY)
+
+    def read(self, rect: Rect) -> Pixels:
+        """The pixels of a rectangle, (rows, cols, 3)."""
+        pixels, _ = self._source.getRegion(region=rect._asdict(), format=TILE_FORMAT_NUMPY)
+        if pixels.dtype != np.uint8:
+            # The demo is about 8-bit slides; the package is not.
+            pixels = (pixels / (np.iinfo(pixels.dtype).max / 255)).astype(np.uint8)
+        return np.asarray(pixels[:, :, :3] if pixels.shape[2] > 2 else
+                          np.repeat(pixels[:, :, :1], 3, axis=2))
 
 
 def main(arguments: list[str] | None = None) -> None:
     """
-    Cut a picture, stitch it, write it, and check that the slide equals the picture.
+    Predict, stitch, write and check.
 
     :param arguments: the command line arguments; None for those of the process.
     """
     options = parse(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
-    name = options.image.stem if options.image else 'immunohistochemistry'
-    slide = options.output / f'{name}.tif'
-    exact = options.output / f'{name}-lossless.tif'
-    thumbnail = options.output / f'{name}-thumbnail.png'
-    clock = Clock()
+    picture: Picture = Opened(options.image) if options.image else Repeated(
+        photograph(), options.size)
+    name = options.image.stem if options.image else 'slide'
+    files = {kind: options.output / f'{name}{suffix}' for kind, suffix in (
+        ('lossy', '.tif'), ('lossless', '-lossless.tif'), ('stains', '-stains.ome.tif'),
+        ('picture', '-overlay.jpg'))}
+    if options.image and any(path.exists() and path.samefile(options.image)
+                             for path in files.values()):
+        msg = f'{options.image} would be replaced; name another folder with --output.'
+        raise SystemExit(msg)
+    patches = cut(picture, options.tile, options.overlap)
+    table = Table()
 
-    picture = clock.time('load the picture', lambda: load(options.image))
-    patches = clock.time(
-        'cut it into patches', lambda: list(cut(picture, options.tile, options.overlap)))
-    random.Random(1).shuffle(patches)
-
-    sink = large_image_source_vips.new()
-    clock.time(f'add {len(patches)} patches', lambda: stitch(sink, patches))
-    clock.time('write a pyramid, JPEG', lambda: sink.write(slide))
-    clock.time('write a pyramid, lossless', lambda: sink.write(exact, lossy=False))
+    # Where patches overlap, each fades out towards its edge.
+    slide, stains = (large_image_source_vips.new(blend='feather') for _ in range(2))
+    table.time('predict and add', lambda: stitch(picture, patches, slide, stains), len(patches))
+    tiles = -(-picture.width // 256) * -(-picture.height // 256)
+    table.time('write the slide, JPEG', lambda: write(slide, files['lossy']), tiles)
+    table.time('write it without loss', lambda: write(slide, files['lossless'], lossy=False), tiles)
+    table.time('write the stains', lambda: write(stains, files['stains'], lossy=False),
+               tiles * len(STAINS))
 
     # From here on only large_image's own API is used.
-    source = clock.time('open the slide', lambda: large_image.open(slide))
-    clock.time('save a thumbnail', lambda: save_thumbnail(source, thumbnail))
-    clock.time('compare with the picture', lambda: verify(exact, picture))
-
-    print(describe(source, slide, exact, thumbnail))
+    table.time('check the slide', lambda: verify_slide(files['lossless'], picture, patches), tiles)
+    table.time('check the stains', lambda: verify_stains(files['stains'], picture, patches),
+               len(STAINS))
+    overlay(files['lossy'], files['stains']).save(files['picture'], quality=90)
+    print(describe(files))
     print()
-    print(clock)
+    print(table)
     print()
-    print(f'The lossless slide equals the picture in all {picture.size:,} samples.')
+    print('The lossless slide equals the patches in every pixel; what no patch covers is '
+          'transparent.')
 
 
-def load(path: Path | None) -> Pixels:
+def photograph() -> Pixels:
+    """The histology photograph of scikit-image, which is needed for nothing else."""
+    import skimage.data
+
+    return np.asarray(skimage.data.immunohistochemistry())
+
+
+def cut(picture: Picture, tile: int, overlap: int) -> list[Rect]:
     """
-    Load the picture.
+    The places of patches, in no order; some are left out.
 
-    :param path: a file of any format that Pillow reads; None for the
-        histology photograph of scikit-image.
-    :returns: an array (rows, cols, bands).
+    :param tile: the width and height of a patch in pixels; those at the right and bottom
+        border are smaller.
+    :param overlap: how many pixels neighbours share.
     """
-    if path is None:
-        # scikit-image is needed only for this photograph.
-        import skimage.data
+    step = tile - overlap
+    patches = [Rect(left, top, min(tile, picture.width - left), min(tile, picture.height - top))
+               for top in range(0, max(1, picture.height - overlap), step)
+               for left in range(0, max(1, picture.width - overlap), step)]
+    # The first patches are at the top left and bottom right corner: the image has its size.
+    corners, others = [patches[0], *patches[1:][-1:]], patches[1:-1]
+    order = random.Random(1)
+    order.shuffle(others)
+    patches = corners + others[len(others) // HOLES:]
+    order.shuffle(patches)
+    return patches
 
-        return np.asarray(skimage.data.immunohistochemistry())
-    with PIL.Image.open(path) as image:
-        # Keep the example simple: no palettes, CMYK or transparency.
-        pixels = np.asarray(image if image.mode in {'L', 'I;16', 'RGB'} else image.convert('RGB'))
-    return pixels[:, :, np.newaxis] if pixels.ndim == 2 else pixels
 
-
-def cut(picture: Pixels, tile: int, overlap: int) -> Iterator[tuple[int, int, Pixels]]:
+def predict(patch: Pixels) -> Pixels:
     """
-    Cut a picture into patches that cover all of it.
+    How much there is of each stain.
 
-    :param picture: an array (rows, cols, bands).
-    :param tile: the width and height of a patch in pixels; patches at the right
-        and bottom border are smaller.
-    :param overlap: how many pixels neighbouring patches share.
-    :returns: for each patch its left and top in pixels of the picture, and a
-        copy of its pixels (rows, cols, bands).
+    :param patch: (rows, cols, 3).
+    :returns: (rows, cols, stains): 0 for nothing, 255 for much.
     """
-    rows, cols = picture.shape[:2]
-    for top in range(0, rows, tile - overlap):
-        for left in range(0, cols, tile - overlap):
-            yield left, top, picture[top:top + tile, left:left + tile].copy()
+    amounts = np.empty((*patch.shape[:2], len(STAINS)), np.uint8)
+    for stain, tables in enumerate(_TABLES):
+        total = tables[0][patch[..., 0]]
+        total += tables[1][patch[..., 1]]
+        total += tables[2][patch[..., 2]]
+        np.clip(total, 0, 255, out=total)
+        amounts[..., stain] = total
+    return amounts
 
 
-def stitch(sink: large_image_source_vips.VipsFileTileSource,
-           patches: list[tuple[int, int, Pixels]]) -> None:
+def _tables() -> npt.NDArray[np.float32]:
+    """What each value of red, green and blue adds to the amount of each stain: (2, 3, 256)."""
+    unit = DENSITIES / np.linalg.norm(DENSITIES, axis=1, keepdims=True)
+    density = -np.log10(np.maximum(np.arange(256), 1) / 255)
+    shares = np.linalg.inv(unit)[:, :len(STAINS)] * (255 / FULL)
+    return np.asarray(shares.T[:, :, np.newaxis] * density, np.float32)
+
+
+_TABLES = _tables()
+
+
+def stitch(picture: Picture, patches: list[Rect], slide: Sink, stains: Sink) -> None:
     """
-    Add all patches to a new image.
+    Predict each patch, and add it to the slide and its predictions to the stains.
 
-    :param sink: a new image from ``large_image_source_vips.new()``.
-    :param patches: as returned by ``cut``, in any order.
+    :param slide: a new image.
+    :param stains: another; each stain is a channel of it.
     """
-    for left, top, patch in tqdm(patches, desc='adding patches', unit='patch'):
-        sink.addTile(patch, x=left, y=top)
+    for rect in tqdm(patches, desc='predict and add', unit=' patches'):
+        patch = picture.read(rect)
+        slide.addTile(patch, x=rect.left, y=rect.top)
+        amounts = predict(patch)
+        for channel in range(len(STAINS)):
+            stains.addTile(amounts[..., channel], x=rect.left, y=rect.top, c=channel)
+    slide.mm_x = slide.mm_y = stains.mm_x = stains.mm_y = MM
+    stains.channelNames = list(STAINS)
+    stains.channelColors = ['4040ff', 'a05000']
 
 
-def save_thumbnail(source: Any, path: Path) -> None:
+def write(sink: Sink, path: Path, **options: Any) -> None:
+    """Write a pyramid, with a progress bar."""
+    with tqdm(desc=f'write {path.name}', total=100, unit='%',
+              bar_format='{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}') as bar:
+        sink.write(path, progress=lambda fraction: bar.update(100 * fraction - bar.n), **options)
+
+
+def verify_slide(path: Path, picture: Picture, patches: list[Rect]) -> None:
     """
-    Save a thumbnail of at most 256 x 256 pixels.
+    Check every pixel of a slide that was written without loss.
 
-    :param source: the slide, opened by ``large_image.open``.
-    :param path: the PNG file to write.
+    :raises SystemExit: if a pixel under a patch differs from the picture, or one that no
+        patch covers is not transparent.
     """
-    png, _mime_type = source.getThumbnail(width=256, height=256, encoding='PNG')
-    path.write_bytes(bytes(png))
+    source = large_image.open(path)
+    covered = np.zeros((picture.height, picture.width), bool)
+    for rect in patches:
+        covered[rect.top:rect.top + rect.height, rect.left:rect.left + rect.width] = True
+    pieces = source.tileIterator(
+        tile_size={'width': 1024, 'height': 1024}, format=TILE_FORMAT_NUMPY)
+    for piece in pieces:
+        pixels, left, top = piece['tile'], piece['x'], piece['y']
+        rect = Rect(left, top, pixels.shape[1], pixels.shape[0])
+        inside = covered[top:top + rect.height, left:left + rect.width]
+        same = (pixels[..., :3] == picture.read(rect)).all(axis=2)
+        opaque = pixels[..., 3] == 255 if pixels.shape[2] > 3 else np.ones_like(inside)
+        if not (same[inside].all() and np.array_equal(opaque, inside)):
+            msg = f'{path} does not hold the pixels of the patches near {left}, {top}.'
+            raise SystemExit(msg)
 
 
-def verify(path: Path, picture: Pixels) -> None:
+def verify_stains(path: Path, picture: Picture, patches: list[Rect]) -> None:
     """
-    Read a slide and check that it equals the picture, bit for bit.
+    Check the names of the channels, and one patch of each.
 
-    :param path: a slide that was written with ``lossy=False``.
-    :param picture: the original pixels (rows, cols, bands).
-    :raises SystemExit: if any sample differs.
+    :raises SystemExit: if any is not as predicted.
     """
-    pixels, _mime_type = large_image.open(path).getRegion(format=TILE_FORMAT_NUMPY)
-    if not np.array_equal(pixels, picture):
-        msg = f'{path} does not hold the pixels of the picture.'
+    source = large_image.open(path)
+    if source.getMetadata()['channels'] != list(STAINS):
+        msg = f'{path} does not name the channels {", ".join(STAINS)}.'
         raise SystemExit(msg)
+    rect = patches[0]
+    expected = predict(picture.read(rect))
+    for channel in range(len(STAINS)):
+        pixels, _ = source.getRegion(
+            region=rect._asdict(), frame=channel, format=TILE_FORMAT_NUMPY)
+        if not np.array_equal(pixels[..., 0], expected[..., channel]):
+            msg = f'{path} does not hold the {STAINS[channel]} that was predicted.'
+            raise SystemExit(msg)
 
 
-def describe(source: Any, slide: Path, exact: Path, thumbnail: Path) -> str:
+def overlay(slide: Path, stains: Path, side: int = 700) -> PIL.Image.Image:
     """
-    Describe the results in a short table.
+    A part of the slide, and beside it the same part with the DAB over it.
 
-    :param source: ``slide``, opened by ``large_image.open``.
-    :param slide: the JPEG pyramid.
-    :param exact: the lossless pyramid.
-    :param thumbnail: the PNG file.
+    :param side: the width and height of the part in pixels.
     """
-    metadata = source.getMetadata()
-    bands = f'{metadata["bandCount"]} bands of {metadata["dtype"]}'
-    rows = {
-        'slide': f'{slide} ({slide.stat().st_size / 1024:,.0f} KB)',
-        'lossless': f'{exact} ({exact.stat().st_size / 1024:,.0f} KB)',
-        'thumbnail': str(thumbnail),
-        'opened by': f'{type(source).__name__} {large_image_source_vips.__version__}',
-        'size': f'{metadata["sizeX"]} x {metadata["sizeY"]} pixels',
-        'levels': f'{metadata["levels"]}, tiles of '
-                  f'{metadata["tileWidth"]} x {metadata["tileHeight"]}',
-        'format': f'{source.bandFormat}, {bands}',
-    }
-    return '\n'.join(f'{name:<12}{value}' for name, value in rows.items())
+    source, predicted = large_image.open(slide), large_image.open(stains)
+    region = {'left': max(0, (source.sizeX - side) // 2),
+              'top': max(0, (source.sizeY - side) // 2), 'width': side, 'height': side}
+    pixels, _ = source.getRegion(region=region, format=TILE_FORMAT_NUMPY)
+    amount, _ = predicted.getRegion(
+        region=region, frame=STAINS.index('DAB'), format=TILE_FORMAT_NUMPY)
+    pixels = pixels[..., :3]
+    strength = np.clip((amount[..., :1] / 255 - 0.1) / 0.5, 0, 1)
+    heat = np.concatenate(
+        [np.full_like(strength, 255), 230 * (1 - strength), 0 * strength], axis=2)
+    cover = 0.75 * np.clip(2 * strength, 0, 1)
+    covered = (pixels * (1 - cover) + heat * cover).astype(np.uint8)
+    gap = np.full((pixels.shape[0], 12, 3), 255, np.uint8)
+    return PIL.Image.fromarray(np.concatenate([pixels, gap, covered], axis=1))
 
 
-class Clock:
-    """Runs steps and measures how long each takes; ``str`` gives a table."""
+def describe(files: dict[str, Path]) -> str:
+    """A short table of the files."""
+    rows = []
+    for kind, path in files.items():
+        size = f'{path.stat().st_size / 1e6:8,.1f} MB'
+        if kind == 'picture':
+            rows.append(f'{path!s:<34}{size}   a part of the slide beside its DAB')
+            continue
+        metadata = large_image.open(path).getMetadata()
+        channels = metadata.get('channels')
+        rows.append(
+            f'{path!s:<34}{size}   {metadata["sizeX"]:,} x {metadata["sizeY"]:,} pixels, '
+            f'{metadata["levels"]} levels' + (f', channels {", ".join(channels)}' if channels
+                                              else ''))
+    return '\n'.join(rows)
+
+
+class Table:
+    """Runs steps and measures them; ``str`` gives a table."""
 
     def __init__(self) -> None:
-        self.steps: dict[str, float] = {}
+        self.steps: list[tuple[str, float, int]] = []
 
-    def time(self, name: str, step: Callable[[], Result]) -> Result:
+    def time(self, name: str, step: Callable[[], None], tiles: int) -> None:
         """
         Run a step.
 
         :param name: its name in the table.
         :param step: called once, without arguments.
-        :returns: the result of the step.
+        :param tiles: the number of patches that it adds, or tiles of 256 x 256 in the
+            largest level that it writes or reads.
         """
         start = time.perf_counter()
-        result = step()
-        self.steps[name] = time.perf_counter() - start
-        return result
+        step()
+        self.steps.append((name, time.perf_counter() - start, tiles))
 
     def __str__(self) -> str:
-        return '\n'.join(f'{name:<28}{seconds * 1000:>8.1f} ms'
-                         for name, seconds in self.steps.items())
+        lines = [f'{name:<24}{seconds:>7.2f} s {tiles / seconds:>9,.0f} tiles/s'
+                 for name, seconds, tiles in self.steps]
+        total = sum(seconds for _, seconds, _ in self.steps)
+        return '\n'.join([*lines, f'{"altogether":<24}{total:>7.2f} s'])
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -194,15 +336,18 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     :param arguments: the command line arguments; None for those of the process.
     """
     parser = argparse.ArgumentParser(
-        description='Cut a photograph into patches and stitch them into a slide.')
+        description='Cut an image into patches, predict each, and stitch them into slides.')
     parser.add_argument('image', nargs='?', type=Path,
-                        help='a picture; default: a histology photograph of scikit-image')
+                        help='an image of any size; default: a photograph of scikit-image, '
+                             'mirrored and repeated')
     parser.add_argument('--output', type=Path, default=Path('demo'), help='folder for the files')
-    parser.add_argument('--tile', type=int, default=160, help='width and height of a patch')
-    parser.add_argument('--overlap', type=int, default=24, help='pixels that neighbours share')
+    parser.add_argument('--size', type=int, default=10000,
+                        help='width and height of the slide made of the photograph')
+    parser.add_argument('--tile', type=int, default=512, help='width and height of a patch')
+    parser.add_argument('--overlap', type=int, default=64, help='pixels that neighbours share')
     options = parser.parse_args(arguments)
-    if not 0 <= options.overlap < options.tile:
-        parser.error('--overlap must be at least 0 and smaller than --tile')
+    if not 0 <= 2 * options.overlap <= options.tile or options.tile < 1 or options.size < 1:
+        parser.error('--overlap must be from 0 to half of --tile, and --size at least 1')
     if options.image and not options.image.is_file():
         parser.error(f'there is no file {options.image}')
     return options

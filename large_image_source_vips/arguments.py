@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,21 @@ def as_resampler(value: Any) -> str | Resampler | None:
         return result.reshape(*result.shape[:2], pixels.shape[2])
 
     return Resampler(name.split('_', 1)[1].lower(), halve, name in _PICKING)
+
+
+def as_frames(value: Any) -> list[int]:
+    """
+    Check the number of a frame, or a list of them.
+
+    :returns: each once, in ascending order.
+    :raises TileSourceError: if it is neither.
+    """
+    several = not isinstance(value, (str, bytes)) and isinstance(value, Iterable)
+    found = sorted({as_position(each, 'frame') for each in (value if several else (value,))})
+    if not found:
+        msg = 'frame must be the number of a frame or a list of them; the list is empty.'
+        raise TileSourceError(msg)
+    return found
 
 
 def as_minimum(value: Any, name: str) -> int:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from large_image.exceptions import TileSourceError
 
 from .annotations import AnnotatedTileSource, checked_key
-from .arguments import as_crop, as_minimum, as_order, as_resampler
+from .arguments import as_crop, as_frames, as_minimum, as_order, as_resampler
 from .base.errors import TileSourceValueError
 from .base.frames import positive_number
 from .base.geometry import Rect, Size
@@ -39,7 +39,7 @@ from .writing.parts import (
     at_reduction,
     changed,
     cropped,
-    one_frame,
+    some_frames,
     with_associated,
     with_smaller_scale,
 )
@@ -295,7 +295,8 @@ class EditableTileSource(ClosableTileSource, AnnotatedTileSource):
 
     def write(self, path: str | os.PathLike[str], lossy: bool = True, alpha: bool = True,
               overwriteAllowed: bool = True, vips_kwargs: Mapping[str, Any] | None = None,
-              progress: Progress | bool | None = None, frame: int | None = None, *,
+              progress: Progress | bool | None = None,
+              frame: int | Sequence[int] | None = None, *,
               crop: tuple[int, int, int, int] | None = None, level: int | None = None,
               metadata: bool = True, associatedImages: Collection[str] | None = None,
               compression: str | None = None, quality: int | None = None,
@@ -332,8 +333,8 @@ class EditableTileSource(ClosableTileSource, AnnotatedTileSource):
         :param progress: a function that is called with the fraction done, 0 to
             1, or True for a progress bar (tqdm).  An exception in the function
             cancels the write and is passed on.
-        :param frame: the 0-based frame to write; None for all, which only TIFF files
-            hold.
+        :param frame: the 0-based frame to write, or a list of frames; None for all.
+            Only TIFF files hold several.
         :param crop: (x, y, width, height) in full-resolution pixels, to write a part
             of an opened file; for a new image, set ``crop`` instead.
         :param level: the level of an opened file to write as full resolution; 0 is
@@ -364,7 +365,7 @@ class EditableTileSource(ClosableTileSource, AnnotatedTileSource):
         :raises TileSourceError: if the file cannot be written, or the data cannot
             have what was chosen; the error lists what they can have.
         """
-        chosen = None if frame is None else as_position(frame, 'frame')
+        chosen = None if frame is None else as_frames(frame)
         part = _Part(
             None if crop is None else as_crop(crop), self._reduction(level), bool(metadata),
             None if associatedImages is None else frozenset(associatedImages))
@@ -390,10 +391,11 @@ class EditableTileSource(ClosableTileSource, AnnotatedTileSource):
         return int(self.levels - 1 - z)
 
     @contextmanager
-    def _part(self, frame: int | None, part: _Part) -> Iterator[Snapshot]:
+    def _part(self, frames: Sequence[int] | None, part: _Part) -> Iterator[Snapshot]:
         """
-        All frames or one, or a part of them, to write.
+        All frames or some, or a part of them, to write.
 
+        :param frames: their numbers, ascending; None for all.
         :raises TileSourceError: if there is no such frame, part or associated image.
         """
         if (part.crop or part.reduction) and isinstance(self._store, Canvas):
@@ -403,7 +405,7 @@ class EditableTileSource(ClosableTileSource, AnnotatedTileSource):
         pixels = self._store.current()
 
         def changed_frame(number: int, picture: Picture) -> Picture:
-            number = number if frame is None else frame
+            number = number if frames is None else frames[number]
             if part.reduction:
                 picture = at_reduction(
                     picture, part.reduction,
@@ -413,8 +415,8 @@ class EditableTileSource(ClosableTileSource, AnnotatedTileSource):
             return picture
 
         with self._store.snapshot() as snapshot:
-            if frame is not None:
-                snapshot = one_frame(snapshot, frame)
+            if frames is not None:
+                snapshot = some_frames(snapshot, frames)
             snapshot = changed(with_associated(snapshot, part.associated), changed_frame)
             if part.reduction:
                 snapshot = with_smaller_scale(snapshot, part.reduction)

@@ -34,8 +34,6 @@ from .progress import progress_bar, scaled
 
 # Names of files whose frames are meant to stay together.
 _OME = ('.ome.tif', '.ome.tiff')
-# Files that hold associated images.
-_TIFF = ('.tif', '.tiff')
 
 
 class Job(NamedTuple):
@@ -53,22 +51,21 @@ def add_commands(commands: Commands, shared: argparse.ArgumentParser) -> None:
     """Add ``convert``."""
     parser = add_command(
         commands, shared, 'convert', run, 'convert files to pyramids',
-        'The suffix of OUT decides the format: .tif (a tiled pyramid), .dzi (DeepZoom), or '
-        'another that libvips saves.  With several files, OUT is a folder.')
+        'The suffix of OUT decides the format: .tif (a tiled pyramid), .ome.tif (OME-TIFF), .dzi '
+        '(DeepZoom), or another that libvips saves.  With several files, OUT is a folder.')
     parser.add_argument('files', nargs='+', type=Path, metavar='IN')
     parser.add_argument('out', type=Path, metavar='OUT')
     add_writing(parser)
     parser.add_argument('--frames', type=frame_numbers, default=(), metavar='LIST',
-                        help='frames to write, counted from 0: 3, 0,2,5-7 or all')
+                        help='frames to write, counted from 0: 3, 0,2,5-7 or all, the default')
     parser.add_argument('--crop', type=area, metavar='X,Y,WIDTH,HEIGHT',
                         help='write a rectangle only, in pixels of full resolution')
     parser.add_argument('--level', type=counting(0), metavar='N',
                         help='write this level as the full resolution; 0 is the smallest')
     parser.add_argument('--keep', type=_names, default=(), metavar='NAMES',
-                        help='associated images to write to a TIFF file, such as label,macro; '
-                             'default all')
+                        help='associated images to write, such as label,macro; default: all')
     parser.add_argument('--drop', type=_names, default=(), metavar='NAMES',
-                        help='associated images to leave out')
+                        help='associated images to leave out, such as label,macro')
     parser.add_argument('--deidentify', action='store_true',
                         help='write nothing but pixels, their size and their colour profile, '
                              'and list what was left out')
@@ -165,8 +162,10 @@ def convert(job: Job, options: argparse.Namespace, report: Callable[[float], Non
     start = time.perf_counter()
     source = open_source(job.source)
     arguments = {**writing_arguments(options),
-                 'frame': _frame(source, options.frames, job.target)}
-    arguments['associatedImages'] = _associated(source, options, job)
+                 'frame': _frames(source, options.frames, job.target)}
+    associated = _associated(source, options, job)
+    if _is_tiff(job.target):
+        arguments['associatedImages'] = associated
     if options.crop is not None:
         arguments['crop'] = tuple(options.crop)
     if options.level is not None:
@@ -181,34 +180,34 @@ def convert(job: Job, options: argparse.Namespace, report: Callable[[float], Non
     return '\n'.join(lines)
 
 
-def _frame(source: Any, chosen: tuple[int, ...] | None, target: Path) -> int | None:
+def _frames(source: Any, chosen: tuple[int, ...] | None, target: Path) -> Any:
     """
-    The frame to write; None if there is only one.
+    The argument ``frame`` of ``write``: None for all.
 
     :param chosen: as from ``frame_numbers``; empty if the user chose none.
-    :raises CommandError: for several frames, and for names of OME-TIFF.
+    :raises CommandError: for frames that do not exist, and for several if the file cannot
+        hold them.
     """
     count = frame_count(source)
-    if target.name.lower().endswith(_OME):
-        msg = (f'{target} cannot be written: OME-TIFF is not supported yet; choose a name that '
-               'ends in .tif only.')
-        raise CommandError(msg)
     for frame in chosen or ():
         checked_frame(source, frame)
-    if chosen is not None and len(chosen) == 1:
-        return chosen[0]
-    if count == 1:
+    several = len(set(chosen)) if chosen else count
+    if several > 1 and not _is_tiff(target):
+        msg = (f'A {target.suffix} file holds one frame, and the file has {count}; choose one with '
+               f'--frames 0 to --frames {count - 1}, or write a .tif.')
+        raise CommandError(msg)
+    if not chosen:
         return None
-    msg = (f'The file has {count} frames, and files of several frames cannot be written yet; '
-           f'choose one with --frames 0 to --frames {count - 1}.')
-    raise CommandError(msg)
+    return chosen[0] if several == 1 else list(dict.fromkeys(chosen))
 
 
 def _associated(source: Any, options: argparse.Namespace, job: Job) -> list[str]:
     """
-    The associated images to write: those to keep, or all; without those to drop.
+    The names of the associated images to write.
 
-    :raises CommandError: if there is none of a name.
+    Says which ones are left out because the file cannot hold them.
+
+    :raises CommandError: if some are to be kept, and cannot, or do not exist.
     """
     there = source.getAssociatedImagesList()
     for name in (*options.keep, *options.drop):
@@ -216,13 +215,28 @@ def _associated(source: Any, options: argparse.Namespace, job: Job) -> list[str]
             msg = (f'{job.source} has no associated image {name!r}; it has '
                    f'{", ".join(there) or "none"}.')
             raise CommandError(msg)
-    chosen = [name for name in options.keep or there if name not in options.drop]
-    if job.target.suffix.lower() in _TIFF:
-        return chosen
-    if chosen and not options.deidentify:
-        print(f'{job.target}: without the associated images {", ".join(chosen)}, which only TIFF '
+    if options.deidentify:
+        if options.keep:
+            msg = (f'--deidentify drops all associated images; leave out --keep '
+                   f'{",".join(options.keep)}.')
+            raise CommandError(msg)
+        return []
+    wanted = [name for name in options.keep or there if name not in options.drop]
+    if _is_tiff(job.target):
+        return wanted
+    if options.keep:
+        msg = (f'A {job.target.suffix} file holds no associated images; leave out --keep '
+               f'{",".join(options.keep)}, or write a .tif.')
+        raise CommandError(msg)
+    if wanted:
+        print(f'{job.target}: without the associated images {", ".join(wanted)}, which only .tif '
               'files hold', file=sys.stderr)
     return []
+
+
+def _is_tiff(path: Path) -> bool:
+    """Whether a file is written by this package, not by a saver of libvips."""
+    return path.suffix.lower() in {'.tif', '.tiff'}
 
 
 def _stoppable(report: Callable[[float], None], stop: threading.Event) -> Callable[[float], None]:

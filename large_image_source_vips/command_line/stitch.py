@@ -9,7 +9,7 @@ import csv
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import large_image_source_vips
 
@@ -44,7 +44,7 @@ class Placed(NamedTuple):
     path: Path
     x: int
     y: int
-    frame: Mapping[str, int]
+    frame: Mapping[str, Any]
 
 
 def add_commands(commands: Commands, shared: argparse.ArgumentParser) -> None:
@@ -70,20 +70,21 @@ def run(options: argparse.Namespace) -> int:
     """Add all files to a new image and write it."""
     refuse_existing(options.out, options.overwrite)
     placed = find(options.pattern, options.step)
-    _refuse_frames(placed)
+    frames = _frames(placed, options.out)
     sink = large_image_source_vips.new()
     with progress_bar(options.out.name, _STEPS * len(placed), ' tiles') as bar:
         for tile in placed:
             try:
                 sink.addTile(tile.path.read_bytes(), tile.x, tile.y,
-                             interpretation='labels' if options.labels else None)
+                             interpretation='labels' if options.labels else None, **tile.frame)
             except Exception as exc:
                 msg = f'{tile.path}: {exc}'
                 raise CommandError(msg) from exc
             bar.advance(1)
         sink.mm_x = sink.mm_y = options.pixel_size
         sink.write(options.out, progress=bar.share(len(placed)), **writing_arguments(options))
-    print(f'{options.out}: {len(placed):,} files, {sink.sizeX:,} x {sink.sizeY:,} pixels, '
+    more = f'{frames:,} frames, ' if frames > 1 else ''
+    print(f'{options.out}: {len(placed):,} files, {sink.sizeX:,} x {sink.sizeY:,} pixels, {more}'
           f'{scaled(options.out.stat().st_size)}B')
     return 0
 
@@ -194,16 +195,18 @@ def read_csv(table: Path) -> list[Placed]:
     return placed
 
 
-def _refuse_frames(placed: Sequence[Placed]) -> None:
+def _frames(placed: Sequence[Placed], out: Path) -> int:
     """
-    Check that all files belong to one frame.
+    The number of frames that the files belong to.
 
-    :raises CommandError: if they do not.
+    :raises CommandError: if the file to write cannot hold them.
     """
-    if len({tuple(sorted(tile.frame.items())) for tile in placed}) > 1:
-        msg = ('The files belong to several frames (c, z, t), and images of several frames cannot '
-               'be written yet; stitch the files of each frame to a file of its own.')
+    count = len({tuple(sorted(tile.frame.items())) for tile in placed})
+    if count > 1 and out.suffix.lower() not in {'.tif', '.tiff'}:
+        msg = (f'The files belong to {count} frames (c, z, t), and a {out.suffix} file holds one; '
+               'write a .tif.')
         raise CommandError(msg)
+    return count
 
 
 def _size_of(path: Path) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy.typing as npt
 
 from ..base.errors import TileSourceError
-from ..base.frames import Annotations, Axes, Position
+from ..base.frames import Annotations, Axes, Position, position_key
 from ..base.geometry import Rect, Size
 from ..base.transparency import (
     ColorAndAlpha,
@@ -123,6 +123,61 @@ def one_frame(snapshot: Snapshot, frame: int) -> Snapshot:
         snapshot, count=1, picture=lambda _: snapshot.picture(frame), positions=None,
         annotations=replace(notes, axes=Axes(), channel_names=names, channel_colors=colors,
                             values=values))
+
+
+def some_frames(snapshot: Snapshot, frames: Sequence[int]) -> Snapshot:
+    """
+    Some frames of an image, with what is known of them.
+
+    They keep their axes if they fill them, such as two channels at all depths; else they
+    are on an axis without a name.
+
+    :param frames: their numbers, each once, in ascending order.
+    :raises TileSourceError: if there is no such frame.
+    """
+    if len(frames) == 1:
+        return one_frame(snapshot, frames[0])
+    for frame in frames:
+        checked_frame(frame, snapshot.count, snapshot.name)
+    notes = snapshot.annotations
+    positions = [snapshot.position(frame) for frame in frames]
+    places = {axis: sorted({position[axis] for position in positions})
+              for axis in notes.axes.lengths}
+    axes = Axes({axis: len(found) for axis, found in places.items() if len(found) > 1})
+    chosen = {axis: places[axis] for axis in axes.lengths}
+    fill = axes.count == len(frames) and [
+        {axis: chosen[axis][place] for axis, place in position.items()}
+        for position in axes.positions()] == [
+            {axis: position[axis] for axis in chosen} for position in positions]
+    names, colors = notes.channel_names, notes.channel_colors
+    if 'c' in places:
+        at = [place for place in places['c'] if place < max(len(names or ()), len(colors))]
+        names = None if names is None or not fill else tuple(
+            names[place] for place in at if place < len(names)) or None
+        colors = tuple(color for place in at for color in colors[place:place + 1]) if fill else ()
+    new = replace(notes, axes=axes if fill else Axes({'': len(frames)}), channel_names=names,
+                  channel_colors=colors, values=_values_at(notes, places) if fill else None)
+    return replace(
+        snapshot, count=len(frames), picture=lambda number: snapshot.picture(frames[number]),
+        positions=None, annotations=new)
+
+
+def _values_at(notes: Annotations, places: Mapping[str, Sequence[int]],
+               ) -> dict[Position, Mapping[str, Any]] | None:
+    """
+    The values at some positions, by their positions among these.
+
+    :param places: the positions on each axis, ascending.
+    """
+    if notes.values is None:
+        return None
+    found = {}
+    for key, values in notes.values.items():
+        position = {axis: dict(key).get(axis, 0) for axis in notes.value_axes or ()}
+        if all(place in places.get(axis, (0,)) for axis, place in position.items()):
+            found[position_key({axis: places[axis].index(place)
+                                for axis, place in position.items() if axis in places})] = values
+    return found
 
 
 def changed(snapshot: Snapshot, change: Callable[[int, Picture], Picture]) -> Snapshot:

@@ -14,7 +14,6 @@ import PIL.ImageCms
 import pytest
 import tifffile
 
-import large_image_source_vips
 from helpers.command_line import run
 from helpers.pixels import random_pixels
 from large_image_source_vips.command_line import convert
@@ -75,23 +74,21 @@ def test_lossy_is_smaller(capsys, slide, tmp_path):
     assert (tmp_path / 'a.tif').stat().st_size < (tmp_path / 'b.tif').stat().st_size
 
 
-@pytest.mark.parametrize(('options', 'kept'), [
-    ([], ['label', 'macro']), (['--drop', 'label'], ['macro']), (['--keep', 'label'], ['label']),
-    (['--drop', 'label,macro'], []), (['--keep', 'label,macro', '--drop', 'label'], ['macro']),
-    (['--deidentify'], [])])
-def test_associated_images_are_kept_or_dropped(capsys, slide, tmp_path, options, kept):
-    done = run(capsys, 'convert', slide, tmp_path / 'a.tif', *options)
+@pytest.mark.parametrize(('options', 'names'), [
+    ([], ['label', 'macro']), (['--keep', 'label'], ['label']), (['--drop', 'label'], ['macro']),
+    (['--drop', 'label,macro'], []), (['--keep', 'label,macro', '--drop', 'macro'], ['label'])])
+@pytest.mark.parametrize('name', ['a.tif', 'a.ome.tif'])
+def test_associated_images(capsys, slide, tmp_path, options, names, name):
+    done = run(capsys, 'convert', slide, tmp_path / name, *options)
     assert (done.status, done.err) == (0, '')
-    source = large_image_source_vips.open(tmp_path / 'a.tif')
-    assert source.getAssociatedImagesList() == kept
-    with tifffile.TiffFile(tmp_path / 'a.tif') as file:
-        assert len([page for page in file.pages if not page.is_tiled]) == len(kept)
+    found = json.loads(run(capsys, 'info', '--json', tmp_path / name).out)
+    assert sorted(found['associated']) == names
 
 
-def test_associated_images_that_are_lost_are_named(capsys, slide, tmp_path):
-    done = run(capsys, 'convert', slide, tmp_path / 'a.png')
+def test_images_that_are_lost_are_named(capsys, slide, tmp_path):
+    done = run(capsys, 'convert', slide, tmp_path / 'a.jpg')
     assert 'without the associated images label, macro' in done.err
-    done = run(capsys, 'convert', slide, tmp_path / 'b.png', '--drop', 'label,macro')
+    done = run(capsys, 'convert', slide, tmp_path / 'b.jpg', '--drop', 'label,macro')
     assert done.err == ''
 
 
@@ -194,16 +191,31 @@ class TestFrames:
         assert run(capsys, 'convert', stack, tmp_path / 'a.tif', '--frames', '3').status == 0
         np.testing.assert_array_equal(first_page(tmp_path / 'a.tif'), self.STACK[3])
 
-    @pytest.mark.parametrize('chosen', [[], ['--frames', 'all'], ['--frames', '0-2,4']])
-    def test_several_say_what_is_possible(self, capsys, stack, tmp_path, chosen):
-        done = run(capsys, 'convert', stack, tmp_path / 'a.tif', *chosen)
-        assert done.status == 1
-        assert 'choose one with --frames 0 to --frames 4' in done.err
+    @pytest.mark.parametrize('name', ['a.tif', 'a.ome.tif'])
+    @pytest.mark.parametrize('chosen', [[], ['--frames', 'all']])
+    def test_all_frames(self, capsys, stack, tmp_path, chosen, name):
+        assert run(capsys, 'convert', stack, tmp_path / name, *chosen).status == 0
+        with tifffile.TiffFile(tmp_path / name) as tiff:
+            assert tiff.is_ome
+            np.testing.assert_array_equal(tiff.series[0].asarray(), self.STACK)
 
-    def test_names_of_ome_tiff_say_what_is_possible(self, capsys, stack, tmp_path):
-        done = run(capsys, 'convert', stack, tmp_path / 'a.ome.tif', '--frames', '0')
-        assert (done.status, '.tif only' in done.err) == (1, True)
-        assert not (tmp_path / 'a.ome.tif').exists()
+    def test_some_frames(self, capsys, stack, tmp_path):
+        out = tmp_path / 'a.tif'
+        assert run(capsys, 'convert', stack, out, '--frames', '0-1,4').status == 0
+        np.testing.assert_array_equal(
+            tifffile.imread(out).reshape(3, 60, 70), self.STACK[[0, 1, 4]])
+
+    @pytest.mark.parametrize('chosen', [[], ['--frames', 'all'], ['--frames', '0-2']])
+    def test_what_a_png_cannot_hold(self, capsys, stack, tmp_path, chosen):
+        done = run(capsys, 'convert', stack, tmp_path / 'a.png', *chosen)
+        assert done.status == 1
+        assert 'choose one with --frames 0 to --frames 4, or write a .tif' in done.err
+        assert not (tmp_path / 'a.png').exists()
+
+    def test_one_frame_of_a_png(self, capsys, stack, tmp_path):
+        assert run(capsys, 'convert', stack, tmp_path / 'a.png', '--frames', '2').status == 0
+        with PIL.Image.open(tmp_path / 'a.png') as image:
+            np.testing.assert_array_equal(np.asarray(image), self.STACK[2])
 
     @pytest.mark.parametrize(('text', 'frames'), [
         ('3', (3,)), ('0,2,5-7', (0, 2, 5, 6, 7)), ('all', None)])
@@ -271,7 +283,9 @@ class TestSeveral:
     (['in.tif', 'no/a.tif'], 'no folder'),
     (['in.tif', 'a.xyz'], 'writes no .xyz'),
     (['none.tif', 'a.tif'], 'No such file'),
+    (['in.tif', 'a.png', '--keep', 'label'], 'holds no associated images'),
     (['in.tif', 'a.tif', '--keep', 'labels'], "no associated image 'labels'; it has label, macro"),
+    (['in.tif', 'a.tif', '--keep', 'label', '--deidentify'], 'leave out --keep'),
     (['in.tif', 'a.tif', '--drop', 'labels'], "no associated image 'labels'; it has label, macro"),
     (['in.tif', 'a.tif', '--frames', '1'], 'only frame 0'),
     (['in.tif', 'a.tif', '--level', '9'], 'no level 9'),

@@ -94,11 +94,42 @@ def test_labels_are_kept(capsys, tmp_path):
     np.testing.assert_array_equal(written(tmp_path / 'a.tif'), labels)
 
 
-def test_frames_say_what_is_possible(capsys, tmp_path):
+PLANES = random_pixels((2, 3, 40, 50), 'uint16')
+
+
+def test_frames_of_names(capsys, tmp_path):
+    for c, z in np.ndindex(2, 3):
+        tifffile.imwrite(tmp_path / f'0_0_c{c}_z{z}.tif', PLANES[c, z])
+    done = run(capsys, 'stitch', tmp_path / '{x}_{y}_c{c}_z{z}.tif', tmp_path / 'a.ome.tif')
+    assert (done.status, '6 files, 50 x 40 pixels, 6 frames' in done.out) == (0, True)
+    with tifffile.TiffFile(tmp_path / 'a.ome.tif') as tiff:
+        (series, *_) = tiff.series
+        assert series.axes == 'ZCYX'
+        np.testing.assert_array_equal(series.asarray(), PLANES.swapaxes(0, 1))
+
+
+@pytest.mark.parametrize('header', ['', 'name,x,y,c,z\n', 'z,c,name,y,x\n'])
+def test_frames_of_a_table(capsys, tmp_path, header):
+    rows = [header]
+    for c, z in np.ndindex(2, 3):
+        for side in range(2):
+            name, x = f'{c}{z}{side}.tif', 25 * side
+            tifffile.imwrite(tmp_path / name, PLANES[c, z][:, x:x + 25])
+            row = {'name': name, 'x': x, 'y': 0, 'c': c, 'z': z}
+            order = (header or 'name,x,y,c,z').strip().split(',')
+            rows.append(','.join(str(row[key]) for key in order) + '\n')
+    (tmp_path / 't.csv').write_text(''.join(rows))
+    assert run(capsys, 'stitch', tmp_path / 't.csv', tmp_path / 'a.tif').status == 0
+    with tifffile.TiffFile(tmp_path / 'a.tif') as tiff:
+        assert tiff.series[0].axes == 'ZCYX'
+        np.testing.assert_array_equal(tiff.series[0].asarray(), PLANES.swapaxes(0, 1))
+
+
+def test_frames_that_a_file_cannot_hold(capsys, tmp_path):
     for z in range(2):
         tifffile.imwrite(tmp_path / f'0_0_{z}.tif', np.zeros((9, 9), 'uint8'))
-    done = run(capsys, 'stitch', tmp_path / '{x}_{y}_{z}.tif', tmp_path / 'a.tif')
-    assert (done.status, 'several frames' in done.err) == (1, True)
+    done = run(capsys, 'stitch', tmp_path / '{x}_{y}_{z}.tif', tmp_path / 'a.png')
+    assert (done.status, 'belong to 2 frames' in done.err) == (1, True)
     found = stitch.match(str(tmp_path / '{x}_{y}_{z}.tif'), None)
     assert [tile.frame for tile in found] == [{'z': 0}, {'z': 1}]
 
