@@ -59,6 +59,9 @@ class Limits:
     tiff_missing: int = _limit(
         _GIB, 'bytes', 'Pixels that a file may claim beyond what its bytes can hold; a truncated '
         'file still opens.')
+    tiff_side: int = _limit(
+        100_000_000, 'pixels', 'Width or height of a page; that of libvips 8.18 '
+        '(VIPS_MAX_COORD).')
     tiff_xml_marks: int = _limit(
         1 << 22, 'tags and attributes', 'Of an XML text, counted before it is parsed; 330,000 '
         'planes have about 10 each.')

@@ -381,22 +381,3 @@ def _xyz_of_lab(light: Array, opponents: Array) -> Array:
                       middle - opponents[..., 1] / 200], axis=-1)
     xyz: Array = np.where(roots > 6 / 29, roots ** 3, (roots - 4 / 29) * 3 * (6 / 29) ** 2)
     return (xyz * _WHITE).astype(np.float32)
-
-
-def xyz_to_linear_rgb(xyz: Array) -> npt.NDArray[np.float32]:
-    """Convert XYZ, where white has Y of 100, to linear RGB, where it is 1 (LogLuv)."""
-    rgb: npt.NDArray[np.float32] = (xyz.astype(np.float32) / 100) @ _XYZ_TO_RGB.T
-    return rgb
-
-
-def luminance_of_log(codes: Array) -> npt.NDArray[np.float32]:
-    """
-    Decode LogL: ``2 ** ((code + 0.5) / 256 - 64)``, with a sign bit (Larson, 1998).
-
-    :param codes: of int16.
-    """
-    magnitude = codes.view(np.uint16) & 0x7fff
-    light = np.exp2((magnitude.astype(np.float32) + 0.5) / 256 - 64)
-    light[magnitude == 0] = 0
-    signed: npt.NDArray[np.float32] = np.where(codes < 0, -light, light).astype(np.float32)
-    return signed

@@ -21,7 +21,8 @@ from ..base.errors import TileSourceError
 from ..base.frames import Annotations
 from ..base.identity import Identity, identity_of_descriptor, open_regular
 from ..base.settings import dpi_setting
-from ..tiff.directories import Page, TiffDirectories
+from ..tiff.directories import TiffDirectories
+from ..tiff.page import Page
 from . import loader
 from .handles import Handle, pool
 from .layout import Layout, Opening, Stored

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..base.geometry import Size
-from ..tiff.directories import Page
+from ..tiff.page import Page
 
 # How far the size of a stored level may differ from that of the exact reduction, in pixels
 # or as a share of it: writers round up, down or to whole tiles of a lower level.

@@ -19,16 +19,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..base.limits import LIMITS
 from ..tiff import ome
-from ..tiff.directories import (
-    DESCRIPTION,
-    SOFTWARE,
-    X_RESOLUTION,
-    Y_RESOLUTION,
-    Page,
-    TiffDirectories,
-)
+from ..tiff.directories import TiffDirectories
 from ..tiff.ome import positive, unit_in_mm, xml_root
 from ..tiff.own_text import read_own
+from ..tiff.page import DESCRIPTION, SOFTWARE, X_RESOLUTION, Y_RESOLUTION, Page
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element

@@ -18,14 +18,8 @@ from pyvips import ffi, glib_lib, vips_lib
 
 from ..base.errors import TileSourceError
 from ..base.limits import LIMITS
-from ..tiff.directories import (
-    DESCRIPTION,
-    ICC_PROFILE,
-    Entry,
-    TiffDirectories,
-    TiffFormatError,
-    decode_text,
-)
+from ..tiff.directories import TiffDirectories, TiffFormatError, decode_text
+from ..tiff.page import DESCRIPTION, ICC_PROFILE, Entry
 from .file import SourceFile
 from .layout import Layout
 from .pixel_size import Description

@@ -17,15 +17,9 @@ from typing import Any, NamedTuple
 import pyvips
 
 from ..base.files import read_at
-from ..tiff.directories import (
-    RESOLUTION_UNIT,
-    X_RESOLUTION,
-    Y_RESOLUTION,
-    Page,
-    TiffDirectories,
-    TiffFormatError,
-)
+from ..tiff.directories import TiffDirectories, TiffFormatError
 from ..tiff.ome import positive
+from ..tiff.page import RESOLUTION_UNIT, X_RESOLUTION, Y_RESOLUTION, Page
 from .file import SourceFile
 from .layout import TRANSPOSED, Layout
 from .makers import UNKNOWN, Header, PixelSize, describe_tiff

@@ -20,15 +20,8 @@ from ..base.formats import COLOR_BANDS
 from ..base.limits import LIMITS
 from ..codecs import colours
 from ..tiff import ome
-from ..tiff.directories import (
-    DESCRIPTION,
-    EXTRA_SAMPLES,
-    UNCOMPRESSED,
-    Page,
-    TiffDirectories,
-    TiffFormatError,
-    TooManyEntriesError,
-)
+from ..tiff.directories import TiffDirectories, TiffFormatError, TooManyEntriesError
+from ..tiff.page import DESCRIPTION, EXTRA_SAMPLES, UNCOMPRESSED, Page
 from ..tiff.tile_table import tile_table
 from .arrange import NAME_TEXT, Arrangement, Directories, Place, arrange
 from .file import SourceFile

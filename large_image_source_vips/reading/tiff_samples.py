@@ -15,14 +15,9 @@ import numpy.typing as npt
 
 from ..codecs import colours, table
 from ..codecs.table import Coding
-from ..tiff.directories import (
-    EXTRA_SAMPLES,
-    ICC_PROFILE,
-    JPEG_TABLES,
-    Page,
-    TiffDirectories,
-)
+from ..tiff.directories import TiffDirectories
 from ..tiff.old_jpeg import YCBCR_SUBSAMPLING
+from ..tiff.page import EXTRA_SAMPLES, ICC_PROFILE, JPEG_TABLES, Page
 from . import fax
 from .unpack import cmyk_through_profile
 

@@ -26,7 +26,8 @@ from ..base.reduce import reduce_pixels
 from ..base.threads import scratch
 from ..codecs import table
 from ..codecs.table import DecodeError
-from ..tiff.directories import UNCOMPRESSED, Page, TiffDirectories, TiffFormatError
+from ..tiff.directories import TiffDirectories, TiffFormatError
+from ..tiff.page import UNCOMPRESSED, Page
 from ..tiff.stored_tiles import OldJpeg, StoredTileError, StoredTiles, stored_tiles
 from . import fax
 from .tiff_samples import Samples, problem, samples_of

@@ -13,7 +13,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from .directories import Page, TiffDirectories, TiffFormatError
+from .directories import TiffDirectories, TiffFormatError
+from .page import Page
 from .tile_table import tile_table
 
 YCBCR_SUBSAMPLING = 530

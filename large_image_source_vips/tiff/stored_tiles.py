@@ -11,8 +11,9 @@ from __future__ import annotations
 from ..base.files import read_at
 from ..base.geometry import Size
 from ..base.limits import LIMITS
-from .directories import OLD_JPEG, UNCOMPRESSED, Page, TiffDirectories, TiffFormatError
+from .directories import TiffDirectories, TiffFormatError
 from .old_jpeg import old_jpeg_stream
+from .page import OLD_JPEG, UNCOMPRESSED, Page
 from .tile_table import tile_table
 
 

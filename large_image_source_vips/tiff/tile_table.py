@@ -11,7 +11,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .directories import UNCOMPRESSED, Entry, Page, TiffDirectories
+from .directories import TiffDirectories
+from .page import UNCOMPRESSED, Entry, Page
 
 Table = npt.NDArray[np.int64]
 

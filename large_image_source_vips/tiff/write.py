@@ -21,7 +21,7 @@ import numpy.typing as npt
 from ..base.errors import TileSourceError
 from ..base.files import read_at, write_at
 from ..base.geometry import Size
-from . import directories as tiff
+from . import page as tiff
 
 if TYPE_CHECKING:
     import tifffile

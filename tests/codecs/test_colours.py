@@ -223,19 +223,6 @@ def test_lab_becomes_the_colours_that_libvips_makes(photometric, bits):
     assert np.abs(found.astype(float) - expected).max() <= 2 * unit
 
 
-def test_linear_rgb_of_xyz_is_that_of_libvips():
-    xyz = np.random.default_rng(1).uniform(0, 100, (9, 8, 3)).astype(np.float32)
-    expected = pyvips.Image.new_from_array(xyz).copy(
-        interpretation='xyz').colourspace('scrgb').numpy()
-    np.testing.assert_allclose(colours.xyz_to_linear_rgb(xyz), expected, atol=2e-3)
-
-
-def test_luminance_of_logarithms():
-    codes = np.array([[64 * 256, 65 * 256, 0, -(1 << 15) + 64 * 256]], np.int16)
-    np.testing.assert_allclose(
-        colours.luminance_of_log(codes), [[1.0013, 2.0027, 0, -1.0013]], rtol=1e-3)
-
-
 @pytest.mark.parametrize(('meaning', 'reason'), [
     (Colours(2, np.dtype('u1'), 2, 8), 'takes 3 samples'),
     (Colours(3, np.dtype('u1'), 1, 8), 'palette'),

@@ -3,11 +3,9 @@ A small, seeded part of ``fuzz_reading`` in this process, and all of it with ``-
 """
 
 import pytest
-from large_image.exceptions import TileSourceError
 
 from helpers import damage, fuzz_reading
 from large_image_source_vips.reading.known_formats import has_loader
-from large_image_source_vips.reading.reader import FileReader
 
 # Who reads them, if libvips does.
 LOADERS = {'heif': 'heifload', 'tga': 'magickload', 'sgi': 'magickload', 'pcx': 'magickload',
@@ -30,13 +28,4 @@ def test_the_seeds_are_read(tmp_path):
     for name, data in damage.seeds().items():
         if has_loader(LOADERS.get(name, 'tiffload')):
             (tmp_path / 'a').write_bytes(data)
-            assert (fuzz_reading.look(tmp_path / 'a') == 'read' or
-                    is_beyond_this_build(tmp_path / 'a')), name
-
-
-def is_beyond_this_build(path):
-    """Whether a file is refused because a codec is missing."""
-    with pytest.raises(TileSourceError) as error:
-        FileReader(path)
-    return any(words in str(error.value) for words in (
-        'lacks that codec', 'does not read TIFF', 'not supported'))
+            assert fuzz_reading.look(tmp_path / 'a') == 'read', name

@@ -18,12 +18,12 @@ from helpers.tiff_bytes import (
 from large_image_source_vips.base.limits import LIMITS
 from large_image_source_vips.tiff import directories, tile_table
 from large_image_source_vips.tiff.directories import (
-    DESCRIPTION,
     TiffDirectories,
     TiffFormatError,
     TooManyEntriesError,
     decode_text,
 )
+from large_image_source_vips.tiff.page import DESCRIPTION
 
 
 @pytest.fixture
@@ -69,6 +69,14 @@ def test_entries_of_all_directories_are_counted(opened, limited, most, fits):
     else:
         with pytest.raises(TooManyEntriesError, match='more than 89 entries'):
             list(chain)
+
+
+@pytest.mark.parametrize('side', ['width', 'height'])
+def test_sides_of_a_page_have_a_bound(opened, limited, side):
+    limited(tiff_side=1000)
+    assert list(opened(tiff_bytes(gray_page(**{side: 1000}))).pages())
+    with pytest.raises(TiffFormatError, match=r'claims .*1001.* pixels; at most 1000 are read'):
+        list(opened(tiff_bytes(gray_page(**{side: 1001}))).pages())
 
 
 def test_offsets_of_sub_directories_count_as_entries(opened, limited):
