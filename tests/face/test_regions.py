@@ -537,13 +537,14 @@ def read_whole(source):
 
 
 def test_other_threads_help_with_a_large_region(slide, threads, monkeypatch):
-    # The calling thread waits for help, or it may be done before another thread starts.
-    read, helped, caller = Version.read, threading.Event(), threading.get_ident()
+    # The first thread that reads waits for a second one, or it may do all before that starts.
+    read, started, second = Version.read, set(), threading.Event()
 
     def waiting(self, *args, **kwargs):
-        if threading.get_ident() != caller:
-            helped.set()
-        assert helped.wait(60)
+        started.add(threading.get_ident())
+        if len(started) > 1:
+            second.set()
+        assert second.wait(60)
         return read(self, *args, **kwargs)
 
     monkeypatch.setattr(Version, 'read', waiting)

@@ -144,7 +144,7 @@ def test_a_small_file_that_claims_to_be_huge_is_refused(tmp_path, compression):
     with tifffile.TiffFile(path) as tiff:
         tag = tiff.pages[0].tags[256]
     assert tag.valuebytecount in {2, 4}
-    overwrite(path, tag.offset + 2, b'\4\0\1\0\0\0' + (1 << 28).to_bytes(4, 'little'))
+    overwrite(path, tag.offset + 2, b'\4\0\1\0\0\0' + (1 << 26).to_bytes(4, 'little'))
     with pytest.raises(TileSourceError, match='more than a file of'):
         FileReader(path)
 
