@@ -78,7 +78,15 @@ class JpegDecoder:
 
     def __init__(self, coding: Coding) -> None:
         self._samples = coding.samples
-        tables = _segments(coding.jpeg_tables)[0] if coding.jpeg_tables else []
+        # Damaged tables are damage to every tile, not a reason to leave the page to libvips,
+        # which may decode it with whatever they hold.
+        self._damaged: str | None = None
+        tables: list[bytes] = []
+        if coding.jpeg_tables:
+            try:
+                tables = _segments(coding.jpeg_tables)[0]
+            except DecodeError as exc:
+                self._damaged = f'JPEGTables: {exc}'
         self._before = _START + b''.join(tables)
         if coding.samples == 3:
             self._before += _ADOBE + bytes((coding.photometric == _YCBCR,))
@@ -148,6 +156,8 @@ class JpegDecoder:
         :raises DecodeError: if the stream is not what the page says, or claims a picture that
             is much larger than the tile.
         """
+        if self._damaged is not None:
+            raise DecodeError(self._damaged)
         head = self._head
         if not data.startswith(head.stored):
             self._head = head = self._parsed(data)

@@ -1,14 +1,18 @@
 """
 Decode CCITT fax tiles with libvips' TIFF reader.
 
-A tile is shown to it as a TIFF file that holds nothing else, so that every remark of libtiff
+A tile is shown to it as a TIFF file that holds nothing else, so that every warning of libtiff
 is about its data, and damage is an error.  imagecodecs would decode damaged tiles without a
 word.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import struct
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,6 +27,39 @@ from ..codecs.coding import Coding, DecodeError
 COMPRESSIONS = frozenset({2, 3, 4})
 _SHORT, _LONG = 3, 4
 _T4_OPTIONS, _T6_OPTIONS = 292, 293
+
+
+_heard = threading.local()
+
+
+class _Listener(logging.Filter):
+    """Keep warnings of libvips from the log in a thread that waits for them."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is logged."""
+        found: list[str] | None = getattr(_heard, 'warnings', None)
+        if found is None:
+            return True
+        found.append(record.getMessage().removeprefix('VIPS: '))
+        return False
+
+
+logging.getLogger('pyvips').addFilter(_Listener())
+
+
+@contextlib.contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """
+    The warnings of libvips in this thread.
+
+    libvips 8.14 logs the warnings of libtiff and goes on, whatever its option ``fail_on``;
+    later versions fail.
+    """
+    _heard.warnings = found = list[str]()
+    try:
+        yield found
+    finally:
+        del _heard.warnings
 
 
 def problem(coding: Coding) -> str | None:
@@ -50,11 +87,16 @@ class FaxDecoder:
         width = size.width * self._coding.samples
         file = self._file(bytes(data), width, size.height)
         try:
-            source = pyvips.Source.new_from_memory(file)
-            image = pyvips.Image.tiffload_source(source, fail_on='warning')
-            fetched = pyvips.Region.new(image).fetch(0, 0, width, size.height)
+            with _warnings() as warnings:
+                source = pyvips.Source.new_from_memory(file)
+                # Not sequential, libvips would decode in threads of its own.
+                image = pyvips.Image.tiffload_source(
+                    source, fail_on='warning', access='sequential')
+                fetched = pyvips.Region.new(image).fetch(0, 0, width, size.height)
         except pyvips.Error as exc:
             raise DecodeError(vips_reason(exc)) from exc
+        if warnings:
+            raise DecodeError(warnings[0])
         pixels = np.frombuffer(fetched, np.uint8) >> 7
         shaped = pixels.reshape(size.height, size.width, self._coding.samples)
         if out is None:

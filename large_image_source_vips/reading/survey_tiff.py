@@ -105,6 +105,19 @@ def survey_tiff(file: SourceFile) -> Layout:
                     for key, place in plan.associated.items()})
 
 
+def is_aperio(file: SourceFile) -> bool:
+    """Whether a TIFF file is a slide of Aperio, and each of its pages can be decoded here."""
+    with file.descriptor() as descriptor:
+        try:
+            tiff = TiffDirectories(descriptor)
+            pages = list(tiff.pages())
+            return (bool(pages) and
+                    tiff.text(pages[0].entries.get(DESCRIPTION), NAME_TEXT).startswith('Aperio')
+                    and all(problem(tiff, page) is None for page in pages))
+        except TiffFormatError:
+            return False
+
+
 def alpha_band(tiff: TiffDirectories, page: Page) -> int | None:
     """
     The alpha band of a page, counted from the end.

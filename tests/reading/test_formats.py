@@ -168,13 +168,26 @@ def test_resolutions_of_jpeg_2000_are_levels(tmp_path, size):
 
 
 @needs('openslideload')
-def test_the_real_slide_through_openslide():
+def test_the_real_slide_through_openslide(only_openslide):
     reader = FileReader(real_file('CMU-1-Small-Region.tiff'))
     assert reader._file.loader.name == 'openslideload'
     found = level_by_tiles(reader)
     # Nothing is transparent, so nothing is black.
     assert found.shape == (2967, 2220, 3)
     assert found.min(axis=2).mean() > 100
+
+
+@needs('openslideload')
+def test_a_slide_is_the_same_with_and_without_openslide(request):
+    path = real_file('CMU-1-Small-Region.tiff')
+    reader = FileReader(path)
+    assert reader._file.loader.name == 'tiffload'
+    request.getfixturevalue('only_openslide')
+    other = FileReader(path)
+    assert (reader.size, reader.pixel_size, reader.magnification, reader.associated_names()) == (
+        other.size, pytest.approx(other.pixel_size), other.magnification,
+        other.associated_names())
+    np.testing.assert_array_equal(level_by_tiles(reader), level_by_tiles(other))
 
 
 @pytest.mark.parametrize('saver', ['ppmsave', 'radsave', 'fitssave', 'jxlsave', 'matrixsave'])

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import pyvips
 import tifffile
-from large_image import config
 
 from helpers.around import real_file
 from helpers.pixels import random_pixels, smooth_pixels
@@ -126,15 +125,6 @@ def test_a_first_page_a_quarter_the_area_is_still_the_first(tmp_path):
     first, second = random_pixels((200, 300, 3)), random_pixels((400, 600, 3))
     write_pages(tmp_path / 'a.tif', first, second)
     assert FileReader(tmp_path / 'a.tif').size == (300, 200)
-
-
-@pytest.fixture
-def tiffload_only():
-    """As on a libvips without OpenSlide."""
-    before = config.getConfig('source_vips_loaders')
-    config.setConfig('source_vips_loaders', ['tiffload'])
-    yield
-    config.setConfig('source_vips_loaders', before)
 
 
 @pytest.mark.usefixtures('tiffload_only')

@@ -391,7 +391,7 @@ def test_a_sink_writes_the_pixel_size_that_it_knows(tmp_path, suffix, size):
 
 
 @needs('openslideload')
-def test_openslide_describes_the_slide():
+def test_openslide_describes_the_slide(only_openslide):
     reader = FileReader(real_file('CMU-1-Small-Region.tiff'))
     assert reader.internal_metadata()['vips-loader'] == 'openslideload'
     assert pyvips.at_least_libvips(8, 13) is False or reader.bands == 3
