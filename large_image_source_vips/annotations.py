@@ -12,7 +12,16 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .base.errors import TileSourceValueError
-from .base.frames import Annotations, json_value, positive_number, rgb_of, values_of_array
+from .base.frames import (
+    Annotations,
+    by_label,
+    hex_color,
+    json_value,
+    listed_by_label,
+    positive_number,
+    rgb_of,
+    values_of_array,
+)
 from .source import StoreTileSource
 
 if TYPE_CHECKING:
@@ -196,4 +205,27 @@ class AnnotatedTileSource(StoreTileSource):
         The magnification of the objective as stated, or None.
 
         ``getNativeMagnification`` estimates it where only the pixel size is known.
+        """)
+
+    palette = _annotation(
+        lambda notes: listed_by_label(notes.palette),
+        lambda value, _: {'palette': by_label(value, 'palette', hex_color)},
+        """
+        The colours of labels, or None.
+
+        A list that begins with label 0, such as ``['#000000', 'red', (0, 128, 255)]``, or a
+        dictionary by label; '#rrggbb' when it is read.  An image with a palette is one band
+        of integers, which are never averaged or compressed with loss.
+
+        :raises TileSourceError: if it is set to anything else; it is also a ValueError.
+        """)
+
+    classNames = _annotation(
+        lambda notes: listed_by_label(notes.class_names),
+        lambda value, _: {'class_names': by_label(
+            value, 'classNames', lambda name: name if isinstance(name, str) else None)},
+        """
+        The names of labels, or None: a list that begins with label 0, or a dictionary.
+
+        :raises TileSourceError: if it is set to anything else; it is also a ValueError.
         """)

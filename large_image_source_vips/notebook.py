@@ -12,7 +12,7 @@ import base64
 import io
 import os
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
@@ -21,6 +21,9 @@ import PIL.Image
 from large_image.constants import TILE_FORMAT_NUMPY
 from large_image.tilesource import FileTileSource
 from large_image.tilesource.jupyter import ipyleafletPresent
+
+if TYPE_CHECKING:
+    from .store import PixelStore
 
 Pixels = npt.NDArray[Any]
 
@@ -67,6 +70,9 @@ class ShownInNotebooks(FileTileSource):
     It is released with the last reference to it or to a layer of it.
     """
 
+    if TYPE_CHECKING:
+        _store: PixelStore
+
     # The event loop that serves the tiles of a map; None if there is no map.
     _loop: asyncio.AbstractEventLoop | None = None
     _refresh_pending = False
@@ -89,9 +95,23 @@ class ShownInNotebooks(FileTileSource):
             # A style decides what is seen.
             return bytes(self.getRegion(output=output, encoding='PNG')[0])
         pixels, _ = self.getRegion(output=output, format=TILE_FORMAT_NUMPY)
+        pixels = self._in_colors(np.asarray(pixels))
         encoded = io.BytesIO()
-        as_picture(np.asarray(pixels))[0].save(encoded, 'PNG')
+        as_picture(pixels)[0].save(encoded, 'PNG')
         return encoded.getvalue()
+
+    def _in_colors(self, pixels: Pixels) -> Pixels:
+        """Labels in the colours of their palette, black if they are not in it."""
+        palette = self._store.annotations.palette
+        if not palette or pixels.dtype.kind not in 'iu' or pixels.shape[2] > 2:
+            return pixels
+        labels, places = np.unique(pixels[..., 0], return_inverse=True)
+        colors = np.array([list(bytes.fromhex(palette.get(int(label), '#000000')[1:]))
+                           for label in labels], np.uint8)
+        shown = colors[places.reshape(pixels.shape[:2])]
+        if pixels.shape[2] == 1:
+            return shown
+        return np.concatenate([shown, 255 * (pixels[..., 1:] > 0).astype(np.uint8)], axis=2)
 
     def _repr_html_(self) -> str:
         """A thumbnail and a small table; a sentence for an image without tiles."""
@@ -126,6 +146,9 @@ class ShownInNotebooks(FileTileSource):
                 f', {axis.removeprefix("Index")} {count}' for axis, count in sorted(axes.items()))
         if metadata.get('channels'):
             rows['channels'] = ', '.join(map(str, metadata['channels']))
+        names = self._store.annotations.class_names
+        if names:
+            rows['classes'] = ', '.join(f'{label} {name}' for label, name in names.items())
         if self.getAssociatedImagesList():
             rows['associated'] = ', '.join(self.getAssociatedImagesList())
         path = self._getLargeImagePath()

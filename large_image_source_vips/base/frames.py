@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import numbers
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,6 +111,8 @@ class Annotations:
     :param description: text, or anything that JSON holds; None without.
     :param metadata: further metadata, anything that JSON holds; None without.
     :param magnification: of the objective, as stated; None if unknown.
+    :param palette: the colours of labels, '#rrggbb' by label; None if the image has none.
+    :param class_names: the names of labels, by label; None without.
     """
 
     axes: Axes = field(default_factory=Axes)
@@ -122,6 +124,8 @@ class Annotations:
     description: Any = None
     metadata: Any = None
     magnification: float | None = None
+    palette: Mapping[int, str] | None = None
+    class_names: Mapping[int, str] | None = None
 
     def value_key(self, position: Mapping[str, int]) -> Position:
         """The key of a position in ``values``."""
@@ -258,3 +262,52 @@ def rgb_of(color: Any) -> tuple[int, int, int] | None:
             continue
         return red, green, blue
     return None
+
+
+def by_label(value: Any, name: str, each: Callable[[Any], str | None]) -> dict[int, str] | None:
+    """
+    Check what belongs to labels.
+
+    :param value: None, a list that begins with label 0, or a dictionary by label.
+    :param name: of the property, for the error text.
+    :param each: converts what belongs to one label; None for what cannot be.
+    :raises TileSourceValueError: if it is none of these, or has too many entries.
+    """
+    if value is None:
+        return None
+    found = value if isinstance(value, Mapping) else (
+        dict(enumerate(value)) if isinstance(value, (list, tuple, np.ndarray)) else None)
+    if found is None or len(found) > LIMITS.base_colors:
+        msg = (f'{name} must be None, or a list or dictionary by label of at most '
+               f'{LIMITS.base_colors:,} entries, not {value!r:.200}.')
+        raise TileSourceValueError(msg)
+    result = {}
+    for label, one in found.items():
+        converted = each(one)
+        if isinstance(label, bool) or not isinstance(label, numbers.Integral) or converted is None:
+            msg = f'{name} cannot have {one!r:.100} for the label {label!r:.100}.'
+            raise TileSourceValueError(msg)
+        result[int(label)] = converted
+    return dict(sorted(result.items()))
+
+
+def hex_color(color: Any) -> str | None:
+    """
+    A colour as '#rrggbb'; None if it is none.
+
+    :param color: as for ``rgb_of``, or red, green and blue from 0 to 255.
+    """
+    if not isinstance(color, (list, tuple, np.ndarray)):
+        rgb = rgb_of(color)
+    else:
+        whole = len(color) == 3 and all(
+            isinstance(part, numbers.Integral) and 0 <= int(part) <= 255 for part in color)
+        rgb = (int(color[0]), int(color[1]), int(color[2])) if whole else None
+    return None if rgb is None else '#{:02x}{:02x}{:02x}'.format(*rgb)
+
+
+def listed_by_label(found: Mapping[int, str] | None) -> list[str] | dict[int, str] | None:
+    """A list if it has the labels 0, 1, ... without a gap, else a dictionary."""
+    if found is None:
+        return None
+    return [*found.values()] if list(found) == list(range(len(found))) else dict(found)

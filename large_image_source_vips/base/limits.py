@@ -38,6 +38,9 @@ class Limits:
     base_frames: int = _limit(
         1 << 20, 'frames', 'Written or not; as many as the OME-XML of one file may describe.')
 
+    base_colors: int = _limit(
+        1 << 16, 'colours', 'Of a palette: as many as the ColorMap of a TIFF file may have.')
+
     # tiff
     tiff_directories: int = _limit(
         1 << 18, 'directories', 'More than any instrument writes; ends broken or circular '

@@ -13,6 +13,8 @@ from .arguments import Commands, add_command, open_source
 
 # The axes of frames in large_image's metadata, such as IndexC, and what to call them.
 _AXIS = 'Index'
+# The number of labels in a table.
+_LABELS = 20
 _SAMPLES = {1: 'gray', 2: 'gray and alpha', 3: 'RGB', 4: 'RGB and alpha'}
 
 
@@ -73,6 +75,8 @@ def describe(path: str) -> dict[str, Any]:
                  # large_image has them in no particular order.
                  for key, count in sorted(metadata.get('IndexRange', {}).items())},
         'channels': metadata.get('channels'),
+        'palette': source.palette,
+        'classes': source.classNames,
         'levels': storage['levels'],
         'associated': {name: storage['associated'][name]
                        for name in source.getAssociatedImagesList()},
@@ -92,6 +96,8 @@ def table(found: dict[str, Any]) -> str:
         'magnification': f'{found["magnification"]:.4g}' if found['magnification'] else 'unknown',
         'samples': _samples(found),
         'frames': _frames(found),
+        **({} if found['palette'] is None and found['classes'] is None else
+           {'labels': _labels(found)}),
         'levels': '\n'.join(_level(level) for level in reversed(found['levels'])),
         'associated': '\n'.join(
             f'{name}: {_size(image)}, {_layout(image)}'
@@ -128,6 +134,19 @@ def _samples(found: dict[str, Any]) -> str:
         meaning = _SAMPLES.get(found['bands'], meaning)
     bands = 'band' if found['bands'] == 1 else 'bands'
     return f'{found["dtype"]}, {found["bands"]} {bands}, {meaning}'
+
+
+def _labels(found: dict[str, Any]) -> str:
+    """The labels that have a colour or a name, a line for each of the first."""
+    colors, names = (
+        dict(enumerate(given)) if isinstance(given, list) else given or {}
+        for given in (found['palette'], found['classes']))
+    labels = sorted({*colors, *names})
+    lines = [' '.join(filter(None, (f'{label:>3}', colors.get(label), names.get(label))))
+             for label in labels[:_LABELS]]
+    if len(labels) > _LABELS:
+        lines.append(f'and {len(labels) - _LABELS:,} more')
+    return '\n'.join(lines) or 'none has a colour'
 
 
 def _frames(found: dict[str, Any]) -> str:

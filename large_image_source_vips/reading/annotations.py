@@ -17,7 +17,7 @@ from ..base.frames import Annotations, Axes, Position, position_key
 from ..tiff import ome
 from ..tiff.directories import TiffDirectories, TiffFormatError
 from ..tiff.ome import positive, unit_in_mm, unit_in_seconds
-from ..tiff.own_text import own_axes, read_own
+from ..tiff.own_text import own_axes, own_labels, read_own
 from ..tiff.page import DESCRIPTION
 from .file import SourceFile
 from .layout import Layout
@@ -53,8 +53,13 @@ def annotations_of(file: SourceFile, layout: Layout, magnification: float | None
         if not colors and series:
             found = [channel.color for channel in series[0].channels]
             colors = [color.lstrip('#').upper() for color in found if color] if all(found) else []
+    of_labels = layout.bands - (layout.frames[0].alpha is not None) == 1 and (
+        layout.dtype.kind in 'iu')
     notes = Annotations(axes, tuple(names) or None, tuple(colors), description=description,
-                        metadata=own.get('additionalMetadata'), magnification=magnification)
+                        metadata=own.get('additionalMetadata'), magnification=magnification,
+                        # Programs that make RGB of labels may leave our text in place.
+                        palette=own_labels(own, 'palette') if of_labels else None,
+                        class_names=own_labels(own, 'classNames'))
     value_axes = _texts(own.get('frameAxes')) or None
     if value_axes is None:
         return notes if root is None else _with_steps(notes, root)

@@ -21,6 +21,7 @@ from ..base.limits import LIMITS
 from ..codecs import colours
 from ..tiff import ome
 from ..tiff.directories import TiffDirectories, TiffFormatError, TooManyEntriesError
+from ..tiff.own_text import own_labels, read_own
 from ..tiff.page import DESCRIPTION, EXTRA_SAMPLES, UNCOMPRESSED, Page
 from ..tiff.tile_table import tile_table
 from .arrange import NAME_TEXT, Arrangement, Directories, Place, arrange
@@ -28,7 +29,7 @@ from .file import SourceFile
 from .layout import Layout, Opening, Picture, Stored
 from .loader import lacks_codec, why_not_decoded
 from .rows import empty_tiles
-from .tiff_samples import Samples, problem
+from .tiff_samples import COLOR_MAP, Samples, problem
 from .unpack import Unpacker, unpacker
 
 _logger = logging.getLogger(__name__)
@@ -74,8 +75,15 @@ def survey_tiff(file: SourceFile) -> Layout:
             texts = {number: tiff.text(page.entries.get(DESCRIPTION),
                                        None if not number else NAME_TEXT)
                      for number, page in enumerate(pages) if number < _DESCRIBED}
+            subs = _sub_pages(tiff, pages)
+            labels = own_labels(read_own(texts[0]), 'palette') is not None
+            if labels:
+                # The ColorMap colours labels, which stay labels.
+                pages = [_uncoloured(page) for page in pages]
+                subs = {number: [page and _uncoloured(page) for page in found]
+                        for number, found in subs.items()}
             plan = arrange(Directories(
-                pages, _sub_pages(tiff, pages), texts, os.path.basename(file.path),
+                pages, subs, texts, os.path.basename(file.path),
                 contiguous_images(tiff, pages, texts.get(0, '')),
                 lambda page: why_unreadable(tiff, page)))
             reason = problem(tiff, plan.frames[0].page)
@@ -88,7 +96,7 @@ def survey_tiff(file: SourceFile) -> Layout:
         _logger.warning('%s is read without %s', file.path, what)
     alone = len(pages) > _MANY_PAGES
     band = alpha[plan.frames[0].page.offset]
-    frames = [_picture({0: place, **levels}, plan, band, alone)
+    frames = [_picture({0: place, **levels}, band, alone, labels=labels)
               for place, levels in zip(plan.frames, plan.levels, strict=True)]
     first = frames[0].levels[0]
     _check_tables(file, first)
@@ -101,7 +109,7 @@ def survey_tiff(file: SourceFile) -> Layout:
         tuple(frames), unpack.dtype, unpack.bands + masked, unpack.interpretation,
         axes=tuple(plan.axes), channels=tuple(plan.channels), pages=len(pages),
         converted=plan.frames[0].page.photometric in _CONVERTED, left_out=tuple(plan.left_out),
-        associated={key: _picture({0: place}, plan, alpha[place.page.offset], alone)
+        associated={key: _picture({0: place}, alpha[place.page.offset], alone)
                     for key, place in plan.associated.items()})
 
 
@@ -116,6 +124,12 @@ def is_aperio(file: SourceFile) -> bool:
                     and all(problem(tiff, page) is None for page in pages))
         except TiffFormatError:
             return False
+
+
+def _uncoloured(page: Page) -> Page:
+    """A page whose samples are not looked up in its palette."""
+    return page if page.photometric != colours.PALETTE else replace(
+        page, photometric=colours.BLACK_IS_ZERO)
 
 
 def alpha_band(tiff: TiffDirectories, page: Page) -> int | None:
@@ -255,19 +269,21 @@ def _check_tables(file: SourceFile, stored: Stored) -> None:
             raise TileSourceError(msg)
 
 
-def _picture(places: Mapping[int, Place], plan: Arrangement, alpha: int | None,
-             alone: bool) -> Picture:
+def _picture(places: Mapping[int, Place], alpha: int | None, alone: bool, *,
+             labels: bool = False) -> Picture:
     """
     A frame or associated image with its levels.
 
     :param places: its levels, by reduction.
     :param alpha: its alpha band, counted from the end.
     :param alone: whether libvips gets each directory alone.
+    :param labels: whether the text of this package says that a single band holds labels.
     """
     stored = {reduction: _stored(place, alone) for reduction, place in sorted(places.items())}
     page = places[0].page
     return Picture(stored, page.orientation if 1 <= page.orientation <= 8 else 1,
-                   page.photometric == colours.PALETTE, alpha)
+                   page.photometric == colours.PALETTE or COLOR_MAP in page.entries or
+                   (labels and page.samples - (alpha is not None) == 1), alpha)
 
 
 def _with_masks(picture: Picture, plan: Arrangement, alone: bool) -> Picture:

@@ -23,7 +23,7 @@ from .unpack import cmyk_through_profile
 
 Array = npt.NDArray[Any]
 
-_COLOR_MAP, _YCBCR_COEFFICIENTS, _REFERENCE_BLACK_WHITE, _LERC_PARAMETERS = 320, 529, 532, 50674
+COLOR_MAP, _YCBCR_COEFFICIENTS, _REFERENCE_BLACK_WHITE, _LERC_PARAMETERS = 320, 529, 532, 50674
 _T4_OPTIONS, _T6_OPTIONS, _T6 = 292, 293, 4
 # Codecs that convert YCbCr to RGB themselves.
 _DECODE_TO_RGB = frozenset({7, 33003, 50001, 50002, 52546})
@@ -66,7 +66,7 @@ def coding_of(tiff: TiffDirectories, page: Page) -> Coding:
 def colours_of(tiff: TiffDirectories, page: Page, dtype: np.dtype[Any]) -> colours.Colours:
     """What the decoded samples of a page, of a dtype, mean."""
     entries = page.entries
-    palette = tiff.array(entries.get(_COLOR_MAP)) if page.photometric == colours.PALETTE else None
+    palette = tiff.array(entries.get(COLOR_MAP)) if page.photometric == colours.PALETTE else None
     meaning = colours.Colours(
         page.photometric, dtype, page.samples, page.bits, page.bits_each,
         extra=tuple(tiff.integers(entries.get(EXTRA_SAMPLES))),

@@ -301,7 +301,8 @@ class Canvas(CanvasState):
             if lower is None:
                 # Another reader may do the same at this moment.
                 lower = self._lower.setdefault(stored, LowerLevels(layers, stored))
-            found = lower.gather(reduction, rect, self._size, origin, layers.averaged)
+            found = lower.gather(reduction, rect, self._size, origin,
+                                 layers.averaged and not self._has_palette)
         return layers.pixels(found, rect, self._shows_alpha)
 
     @contextmanager

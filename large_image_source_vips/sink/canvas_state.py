@@ -4,6 +4,7 @@ What a canvas knows of its image: size, format, pixel size, and the process that
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from ..base import files
 from ..base.errors import TileSourceError
 from ..base.formats import Meaning
+from ..base.frames import Annotations
 from ..base.geometry import Rect, Size
 from ..base.limits import LIMITS
 from .layers import Layers
@@ -50,6 +52,8 @@ class CanvasState(PlainStore):
         self._lower: dict[int, LowerLevels] = {}
         # Whether a tile had an alpha band.
         self._alpha_given = False
+        # Whether there is a palette, so that lower levels are picked.
+        self._has_palette = False
 
     def check_process(self) -> None:
         """
@@ -80,6 +84,7 @@ class CanvasState(PlainStore):
         self._pixel_size, self._crop = other.pixel_size, other.crop
         self._min_size, self._generation = other.min_size, other.generation + 1
         self._frames.take_over(other._frames)
+        self._has_palette = self._frames.has_palette
         self._associated = other._associated
 
     @property
@@ -145,6 +150,19 @@ class CanvasState(PlainStore):
         self._min_size = value
         self._forget_lower_levels()
         self._count_change()
+
+    def annotate(self, change: Callable[[Annotations], Mapping[str, Any]]) -> None:
+        """Change annotations; see ``PlainStore.annotate``."""
+        super().annotate(change)
+        self._show_palette()
+
+    def _show_palette(self) -> None:
+        """Drop averaged levels if the image has a palette now, and the reverse."""
+        if self._frames.has_palette != self._has_palette:
+            with self._claims.on(None, write=True):
+                self._has_palette = self._frames.has_palette
+                self._forget_lower_levels()
+                self._count_change()
 
     def _forget_lower_levels(self) -> None:
         """Drop the lower levels of all frames."""

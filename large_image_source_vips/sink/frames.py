@@ -37,6 +37,11 @@ class Frames:
         """The axes of the frames."""
         return self._notes.axes
 
+    @property
+    def has_palette(self) -> bool:
+        """Whether the image has colours of labels."""
+        return self._notes.palette is not None
+
     def annotations(self) -> Annotations:
         """The axes and all else that is known, as it is now."""
         return replace(self._notes, values=self._values and {

@@ -22,6 +22,7 @@ Array = npt.NDArray[Any]
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Annotations) if field.name != 'axes')
 _TUPLES = frozenset({'channel_names', 'channel_colors', 'value_axes'})
+_BY_LABEL = frozenset({'palette', 'class_names'})
 _IMAGE = 'associated_'
 
 
@@ -41,6 +42,9 @@ def decoded(properties: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in found.items():
         if name in _TUPLES and value is not None:
             found[name] = tuple(value)
+        elif name in _BY_LABEL and value is not None:
+            # The keys of JSON are texts.
+            found[name] = {int(label): text for label, text in value.items()}
         elif name == 'values':
             found[name] = {tuple((axis, place) for axis, place in key): values
                            for key, values in value}

@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ from ..base.threads import side_by_side
 from ..store import Snapshot
 from . import notes
 from .axes import ONE_FRAME, Target
-from .blend import POLICIES, Piece, check_weight, checked_accumulator, combined
+from .blend import POLICIES, Piece, check_policy, check_weight, checked_accumulator, combined
 from .blocks import BLOCK_SIZE, BlockKey
 from .canvas import Canvas
 from .canvas_state import check_size
@@ -405,10 +406,16 @@ class SpooledCanvas(Canvas):
 
     def annotate(self, change: Callable[[Annotations], Mapping[str, Any]]) -> None:
         """Change annotations; see ``PlainStore.annotate``."""
+        def checked(known: Annotations) -> Mapping[str, Any]:
+            fields = change(known)
+            if fields.get('palette') is not None:
+                check_policy(self.policy, replace(GRAY, labels=True))
+            return fields
+
         if self._shared is None:
-            super().annotate(change)
+            super().annotate(checked)
             return
-        for name, value in change(self.annotations).items():
+        for name, value in checked(self.annotations).items():
             self._shared.set_property(name, notes.encoded(name, value))
         self._refresh()
 
@@ -450,6 +457,7 @@ class SpooledCanvas(Canvas):
             self._frames.annotate(lambda _: fields)
             self._associated.update(notes.associated(found))
         self._annotated = True
+        self._show_palette()
         if changed:
             with self._claims.on(None, write=True):
                 self._show_min_size(Size(*found.get('min_size', (0, 0))))

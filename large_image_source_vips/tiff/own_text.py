@@ -11,7 +11,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ..base.frames import Annotations, Axes
+from ..base.frames import Annotations, Axes, by_label, hex_color
 from ..base.limits import LIMITS
 from .ome import ome_root
 
@@ -58,7 +58,9 @@ def own_notes(notes: Annotations, associated: Collection[str] = (), *, ome: bool
         own['magnification'] = notes.magnification
     if associated:
         own['associated'] = list(associated)
-    return own
+    return {**own, **{name: {str(label): text for label, text in found.items()}
+                      for name, found in (('palette', notes.palette),
+                                          ('classNames', notes.class_names)) if found is not None}}
 
 
 def plain_text(notes: Annotations, associated: Collection[str] = ()) -> str:
@@ -115,3 +117,21 @@ def own_axes(own: Mapping[str, Any]) -> Axes | None:
         return None
     axes = Axes(lengths)
     return axes if axes.count <= LIMITS.base_frames else None
+
+
+def own_labels(own: Mapping[str, Any], name: str) -> dict[int, str] | None:
+    """
+    What a text of this package says of labels.
+
+    :param own: from ``read_own``.
+    :param name: 'palette' or 'classNames'.
+    :returns: by label; None if there is nothing, or it is malformed.
+    """
+    found = own.get(name)
+    if not isinstance(found, dict):
+        return None
+    try:
+        labels = {int(label): text for label, text in found.items()}
+        return by_label(labels, name, hex_color if name == 'palette' else str)
+    except ValueError:
+        return None

@@ -61,6 +61,7 @@ class WrittenPage:
     :param predictor: TIFF's Predictor.
     :param subsampling: of the chroma of JPEG tiles in YCbCr.
     :param reduced: whether it is a lower level.
+    :param color_map: TIFF's ColorMap, (3, 2 ** bits), if the samples are indices into it.
     :param subfile_type: TIFF's NewSubfileType, if it is not that of a level or mask.
     """
 
@@ -77,6 +78,7 @@ class WrittenPage:
     subsampling: tuple[int, int] = (1, 1)
     reduced: bool = False
     subfile_type: int | None = None
+    color_map: npt.NDArray[np.uint16] | None = None
 
     @property
     def is_mask(self) -> bool:
@@ -129,6 +131,8 @@ def write_tiff(path: str, images: Sequence[WrittenImage], data_bytes: int) -> No
     tables = sum(_TABLE_ENTRY * page.first_same.size + _DIRECTORY
                  for image in images for page in image.pages)
     texts = sum(len(image.description) * 4 + len(image.profile or b'') for image in images)
+    texts += sum(0 if page.color_map is None else page.color_map.nbytes
+                 for image in images for page in image.pages)
     # When needed: it takes a tenth of a second to import.
     import tifffile
 
@@ -173,6 +177,8 @@ def _write_page(writer: tifffile.TiffWriter, page: WrittenPage, **options: Any) 
         options['extrasamples'] = page.extra_samples
     if not page.is_mask:
         options['photometric'] = page.photometric
+    if page.color_map is not None:
+        options['colormap'] = page.color_map
     if page.tile is None:
         options['rowsperstrip'] = page.size.height
     else:

@@ -216,9 +216,10 @@ def with_smaller_scale(snapshot: Snapshot, reduction: int) -> Snapshot:
 
 
 def anonymous_snapshot(snapshot: Snapshot) -> Snapshot:
-    """An image with its frames and axes, and nothing else; see ``without_metadata``."""
+    """An image with its frames, axes and palette, and nothing else; see ``without_metadata``."""
     return changed(Snapshot(
-        snapshot.name, snapshot.count, snapshot.picture, Annotations(snapshot.annotations.axes),
+        snapshot.name, snapshot.count, snapshot.picture,
+        Annotations(snapshot.annotations.axes, palette=snapshot.annotations.palette),
         snapshot.positions), lambda _, picture: without_metadata(picture))
 
 

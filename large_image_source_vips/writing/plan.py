@@ -40,7 +40,7 @@ TIFF_SUFFIXES = frozenset({'.tif', '.tiff'})
 
 # TIFF 6.0: PhotometricInterpretation, by the kind of a ``Meaning``; others are 1.
 _PHOTOMETRIC = {'gray': 1, 'rgb': 2, 'cmyk': 5}
-_YCBCR = 6
+_PALETTE, _YCBCR = 3, 6
 # The names of chroma resolutions by TIFF's YCbCrSubSampling.
 _CHROMA = {numbers: name for name, numbers in SUBSAMPLING.items()}
 # ExtraSamples.
@@ -73,6 +73,7 @@ class TiffPlan:
         levels are not wanted.
     :param passing: whether stored tiles may be passed on undecoded.
     :param verify: whether to decode those tiles for a test.
+    :param palette: whether the samples are labels that have colours.
     """
 
     compression: str
@@ -89,6 +90,12 @@ class TiffPlan:
     resample_chosen: bool = False
     passing: bool = False
     verify: bool = False
+    palette: bool = False
+
+    @property
+    def has_color_map(self) -> bool:
+        """Whether TIFF has a ColorMap for the samples; else the colours are in a text."""
+        return self.palette and self.bands == 1 and self.dtype.name in {'uint8', 'uint16'}
 
     @property
     def bands(self) -> int:
@@ -108,6 +115,8 @@ class TiffPlan:
         """TIFF's PhotometricInterpretation of compressed tiles."""
         if self.subsampling is not None and self.color_bands == 3:
             return _YCBCR
+        if self.has_color_map:
+            return _PALETTE
         return _PHOTOMETRIC.get(self.kind, 1)
 
     @property
@@ -150,7 +159,8 @@ class TiffPlan:
         return _CHROMA[stored.subsampling] if stored.photometric == _YCBCR else None
 
 
-def make_tiff_plan(picture: Picture, choices: Choices, *, masks: bool = True) -> TiffPlan:
+def make_tiff_plan(picture: Picture, choices: Choices, *, masks: bool = True,
+                   palette: bool = False) -> TiffPlan:
     """
     Choose how to write a picture as a tiled pyramid.
 
@@ -160,10 +170,11 @@ def make_tiff_plan(picture: Picture, choices: Choices, *, masks: bool = True) ->
     :param picture: the picture.
     :param choices: those of the caller.
     :param masks: whether the file can have masks.
+    :param palette: whether the samples are labels that have colours.
     :raises TileSourceError: if a choice is wrong, or the picture cannot have it.
     """
     plan = _plan_with_tile(picture, choices, TILE_SIZE if choices.tile is None else
-                           chosen_tile(choices.tile), masks)
+                           chosen_tile(choices.tile), masks, palette)
     stored = picture.encoded.get(0)
     if choices.tile is None and stored is not None and _is_common(stored.tile):
         # The tiles of the file, if they can be passed on.
@@ -177,14 +188,15 @@ def _is_common(tile: Size) -> bool:
     return tile.width == tile.height and tile.width in _COMMON_TILES and tile.width % 16 == 0
 
 
-def _plan_with_tile(picture: Picture, choices: Choices, tile: int, masks: bool) -> TiffPlan:
+def _plan_with_tile(picture: Picture, choices: Choices, tile: int, masks: bool,
+                    palette: bool) -> TiffPlan:
     """The plan for tiles of a size; see ``make_tiff_plan``."""
     meaning = picture.meaning
     dtype = chosen_dtype(picture.dtype, choices)
     name = chosen_compression(choices.compression)
     alpha = 'band' if choices.alpha and meaning.has_alpha and not picture.opaque else ''
     is_photo = dtype == np.uint8 and not meaning.labels and meaning.kind in {'gray', 'rgb'}
-    if alpha and is_photo and choices.lossy and name in {None, 'jpeg'}:
+    if alpha and (palette or (is_photo and choices.lossy and name in {None, 'jpeg'})):
         alpha = {'none': '', 'holes': 'mask' if masks else 'band', 'partial': 'band'}[
             picture.transparency()]
     if name is None:
@@ -199,11 +211,12 @@ def _plan_with_tile(picture: Picture, choices: Choices, tile: int, masks: bool) 
         name, quality, chosen_subsampling(name, choices, quality, meaning),
         chosen_predictor(name, choices.predictor, dtype), dtype, meaning.color_bands, alpha,
         meaning.kind, tile, resample,
-        (_WHITE,) * meaning.color_bands if fill is None and alpha == 'mask' else fill,
+        (_WHITE,) * meaning.color_bands if fill is None and alpha == 'mask' and not palette
+        else fill,
         resample_chosen=choices.resample is not None,
         passing=dtype == picture.dtype and choices.quality is None and
         choices.subsampling is None and (fill is None or picture.opaque),
-        verify=choices.verify)
+        verify=choices.verify, palette=palette)
 
 
 def _check_compression(name: str, meaning: Meaning, dtype: np.dtype[Any], alpha: str,

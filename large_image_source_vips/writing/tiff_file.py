@@ -72,6 +72,8 @@ def write_contents(contents: Contents, plan: TiffPlan, path: str, progress: Prog
     """
     count = len(contents.frames)
     text = _text(contents, plan)
+    palette = contents.annotations.palette
+    color_map = _color_map(palette, plan.dtype) if palette and plan.has_color_map else None
     with closing(EncodedTiles(os.path.dirname(path))) as spool:
         copied = _Copied(progress)
         images = []
@@ -81,12 +83,31 @@ def write_contents(contents: Contents, plan: TiffPlan, path: str, progress: Prog
                 _COMPRESSED * (number + fraction) / count))
             copied.total += sum(table.offsets.size for table in (*pyramid.tables, *pyramid.masks))
             images.append(WrittenImage(
-                _pages(pyramid, plan, spool, copied.one_more, mask=False),
+                _coloured(_pages(pyramid, plan, spool, copied.one_more, mask=False),
+                          color_map),
                 _pages(pyramid, plan, spool, copied.one_more, mask=True),
                 picture.pixel_size, picture.profile, contents.is_ome, '' if number else text))
         images += [_associated(key, pixels) for key, pixels in contents.associated.items()]
         size = sum(pixels.nbytes for pixels in contents.associated.values())
         write_tiff(path, images, spool.size + size)
+
+
+def _color_map(palette: Mapping[int, str], dtype: np.dtype[Any]) -> npt.NDArray[np.uint16]:
+    """
+    TIFF's ColorMap (section 5): the colours of all values, (3, values), 0 to 65535.
+
+    Values that are in no palette are black.
+    """
+    result = np.zeros((3, 1 << 8 * dtype.itemsize), np.uint16)
+    for label, color in palette.items():
+        if 0 <= label < result.shape[1]:
+            result[:, label] = [257 * part for part in bytes.fromhex(color[1:])]
+    return result
+
+
+def _coloured(pages: list[WrittenPage],
+              color_map: npt.NDArray[np.uint16] | None) -> list[WrittenPage]:
+    return [replace(page, color_map=color_map) for page in pages]
 
 
 class _Copied:

@@ -70,9 +70,13 @@ def write_image(open_image: Callable[[], AbstractContextManager[Snapshot | Pictu
         contents = _contents(image, target, keeps_all=is_pyramid)
 
         def plan_for(picture: Picture) -> Plan:
-            return (make_tiff_plan(picture, choices, masks=not contents.is_ome) if is_pyramid else
+            return (make_tiff_plan(picture, choices, masks=not contents.is_ome,
+                                   palette=contents.annotations.palette is not None)
+                    if is_pyramid else
                     make_saver_plan(picture, target, saver, choices))
 
+        if image.annotations.palette is not None:
+            contents = replace(contents, frames=[_as_labels(frame) for frame in contents.frames])
         picture = in_common(contents.frames)
         plan = plan_for(picture)
         if picture.meaning.labels:
@@ -97,6 +101,20 @@ def write_image(open_image: Callable[[], AbstractContextManager[Snapshot | Pictu
 def _alone(picture: Picture) -> Snapshot:
     """A picture as an image of one frame."""
     return Snapshot('the image', 1, lambda _: picture)
+
+
+def _as_labels(picture: Picture) -> Picture:
+    """
+    A picture whose samples are labels, because it has a palette.
+
+    :raises TileSourceError: if they cannot be.
+    """
+    if picture.meaning.color_bands != 1 or picture.dtype.kind not in 'iu':
+        msg = (f'An image with a palette is one band of integers, but this one has '
+               f'{picture.meaning.color_bands} of {picture.dtype}; set palette to None to write '
+               f'it as it is.')
+        raise TileSourceError(msg)
+    return replace(picture, meaning=replace(picture.meaning, labels=True))
 
 
 def _contents(image: Snapshot, target: Target, *, keeps_all: bool) -> Contents:

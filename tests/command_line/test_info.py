@@ -10,6 +10,7 @@ import PIL.ImageCms
 import pytest
 import tifffile
 
+import large_image_source_vips
 from helpers.command_line import run
 from helpers.pixels import random_pixels
 
@@ -54,6 +55,22 @@ def test_table_of_a_pyramid(capsys, slide):
     assert levels[0] == ['2', '800', 'x', '600', 'page 0, tiles of 256 x 128, deflate']
     assert levels[1] == ['1', '400', 'x', '300', 'sub-IFD 0 of page 0, tiles of 128 x 128, LZW']
     assert levels[2] == ['0', '200', 'x', '150', 'computed']
+
+
+@pytest.mark.parametrize(('palette', 'names', 'shown'), [
+    (['black', 'red'], ['glass', 'tumour'], ['0 #000000 glass', '1 #ff0000 tumour']),
+    ({7: 'red'}, None, ['7 #ff0000']), (None, {3: 'fat'}, ['3 fat']),
+    (['red'] * 300, None, [f'{label} #ff0000' for label in range(20)] + ['and 280 more'])])
+def test_labels_with_colours_and_names(capsys, tmp_path, palette, names, shown):
+    sink = large_image_source_vips.new()
+    sink.palette, sink.classNames = palette, names
+    sink.addTile(np.ones((64, 64), 'uint8'), interpretation='labels')
+    sink.write(tmp_path / 'labels.tif')
+    text = run(capsys, 'info', tmp_path / 'labels.tif').out
+    lines = text.split('labels  ')[1].split('levels')[0].strip().splitlines()
+    assert [line.strip() for line in lines] == shown
+    found = json.loads(run(capsys, 'info', '--json', tmp_path / 'labels.tif').out)
+    assert (found['palette'] is None, found['classes'] is None) == (palette is None, names is None)
 
 
 def test_json_of_a_pyramid(capsys, slide):
