@@ -299,6 +299,16 @@ class VipsGirderTileSource(VipsFileTileSource, GirderTileSource):
         with self._errors_for_clients():
             return super().getTile(*args, **kwargs)
 
+    def getRegion(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # the same
+        """Get a rectangle of the image; see ``VipsFileTileSource.getRegion``."""
+        with self._errors_for_clients():
+            return super().getRegion(*args, **kwargs)
+
+    def getThumbnail(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # the same
+        """Get the image in a small size; see ``VipsFileTileSource.getThumbnail``."""
+        with self._errors_for_clients():
+            return super().getThumbnail(*args, **kwargs)
+
     def getNativeMagnification(self) -> dict[str, float | None]:
         """The magnification and the pixel size; see ``VipsFileTileSource``."""
         with self._errors_for_clients():

@@ -171,7 +171,7 @@ class Regions:
 
     def tile(self, place: Place, side: int) -> Array | None:
         """
-        Read a tile, if its level has cells.
+        Read a tile, if its level has cells; does not look whether the file has changed.
 
         :param place: inside the image.
         :param side: width and height of the tile in pixels, at least those of the place.
@@ -179,7 +179,7 @@ class Regions:
             has no cells.
         :raises TileSourceError: if it cannot be decoded.
         """
-        pixels = self._store.current()
+        pixels = self._store.latest()
         cell = self._cell_size(pixels, place)
         dtype, bands = self._store.dtype, self._store.bands
         if cell is None or bands is None:

@@ -261,16 +261,16 @@ class StoreTileSource(CheckedAttributes, ShownInNotebooks, FileTileSource):
         :raises TileSourceXYZRangeError: if there is no such tile.
         :raises TileSourceError: if the tile cannot be decoded.
         """
-        if numpyAllowed and self._is_plain():
-            place = self._tile_place(*tile_key(x, y, z), self._getFrame(frame))
-            pixels = self._regions.tile(place, TILE_SIZE)
-            if pixels is not None:
-                return pixels
         # Must come before the cache: after a fork its lock may be held by a thread
         # that does not exist.  Also tells the cache when a file has changed.
-        self._store.current()
-        return owned(self._cached_tile(
-            x, y, z, pilImageAllowed, numpyAllowed, sparseFallback, frame, **kwargs))
+        with self._store.held():
+            if numpyAllowed and self._is_plain():
+                place = self._tile_place(*tile_key(x, y, z), self._getFrame(frame))
+                pixels = self._regions.tile(place, TILE_SIZE)
+                if pixels is not None:
+                    return pixels
+            return owned(self._cached_tile(
+                x, y, z, pilImageAllowed, numpyAllowed, sparseFallback, frame, **kwargs))
 
     def _is_plain(self) -> bool:
         """Whether a tile is what the file stores: no style, edge or colour correction applies."""
@@ -323,6 +323,11 @@ class StoreTileSource(CheckedAttributes, ShownInNotebooks, FileTileSource):
 
     @wraps(FileTileSource.getRegion)
     def getRegion(self, format: Any = (TILE_FORMAT_IMAGE,), **kwargs: Any) -> Any:
+        with self._store.held():
+            return self._region(format, **kwargs)
+
+    def _region(self, format: Any, **kwargs: Any) -> Any:
+        """What ``getRegion`` returns."""
         formats = format if isinstance(format, (tuple, set, list)) else (format,)
         tiled = TILE_FORMAT_IMAGE in formats and kwargs.get('encoding') == 'TILED'
         if tiled or not self._is_plain() or not kwargs.keys().isdisjoint(_OTHER_TILES):
@@ -410,14 +415,14 @@ class StoreTileSource(CheckedAttributes, ShownInNotebooks, FileTileSource):
     def getThumbnail(self, width: int | None = None, height: int | None = None,
                      **kwargs: Any) -> Any:
         # The base class caches the result; its lock may have been held at a fork.
-        self._store.current()
-        return owned(super().getThumbnail(width, height, **kwargs))
+        with self._store.held():
+            return owned(super().getThumbnail(width, height, **kwargs))
 
     @wraps(FileTileSource.histogram)
     def histogram(self, *args: Any, **kwargs: Any) -> Any:
         # As getThumbnail.
-        self._store.current()
-        return owned(super().histogram(*args, **kwargs))
+        with self._store.held():
+            return owned(super().histogram(*args, **kwargs))
 
     @wraps(FileTileSource.tileFrames)
     def tileFrames(self, *args: Any, **kwargs: Any) -> Any:

@@ -207,6 +207,15 @@ class PixelStore(Protocol):
     def latest(self) -> Pixels:
         """The pixels that ``current`` found last, without another look at the file."""
 
+    def held(self) -> AbstractContextManager[None]:
+        """
+        A context in which this thread reads and describes one version of a file.
+
+        It looks once, at the beginning, whether the file has changed.
+
+        :raises TileSourceError: as ``current``.
+        """
+
     @property
     def size(self) -> Size:
         """Width and height of every frame in full-resolution pixels."""

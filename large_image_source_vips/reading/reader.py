@@ -8,6 +8,7 @@ are never mixed.
 
 from __future__ import annotations
 
+import threading
 import zlib
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
@@ -50,6 +51,12 @@ class _Opened(NamedTuple):
     levels: Levels
 
 
+class _Held(threading.local):
+    """The version of the file that a thread has to read, if there is one."""
+
+    opened: _Opened | None = None
+
+
 class Version:
     """
     The pixels of one version of a file; see ``Pixels``.
@@ -60,7 +67,7 @@ class Version:
 
     def __init__(self, reader: FileReader, opened: _Opened) -> None:
         self._reader = reader
-        self._opened = opened
+        self.opened = opened
         self.key = opened.file.key
         self.tile_size = reader.tile_size
         self.encoded_level = reader.encoded_level
@@ -68,7 +75,7 @@ class Version:
     def read(self, frame: int, reduction: int, rect: Rect, *,
              keep: bool = False, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
         """See ``Pixels``."""
-        return self._reader.read_version(self._opened, frame, reduction, rect, keep=keep, out=out)
+        return self._reader.read_version(self.opened, frame, reduction, rect, keep=keep, out=out)
 
 
 class FileReader:
@@ -91,6 +98,7 @@ class FileReader:
         self._loaders = loaders
         self._opened = self._open()
         self._generation = 0
+        self._held = _Held()
 
     @property
     def generation(self) -> int:
@@ -254,7 +262,18 @@ class FileReader:
 
     def latest(self) -> Version:
         """The version that was current at the last look."""
-        return Version(self, self._opened)
+        return Version(self, self._held.opened or self._opened)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """See ``PixelStore``."""
+        held = self._held
+        before = held.opened
+        held.opened = self.current().opened
+        try:
+            yield
+        finally:
+            held.opened = before
 
     def read(self, frame: int, reduction: int, rect: Rect, *,
              keep: bool = False, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
@@ -325,6 +344,8 @@ class FileReader:
         :raises TileSourceError: if the file is gone, cannot be read or holds a different
             image.
         """
+        if self._held.opened is not None:
+            return self._held.opened
         opened = self._opened
         if file_identity(self._path) == opened.file.identity:
             return opened

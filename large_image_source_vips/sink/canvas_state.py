@@ -5,6 +5,7 @@ What a canvas knows of its image: size, format, pixel size, and the process that
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,6 +79,11 @@ class CanvasState(PlainStore):
     def latest(self) -> Self:
         """The canvas itself."""
         return self
+
+    def held(self) -> AbstractContextManager[None]:
+        """See ``PixelStore``; there is no file that could change."""
+        self.current()
+        return nullcontext()
 
     def take_over(self, other: CanvasState) -> None:
         """Take over what was set for another canvas, which has no tiles."""

@@ -26,7 +26,9 @@ from helpers.around import in_a_bare_fork, in_a_forked_child, in_threads, overwr
 from helpers.pixels import block_means, random_pixels
 from large_image_source_vips import region_threads, regions
 from large_image_source_vips.base.geometry import Rect
-from large_image_source_vips.reading.reader import FileReader, Version
+from large_image_source_vips.base.identity import file_identity
+from large_image_source_vips.reading import reader
+from large_image_source_vips.reading.reader import Version
 
 PIXELS = random_pixels((1300, 2100, 3))
 
@@ -372,19 +374,14 @@ def test_a_subclass_with_tiles_of_its_own_has_regions_of_these(path):
 
 @pytest.fixture
 def reads(monkeypatch):
-    """The rectangles that are read of files, as (reduction, rectangle); and looks at them."""
-    found, read, look = SimpleNamespace(rects=[], looks=0), Version.read, FileReader.current
+    """The rectangles that are read of files, as (reduction, rectangle)."""
+    found, read = SimpleNamespace(rects=[]), Version.read
 
     def recording(self, frame, reduction, rect, **kwargs):
         found.rects.append((reduction, rect))
         return read(self, frame, reduction, rect, **kwargs)
 
-    def looking(self):
-        found.looks += 1
-        return look(self)
-
     monkeypatch.setattr(Version, 'read', recording)
-    monkeypatch.setattr(FileReader, 'current', looking)
     return found
 
 
@@ -397,13 +394,6 @@ def slide(tmp_path):
     tifffile.imwrite(tmp_path / 'a.tif', PIXELS, photometric='rgb', tile=(240, 240),
                      compression='deflate', metadata=None)
     return tmp_path / 'a.tif'
-
-
-def test_a_region_is_one_look_at_the_file(slide, reads):
-    source = open_file(slide)
-    reads.looks = 0
-    source.getRegion(region=PLACE, format=TILE_FORMAT_NUMPY)
-    assert reads.looks == 1
 
 
 def test_every_stored_tile_is_read_once(slide, reads):
@@ -509,6 +499,46 @@ def test_a_file_that_is_replaced_while_a_region_is_read_is_not_mixed(tmp_path, m
     found = source.getRegion(region=PLACE, format=TILE_FORMAT_NUMPY)[0]
     assert np.unique(found).size == 1
     assert np.unique(source.getRegion(region=PLACE, format=TILE_FORMAT_NUMPY)[0]) == [2]
+
+
+REQUESTS = {
+    'a region': lambda source: source.getRegion(region=PLACE, format=TILE_FORMAT_NUMPY),
+    'a scaled region': lambda source: source.getRegion(
+        region=PLACE, output={'maxWidth': 90}, format=TILE_FORMAT_NUMPY),
+    'a region joined from tiles': lambda source: source.getRegion(
+        region=PLACE, tile_size={'width': 100}, format=TILE_FORMAT_NUMPY),
+    'a tile': lambda source: source.getTile(1, 1, 4, numpyAllowed='always'),
+    'a tile of a lower level': lambda source: source.getTile(0, 0, 3, numpyAllowed='always'),
+    'an encoded tile': lambda source: source.getTile(1, 1, 4),
+    'a thumbnail': lambda source: source.getThumbnail(),
+}
+
+
+@pytest.mark.parametrize('request_of', REQUESTS.values(), ids=REQUESTS)
+@pytest.mark.parametrize(
+    'style', [None, {'band': 1, 'min': 0, 'max': 255}], ids=['plain', 'styled'])
+def test_a_request_looks_once_whether_the_file_has_changed(
+        slide, monkeypatch, request_of, style):
+    source, looks = open_file(slide, style=style), []
+    monkeypatch.setattr(
+        reader, 'file_identity', lambda path: looks.append(path) or file_identity(path))
+    for count in (1, 2):
+        request_of(source)
+        assert len(looks) == count
+
+
+def test_a_region_that_fails_does_not_keep_the_old_version(tmp_path):
+    def save(value):
+        tifffile.imwrite(tmp_path / 'new.tif', np.full((600, 700, 3), value, 'uint8'),
+                         photometric='rgb', tile=(240, 240), metadata=None)
+        os.replace(tmp_path / 'new.tif', tmp_path / 'a.tif')
+
+    save(1)
+    source = open_file(tmp_path / 'a.tif')
+    with pytest.raises(ValueError, match='units'):
+        source.getRegion(region={'left': 0, 'units': 'furlongs'})
+    save(2)
+    assert np.unique(source.getRegion(format=TILE_FORMAT_NUMPY)[0]) == [2]
 
 
 # Who reads.
