@@ -225,39 +225,29 @@ def _planes(pixels: ElementTree.Element, plan: _Plan, notes: Annotations,
             pages: Sequence[Page]) -> None:
     """Add the page of each plane, and its position in space and time where known."""
     places = [(page, plan.place(notes.axes, position)) for page, position in pages]
-    total = plan.lengths['C'] * plan.lengths['Z'] * plan.lengths['T']
-    if len(places) == total and _is_in_order(plan, places):
-        _add(pixels, 'TiffData', IFD=places[0][0], PlaneCount=len(places))
-    else:
-        for page, place in places:
-            _add(pixels, 'TiffData', IFD=page, PlaneCount=1,
-                 **{f'First{axis}': start for axis, start in place.items()})
+    # One element for each page: large_image's source 'ometiff' does not take a count.
+    for page, place in places:
+        _add(pixels, 'TiffData', IFD=page, PlaneCount=1,
+             **{f'First{axis}': start for axis, start in place.items()})
     if notes.values is None:
         return
     lengths, times = _lengths(notes, 'z'), _times(notes)
-    for (_, position), (_, place) in zip(pages, places, strict=True):
+    planes = []
+    for _, position in pages:
         values = notes.values_at(position)
-        attributes: dict[str, Any] = {f'The{axis}': start for axis, start in place.items()}
-        known = len(attributes)
+        attributes: dict[str, Any] = {}
         time = _in_unit(values.get('t'), *times)
         if time is not None:
             attributes['DeltaT'] = _number(time)
         depth = _in_unit(values.get('z'), *lengths)
         if depth is not None:
             attributes.update(PositionZ=_number(depth * 1e3), PositionZUnit='µm')
-        if len(attributes) > known:
-            _add(pixels, 'Plane', **attributes)
-
-
-def _is_in_order(plan: _Plan, places: Sequence[tuple[int, Mapping[str, int]]]) -> bool:
-    """Whether the pages follow each other in the order of the dimensions."""
-    for number, (page, place) in enumerate(places):
-        expected = 0
-        for axis in reversed(plan.order):
-            expected = expected * plan.lengths[axis] + place[axis]
-        if expected != number or page != places[0][0] + number:
-            return False
-    return True
+        planes.append(attributes)
+    if any(planes):
+        # All planes or none, which that source wants, too.
+        for (_, place), attributes in zip(places, planes, strict=True):
+            _add(pixels, 'Plane', **{f'The{axis}': start for axis, start in place.items()},
+                 **attributes)
 
 
 def _structured(image: OmeImage) -> list[ElementTree.Element]:

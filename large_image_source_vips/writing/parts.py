@@ -129,8 +129,7 @@ def some_frames(snapshot: Snapshot, frames: Sequence[int]) -> Snapshot:
     """
     Some frames of an image, with what is known of them.
 
-    They keep their axes if they fill them, such as two channels at all depths; else they
-    are on an axis without a name.
+    They keep their axes; one with a single position left is dropped.
 
     :param frames: their numbers, each once, in ascending order.
     :raises TileSourceError: if there is no such frame.
@@ -145,21 +144,19 @@ def some_frames(snapshot: Snapshot, frames: Sequence[int]) -> Snapshot:
               for axis in notes.axes.lengths}
     axes = Axes({axis: len(found) for axis, found in places.items() if len(found) > 1})
     chosen = {axis: places[axis] for axis in axes.lengths}
-    fill = axes.count == len(frames) and [
-        {axis: chosen[axis][place] for axis, place in position.items()}
-        for position in axes.positions()] == [
-            {axis: position[axis] for axis in chosen} for position in positions]
+    moved = [{axis: found.index(position[axis]) for axis, found in chosen.items()}
+             for position in positions]
     names, colors = notes.channel_names, notes.channel_colors
     if 'c' in places:
         at = [place for place in places['c'] if place < max(len(names or ()), len(colors))]
-        names = None if names is None or not fill else tuple(
+        names = None if names is None else tuple(
             names[place] for place in at if place < len(names)) or None
-        colors = tuple(color for place in at for color in colors[place:place + 1]) if fill else ()
-    new = replace(notes, axes=axes if fill else Axes({'': len(frames)}), channel_names=names,
-                  channel_colors=colors, values=_values_at(notes, places) if fill else None)
+        colors = tuple(color for place in at for color in colors[place:place + 1])
     return replace(
         snapshot, count=len(frames), picture=lambda number: snapshot.picture(frames[number]),
-        positions=None, annotations=new)
+        positions=None if moved == [*axes.positions()] else moved,
+        annotations=replace(notes, axes=axes, channel_names=names, channel_colors=colors,
+                            values=_values_at(notes, places)))
 
 
 def _values_at(notes: Annotations, places: Mapping[str, Sequence[int]],

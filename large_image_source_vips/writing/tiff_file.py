@@ -32,7 +32,8 @@ _TILES_A_REPORT = 64
 # Associated images are small, and have texts and barcodes: no loss.
 _ASSOCIATED_COMPRESSION = 'deflate'
 _BLACK, _RGB, _ALPHA = 1, 2, 2
-# NewSubfileType of label and macro in Aperio's files; large_image looks for it.
+# NewSubfileType of label and macro in Aperio's files, which Bio-Formats keeps apart from
+# the planes of a file without OME-XML.  In OME-TIFF GDAL would take them for levels.
 _SUBFILE_TYPES = {'label': 1, 'macro': 9}
 
 
@@ -87,7 +88,9 @@ def write_contents(contents: Contents, plan: TiffPlan, path: str, progress: Prog
                           color_map),
                 _pages(pyramid, plan, spool, copied.one_more, mask=True),
                 picture.pixel_size, picture.profile, contents.is_ome, '' if number else text))
-        images += [_associated(key, pixels) for key, pixels in contents.associated.items()]
+        images += [
+            _associated(key, pixels, 0 if contents.is_ome else _SUBFILE_TYPES.get(key, 0))
+            for key, pixels in contents.associated.items()]
         size = sum(pixels.nbytes for pixels in contents.associated.values())
         write_tiff(path, images, spool.size + size)
 
@@ -167,11 +170,13 @@ def _page(pyramid: Pyramid, plan: TiffPlan, level: int, tiles: Iterable[bytes], 
         predictor=passed.predictor, subsampling=passed.subsampling)
 
 
-def _associated(key: str, pixels: npt.NDArray[Any]) -> WrittenImage:
+def _associated(key: str, pixels: npt.NDArray[Any], subfile_type: int) -> WrittenImage:
     """
     An associated image as a page of one strip, with its key as description.
 
     Not tiles: readers would take it for a level.
+
+    :param subfile_type: its NewSubfileType.
     """
     rows, cols, bands = pixels.shape
     encode = tile_encoder(_ASSOCIATED_COMPRESSION, predictor=HORIZONTAL)
@@ -179,5 +184,5 @@ def _associated(key: str, pixels: npt.NDArray[Any]) -> WrittenImage:
         Size(cols, rows), None, np.dtype(np.uint8), bands, _RGB if bands > 2 else _BLACK,
         COMPRESSIONS[_ASSOCIATED_COMPRESSION].tag, (encode(np.ascontiguousarray(pixels)),),
         np.zeros(1, np.int64), (_ALPHA,) * (bands in {2, 4}), HORIZONTAL,
-        subfile_type=_SUBFILE_TYPES.get(key, 0))
+        subfile_type=subfile_type)
     return WrittenImage([page], description=key)

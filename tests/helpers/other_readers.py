@@ -1,0 +1,157 @@
+"""
+What other programs see in an OME-TIFF file.
+
+A reader is opened for a path; ``levels`` is how many levels it shows, and ``read`` gives the
+pixels of one as (rows, cols, bands).  Readers of pages go by the number of a frame, readers of
+OME-XML by its place on xy, t, z and c.
+"""
+
+import contextlib
+import functools
+import importlib
+import logging
+import warnings
+
+import numpy as np
+import pytest
+import pyvips
+import tifffile
+
+
+def _with_bands(pixels):
+    pixels = np.asarray(pixels)
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+class Tifffile:
+    def __init__(self, path):
+        self._series = []
+        with tifffile.TiffFile(path) as file:
+            for series in file.series:
+                axes = [axis.lower() for axis in series.axes if axis not in 'YXS']
+                self._series.append((axes, [level.asarray() for level in series.levels]))
+        self.levels = len(self._series[0][1])
+
+    def read(self, frame, place, level):
+        axes, levels = self._series[place['xy']]
+        return _with_bands(levels[level][tuple(place[axis] for axis in axes)])
+
+
+class Libvips:
+    def __init__(self, path):
+        self._path = str(path)
+        first = pyvips.Image.new_from_file(self._path)
+        self.levels = 1 + first.get('n-subifds')
+
+    def read(self, frame, place, level):
+        return _with_bands(pyvips.Image.new_from_file(
+            self._path, page=frame, subifd=level - 1).numpy())
+
+
+class Gdal:
+    def __init__(self, path):
+        self._rasterio = pytest.importorskip('rasterio', reason='pip install rasterio')
+        self._path = path
+        with self._open(0) as image:
+            self.levels = 1 + len(image.overviews(1))
+
+    def _open(self, frame, **options):
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', self._rasterio.errors.NotGeoreferencedWarning)
+            return self._rasterio.open(f'GTIFF_DIR:{frame + 1}:{self._path}', **options)
+
+    def read(self, frame, place, level):
+        options = {'overview_level': level - 1} if level else {}
+        with self._open(frame, **options) as image:
+            return np.moveaxis(image.read(), 0, -1)
+
+
+class OpenSlide:
+    """Sees pages only, so no levels in sub-IFDs; 8 bits of RGB."""
+
+    def __init__(self, path):
+        openslide = pytest.importorskip(
+            'openslide', reason='pip install openslide-python openslide-bin')
+        self._image = openslide.OpenSlide(path)
+        self.levels = 1
+
+    def read(self, frame, place, level):
+        return np.asarray(self._image.read_region((0, 0), 0, self._image.dimensions))
+
+
+class Bioio:
+    """Shows full resolution only."""
+
+    def __init__(self, path):
+        bioio = pytest.importorskip('bioio', reason='pip install bioio bioio-ome-tiff')
+        reader = pytest.importorskip('bioio_ome_tiff', reason='pip install bioio-ome-tiff')
+        self._image = bioio.BioImage(path, reader=reader.Reader)
+        self.levels = len(self._image.resolution_levels)
+
+    def read(self, frame, place, level):
+        self._image.set_scene(place['xy'])
+        order = 'YXS' if 'S' in self._image.dims.order else 'YX'
+        return _with_bands(self._image.get_image_data(
+            order, T=place['t'], C=place['c'], Z=place['z']))
+
+
+class LargeImage:
+    """A source of large_image."""
+
+    def __init__(self, name, path):
+        self.source = large_image_source(name).open(path)
+        self.levels = self.source.levels
+        # The last pixels of a level of an odd size are not read by this source.
+        self.rounds_down = name == 'tifffile'
+        self._frames = self.source.getMetadata().get('frames', [{}])
+
+    def read(self, frame, place, level):
+        source = self.source
+        if any(f'Index{axis}' in self._frames[0] for axis in ('C', 'T', 'Z', 'XY')):
+            frame = next(number for number, found in enumerate(self._frames) if all(
+                found.get(f'Index{axis.upper()}', 0) == at for axis, at in place.items()))
+        rows, cols = (-(-size // (1 << level)) for size in (source.sizeY, source.sizeX))
+        width, height = source.tileWidth, source.tileHeight
+        result = np.concatenate([np.concatenate([
+            source.getTile(left // width, top // height, source.levels - 1 - level, frame=frame,
+                           numpyAllowed='always')
+            for left in range(0, cols, width)], axis=1) for top in range(0, rows, height)])
+        return result[:rows, :cols]
+
+
+def large_image_source(name):
+    """The module of a source, if it is installed and works with the packages it is beside."""
+    module = pytest.importorskip(
+        f'large_image_source_{name}', reason=f'pip install large-image-source-{name}')
+    if name == 'tifffile' and not _tifffile_source_opens_pyramids():
+        pytest.skip('this version of large_image-source-tifffile opens no pyramid of any program '
+                    "with this version of zarr; pip install 'zarr<3'")
+    return module
+
+
+@functools.cache
+def _tifffile_source_opens_pyramids():
+    zarr = importlib.import_module('zarr')
+    return int(zarr.__version__.split('.')[0]) < 3
+
+
+@contextlib.contextmanager
+def missing_planes_allowed():
+    """
+    Let tifffile read files that lack planes, which it says in its log.
+
+    large_image's source 'tifffile' makes errors of what is there.
+    """
+    log = logging.getLogger('tifffile')
+    handlers, log.handlers = log.handlers, []
+    try:
+        yield
+    finally:
+        log.handlers = handlers
+
+
+READERS = {
+    'tifffile': Tifffile, 'libvips': Libvips, 'GDAL': Gdal, 'OpenSlide': OpenSlide,
+    'bioio': Bioio,
+    **{f'large_image {name}': functools.partial(LargeImage, name)
+       for name in ('tiff', 'ometiff', 'tifffile')}}
