@@ -1,156 +1,36 @@
 """
-Methods and properties of a source that build an image and write it.
+Methods and properties of a source that build an image.
 
-They check their arguments and pass them to the canvas or the writer.  This is
-the only module that distinguishes the kinds of store.
+They check their arguments and pass them to the canvas.
 """
 
 from __future__ import annotations
 
-import collections
-import functools
-import os
-import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from large_image.exceptions import TileSourceError
 
-from .annotations import AnnotatedTileSource, checked_key
-from .arguments import as_crop, as_frames, as_minimum, as_order, as_resampler
+from .annotations import checked_key
+from .arguments import as_crop, as_minimum, as_order
 from .base.errors import TileSourceValueError
 from .base.frames import positive_number
-from .base.geometry import Rect, Size
-from .base.limits import LIMITS
-from .closing import ClosableTileSource
-from .reading.reader import FileReader
+from .base.geometry import Size
+from .saving import SavableTileSource
 from .sink.axes import as_position, looks_like_axes, make_placement, split
-from .sink.canvas import Canvas
-from .sink.patch import as_mask, as_weight, is_interpretation, make_associated, make_patch
-from .sink.spooled import new_canvas
+from .sink.masks import as_mask, as_weight
+from .sink.patch import is_interpretation, make_associated, make_patch
 from .sink.tile_index import tile_key
-from .source_cache import is_new
-from .writing.choices import Choices
-from .writing.parts import (
-    anonymous_snapshot,
-    at_reduction,
-    changed,
-    cropped,
-    some_frames,
-    with_associated,
-    with_smaller_scale,
-)
-from .writing.pyramid import Progress
-from .writing.write import write_image
-
-if TYPE_CHECKING:
-    from large_image.tilesource.resample import ResampleMethod
-
-    from .store import Picture, PixelStore, Snapshot
 
 
-# The canvases of this process by the path flag of their image.  large_image makes
-# an unstyled twin of a styled source; both must use the same canvas.
-_canvases: weakref.WeakValueDictionary[str, Canvas] = weakref.WeakValueDictionary()
-
-# The open sources that use a canvas.
-_users: weakref.WeakKeyDictionary[Canvas, weakref.WeakSet[Any]] = weakref.WeakKeyDictionary()
-
-
-# The last shared images that this process was sent: one that is sent with each task stays
-# the same one, with one log, though the tasks forget it.
-_received: collections.deque[Canvas] = collections.deque(maxlen=LIMITS.sink_received)
-
-
-class _Part(NamedTuple):
-    """
-    What of an image to write.
-
-    :param crop: in full-resolution pixels; None for all.
-    :param reduction: 0 for full resolution, r for the level 2 ** r times smaller.
-    :param metadata: whether to write what the file says besides its pixels.
-    :param associated: the keys of the associated images to write; None for all.
-    """
-
-    crop: Rect | None
-    reduction: int
-    metadata: bool
-    associated: frozenset[str] | None
-
-
-class EditableTileSource(ClosableTileSource, AnnotatedTileSource):
+class EditableTileSource(SavableTileSource):
     """
     A tile source that can be built with ``addTile`` and saved with ``write``.
 
     Only images made by ``new()`` can be changed; on a source opened from a file,
     changes raise ``TileSourceError``.  ``write`` works for both.
     """
-
-    def _open_store(self, path: Any) -> PixelStore:
-        """Return the canvas of a new image, or open a file."""
-        if is_new(path):
-            options = self._sink_options
-            if options.get('spool') is None:
-                # The base class then refuses to pickle the source.
-                self._unpickleable = True
-            canvas = _canvases.get(path)
-            if canvas is not None and canvas.closed:
-                # Unpickled after it was closed.
-                del _canvases[path]
-                canvas = None
-            if canvas is None:
-                canvas = _canvases.setdefault(path, new_canvas(
-                    options.get('blend'), options.get('accumulator'), options.get('spool')))
-            self._use(canvas)
-            return canvas
-        self._refuse_ignored_name(path)
-        if self._sink_options:
-            msg = f'{sorted(self._sink_options)[0]}= is an argument of new(), not of open().'
-            raise TileSourceError(msg)
-        return FileReader(path, self._default_loaders)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """How the source is pickled: by its arguments."""
-        make, arguments = super().__reduce__()
-        return (functools.partial(_receive, make), arguments) if self._sink_options else (
-            make, arguments)
-
-    def _use(self, canvas: Canvas) -> None:
-        """Count this source as a user of a canvas; the last one to be closed closes it."""
-        _users.setdefault(canvas, weakref.WeakSet()).add(self)
-
-    def _close_store(self, delete: bool) -> None:
-        """
-        Close a canvas that no other source uses, and forget what is kept of a file.
-
-        :param delete: whether to remove the folder of a shared spool, used or not.
-        """
-        store = self._store
-        if not isinstance(store, Canvas):
-            store.close()
-            return
-        users = _users.get(store, weakref.WeakSet())
-        users.discard(self)
-        if delete or not set(users) - {vars(self).get('_unstyledInstance')}:
-            store.close(delete)
-
-    @property
-    def _canvas_or_none(self) -> Canvas | None:
-        """The canvas of a new image; an error if the source is closed."""
-        self._check_open()
-        return self._store if isinstance(self._store, Canvas) else None
-
-    @property
-    def _canvas(self) -> Canvas:
-        self._check_open()
-        if not isinstance(self._store, Canvas):
-            msg = ('This image was opened from a file and cannot be changed; make a new image '
-                   'with large_image_source_vips.new().')
-            raise TileSourceError(msg)
-        return self._store
 
     def _changed(self) -> None:
         """Clear what the base class has computed from earlier pixels."""
@@ -240,25 +120,6 @@ class EditableTileSource(ClosableTileSource, AnnotatedTileSource):
                    weight=as_weight(weight, shape), key=key, order=order)
         self._changed()
 
-    def _sorting_canvas(self, canvas: Canvas) -> Canvas:
-        """
-        A canvas that sorts tiles, in place of an empty one that does not.
-
-        :raises TileSourceError: if it is not empty.
-        """
-        if canvas.dtype is not None:
-            msg = ('order= must be given from the first tile on, or the image be made with '
-                   'new(spool=...), because earlier tiles are not kept apart.')
-            raise TileSourceError(msg)
-        new = new_canvas('over', None, None, sorts=True)
-        new.take_over(canvas)
-        path = self._getLargeImagePath()
-        _canvases[path] = new
-        for source in set(_users.get(canvas, ())):
-            source._set_store(new)
-            source._use(new)
-        return new
-
     def flush(self) -> None:
         """
         Make sure that all tiles that this process added survive a crash of the system.
@@ -292,135 +153,6 @@ class EditableTileSource(ClosableTileSource, AnnotatedTileSource):
         canvas, key = self._canvas, checked_key(imageKey)
         canvas.add_associated(key, make_associated(image))
         self._changed()
-
-    def write(self, path: str | os.PathLike[str], lossy: bool = True, alpha: bool = True,
-              overwriteAllowed: bool = True, vips_kwargs: Mapping[str, Any] | None = None,
-              progress: Progress | bool | None = None,
-              frame: int | Sequence[int] | None = None, *,
-              crop: tuple[int, int, int, int] | None = None, level: int | None = None,
-              metadata: bool = True, associatedImages: Collection[str] | None = None,
-              compression: str | None = None, quality: int | None = None,
-              subsampling: str | None = None, predictor: str | None = None,
-              tileSize: int | None = None, resample: str | ResampleMethod | None = None,
-              fill: Sequence[float] | float | None = None, dtype: npt.DTypeLike | None = None,
-              verify: bool = False) -> None:
-        """
-        Write the image to a file.
-
-        A ``.tif`` or ``.tiff`` file is a pyramid of tiles.  8-bit gray and RGB
-        are JPEG of quality 90 if loss is allowed; holes are stored as 1-bit
-        transparency masks.  Everything else is deflate, and its lower levels are
-        not averaged.  Tiles of a TIFF file are passed on undecoded where they
-        would not change.
-
-        Several frames, and names that end in ``.ome.tif`` or ``.ome.tiff``, make an
-        OME-TIFF file: OME-XML, lower levels as sub-IFDs, holes as an alpha band.
-        Both kinds keep all that is known: axes, names and colours of channels,
-        values, texts, pixel size, magnification, colour profile and associated
-        images, which are stored without loss.
-
-        Other suffixes are written by libvips' savers, with the pixels of one frame.
-
-        :param path: the file.  It appears when it is complete; after an error an
-            existing file is unchanged.
-        :param lossy: whether lossy compression is allowed.  Values are never
-            clipped: data that JPEG cannot hold are written without loss, but
-            64-bit floats become 32-bit floats.
-        :param alpha: whether to write transparency, if any pixel is not opaque.
-        :param overwriteAllowed: whether an existing file may be replaced.
-        :param vips_kwargs: options for libvips' saver, which replace those
-            chosen automatically; not with any of the arguments below.
-        :param progress: a function that is called with the fraction done, 0 to
-            1, or True for a progress bar (tqdm).  An exception in the function
-            cancels the write and is passed on.
-        :param frame: the 0-based frame to write, or a list of frames; None for all.
-            Only TIFF files hold several.
-        :param crop: (x, y, width, height) in full-resolution pixels, to write a part
-            of an opened file; for a new image, set ``crop`` instead.
-        :param level: the level of an opened file to write as full resolution; 0 is
-            the smallest.  With a crop, all pixels of the level that it touches.
-        :param metadata: False to write only pixels, their size, their axes, and their
-            colour profile without texts, date and device.
-        :param associatedImages: the keys of the associated images to write; None for
-            all.
-        :param compression: of a TIFF file: 'jpeg', 'deflate', 'zstd', 'lzw',
-            'webp', 'jpeg2000', 'packbits' or 'none'.
-        :param quality: 1 to 100, of JPEG and WebP; of JPEG 2000 the ratio of
-            signal to noise in dB.
-        :param subsampling: of JPEG: '4:4:4', '4:2:2' or '4:2:0' to store RGB as
-            YCbCr; None for RGB from quality 90 on, 4:2:0 below.
-        :param predictor: of deflate, zstd and LZW: 'none', 'horizontal' (integers)
-            or 'float'; None or 'yes' for the one that fits.
-        :param tileSize: the width and height of a tile, a multiple of 16; None for
-            256, or that of the file's tiles if these are passed on.
-        :param resample: how lower levels are made: a member or name of
-            large_image's ``ResampleMethod``, such as 'mean', 'nearest' or 'mode';
-            None for 'mean' if compression loses values, else 'nearest'.
-        :param fill: the colour of fully transparent pixels, a number for each
-            band or one for all; None for white if they are masked in the file,
-            else for what is stored there.
-        :param dtype: the dtype to write, if it holds all values; 'float32' for
-            64-bit floats.
-        :param verify: whether to decode all tiles that are passed on, for a test.
-        :raises TileSourceError: if the file cannot be written, or the data cannot
-            have what was chosen; the error lists what they can have.
-        """
-        chosen = None if frame is None else as_frames(frame)
-        part = _Part(
-            None if crop is None else as_crop(crop), self._reduction(level), bool(metadata),
-            None if associatedImages is None else frozenset(associatedImages))
-        choices = Choices(
-            bool(lossy), bool(alpha), compression, quality, subsampling, predictor, tileSize,
-            as_resampler(resample), fill, dtype, bool(verify), vips_kwargs)
-        write_image(lambda: self._part(chosen, part), path, choices,
-                    overwrite=overwriteAllowed, progress=progress)
-
-    def _reduction(self, level: int | None) -> int:
-        """
-        The reduction of a level to write.
-
-        :raises TileSourceError: if there is no such level.
-        """
-        if level is None:
-            return 0
-        z = as_position(level, 'level')
-        if not 0 <= z < self.levels:
-            msg = (f'There is no level {z}; the image has levels 0 (the smallest) to '
-                   f'{self.levels - 1} (full resolution).')
-            raise TileSourceError(msg)
-        return int(self.levels - 1 - z)
-
-    @contextmanager
-    def _part(self, frames: Sequence[int] | None, part: _Part) -> Iterator[Snapshot]:
-        """
-        All frames or some, or a part of them, to write.
-
-        :param frames: their numbers, ascending; None for all.
-        :raises TileSourceError: if there is no such frame, part or associated image.
-        """
-        if (part.crop or part.reduction) and isinstance(self._store, Canvas):
-            msg = ('crop= and level= are for files that were opened; set the crop of a new image '
-                   'with image.crop = (x, y, width, height).')
-            raise TileSourceError(msg)
-        pixels = self._store.current()
-
-        def changed_frame(number: int, picture: Picture) -> Picture:
-            number = number if frames is None else frames[number]
-            if part.reduction:
-                picture = at_reduction(
-                    picture, part.reduction,
-                    lambda rect: pixels.read(number, part.reduction, rect, keep=True))
-            if part.crop:
-                picture = cropped(picture, part.crop.reduced(part.reduction))
-            return picture
-
-        with self._store.snapshot() as snapshot:
-            if frames is not None:
-                snapshot = some_frames(snapshot, frames)
-            snapshot = changed(with_associated(snapshot, part.associated), changed_frame)
-            if part.reduction:
-                snapshot = with_smaller_scale(snapshot, part.reduction)
-            yield snapshot if part.metadata else anonymous_snapshot(snapshot)
 
     @property
     def crop(self) -> tuple[int, int, int, int] | None:
@@ -503,12 +235,3 @@ class EditableTileSource(ClosableTileSource, AnnotatedTileSource):
         canvas = self._canvas_or_none
         x, y = (0, 0) if canvas is None else canvas.origin
         return {'x': x, 'y': y}
-
-
-def _receive(make: Callable[..., EditableTileSource], *arguments: Any) -> EditableTileSource:
-    """Unpickle an image with a shared spool."""
-    source = make(*arguments)
-    canvas = source._canvas
-    if canvas not in _received:
-        _received.append(canvas)
-    return source

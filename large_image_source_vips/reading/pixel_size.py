@@ -22,7 +22,8 @@ from ..tiff.ome import positive
 from ..tiff.page import RESOLUTION_UNIT, X_RESOLUTION, Y_RESOLUTION, Page
 from .file import SourceFile
 from .layout import TRANSPOSED, Layout
-from .makers import UNKNOWN, Header, PixelSize, describe_tiff
+from .maker_tags import UNKNOWN, Header, PixelSize
+from .makers import describe_tiff
 from .png_chunks import png_chunks
 
 # Lengths in mm.

@@ -15,27 +15,23 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import PIL.Image
 
 from ..base import files
 from ..base.errors import TileSourceError
-from ..base.formats import GRAY, RGB, Meaning, converted, converted_alpha
-from ..base.frames import Annotations
-from ..base.geometry import Rect, Size
+from ..base.formats import GRAY, RGB, converted, converted_alpha
+from ..base.geometry import Rect
 from ..base.identity import absolute_path
 from ..base.limits import LIMITS
 from ..base.threads import side_by_side
 from ..store import Snapshot
-from . import notes
 from .axes import ONE_FRAME, Target
-from .blend import POLICIES, Piece, check_policy, check_weight, checked_accumulator, combined
+from .blend import POLICIES, Piece, check_weight, checked_accumulator, combined
 from .blocks import BLOCK_SIZE, BlockKey
 from .canvas import Canvas
 from .canvas_state import check_size
@@ -45,9 +41,8 @@ from .levels import footprint
 from .patch import Array, Patch
 from .ranges import BandRanges
 from .records import Entry, Kind, Samples, place_details
-from .shared_spool import SharedSpool
-from .tile_index import Block, TileIndex
-from .tile_log import TileLog
+from .spooled_state import SpooledState
+from .tile_index import Block
 
 _SHAPE = BLOCK_SIZE, BLOCK_SIZE
 # An image of tiles within this distance of 0, 0 is not too large.
@@ -65,7 +60,7 @@ def _renew_lock() -> None:
 files.after_fork_in_child(_renew_lock)
 
 
-class SpooledCanvas(Canvas):
+class SpooledCanvas(SpooledState):
     """
     An image made of the tiles in a log.
 
@@ -81,30 +76,11 @@ class SpooledCanvas(Canvas):
 
     def _start(self) -> None:
         """Begin with no tile known, as at first and in a forked process."""
-        super().__init__()
-        policy, accumulator, folder = self._asked
-        self._shared: SharedSpool | None = None
-        self.sorts = True
-        self.policy = policy or 'over'
-        if folder is None:
-            self._log = TileLog()
-        else:
-            self._log = self._shared = SharedSpool(folder, policy, accumulator)
-            self.policy, accumulator = self._shared.blend, self._shared.accumulator
-        self._index = TileIndex(
-            self.policy, accumulator, self._frames, folder is not None, self._log.read_bytes,
-            self._log.part_name)
-        self._looking = threading.RLock()
+        super().__init__(*self._asked)
         # Blocks to be made anew.
         self._stale: set[Block] = set()
         # The keys that this process added since it looked last.
         self._new_keys: set[Any] = set()
-        # How many tiles ``ranges`` has counted.
-        self._counted = 0
-        # Whether the annotations of other processes are those in ``_frames``.
-        self._annotated = False
-        # That of the last tile of this process.
-        self._meaning: Meaning | None = None
         # The last plain tile: its dtype, bands, and kind.
         self._plain: tuple[np.dtype[Any], int, Kind] | None = None
 
@@ -317,59 +293,6 @@ class SpooledCanvas(Canvas):
             None if samples.weight is None else samples.weight[where],
             across.start, down.start, entry.rect.width, entry.rect.height)
 
-    # Properties: those of all tiles, and what any process has set
-
-    @property
-    def generation(self) -> int:
-        """The number of changes; part of large_image's cache keys."""
-        if not self._closed:
-            self.current()
-        return self._generation
-
-    @property
-    def origin(self) -> tuple[int, int]:
-        """The top left corner of the image in the caller plane: (x, y), each <= 0."""
-        return self.current()._origin
-
-    @property
-    def size(self) -> Size:
-        """The size in full-resolution pixels, at least the minimum size."""
-        return self.current()._size
-
-    @property
-    def dtype(self) -> np.dtype[Any] | None:
-        """The dtype of the samples; None without tiles."""
-        self.current()
-        return super().dtype
-
-    @property
-    def meaning(self) -> Meaning | None:
-        """What the bands are; None without tiles."""
-        self.current()
-        return super().meaning
-
-    @property
-    def bands(self) -> int | None:
-        """The number of bands that ``read`` returns; None without tiles."""
-        self.current()
-        return super().bands
-
-    @property
-    def ranges(self) -> BandRanges:
-        """The smallest and largest values of the tiles added; reads those not counted yet."""
-        self.current()
-        with self._looking:
-            while self._counted < len(self._index.entries):
-                entry = self._index.entries[self._counted]
-                known = (entry.details or {}).get('ranges')
-                if known is None:
-                    low, high = BandRanges.of(self._log.read(entry).color)
-                else:
-                    low, high = (np.array(values, known[2]) for values in known[:2])
-                self._ranges.count(low, high, entry.kind.meaning.color_bands)
-                self._counted += 1
-            return self._ranges
-
     # Reading
 
     def current(self) -> SpooledCanvas:
@@ -378,89 +301,6 @@ class SpooledCanvas(Canvas):
         self._look()
         self._refresh()
         return self
-
-    @property
-    def known_meaning(self) -> Meaning | None:
-        """What the bands of the last tile of this process are, or those of the image."""
-        return self._meaning or super().known_meaning
-
-    @property
-    def known_axes(self) -> list[str]:
-        """The axes of the frames; none if other processes may add some at this moment."""
-        if self._shared is not None:
-            return []
-        self.current()
-        return super().known_axes
-
-    @property
-    def frame_count(self) -> int:
-        """The number of frames, written or not; at least 1."""
-        self.current()
-        return super().frame_count
-
-    @property
-    def annotations(self) -> Annotations:
-        """The axes, channels, values and texts."""
-        self.current()
-        return super().annotations
-
-    def annotate(self, change: Callable[[Annotations], Mapping[str, Any]]) -> None:
-        """Change annotations; see ``PlainStore.annotate``."""
-        def checked(known: Annotations) -> Mapping[str, Any]:
-            fields = change(known)
-            if fields.get('palette') is not None:
-                check_policy(self.policy, replace(GRAY, labels=True))
-            return fields
-
-        if self._shared is None:
-            super().annotate(checked)
-            return
-        for name, value in checked(self.annotations).items():
-            self._shared.set_property(name, notes.encoded(name, value))
-        self._refresh()
-
-    def associated_names(self) -> list[str]:
-        """See ``PixelStore``."""
-        self.current()
-        return super().associated_names()
-
-    def associated_image(self, key: str) -> PIL.Image.Image | None:
-        """See ``PixelStore``."""
-        self.current()
-        return super().associated_image(key)
-
-    def add_associated(self, key: str | None, pixels: Array) -> None:
-        """Add an associated image, or replace one; see ``PlainStore.add_associated``."""
-        self.current()
-        super().add_associated(key, pixels)
-        if self._shared is not None:
-            name = key if key is not None else list(self._associated)[-1]
-            self._shared.set_property(notes.associated_name(name), [
-                name, notes.encoded_image(pixels)])
-
-    def _remember(self, name: str, value: Any) -> None:
-        if self._shared is not None:
-            self._shared.set_property(name, value)
-
-    def _refresh(self) -> None:
-        if self._shared is None or self._closed:
-            return
-        changed = self._shared.refresh_properties()
-        if self._annotated and not changed:
-            return
-        found = self._shared.properties
-        self._pixel_size = tuple(found.get('pixel_size', (None, None)))
-        crop = found.get('crop')
-        self._crop = None if crop is None else Rect(*crop)
-        fields = notes.decoded(found)
-        with self._claims.lock:
-            self._frames.annotate(lambda _: fields)
-            self._associated.update(notes.associated(found))
-        self._annotated = True
-        self._show_palette()
-        if changed:
-            with self._claims.on(None, write=True):
-                self._show_min_size(Size(*found.get('min_size', (0, 0))))
 
     # Reading
 

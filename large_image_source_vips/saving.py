@@ -1,0 +1,187 @@
+"""
+The method of a source that writes it to a file.
+
+It checks its arguments and passes them to the writer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy.typing as npt
+from large_image.exceptions import TileSourceError
+
+from .arguments import as_crop, as_frames, as_resampler
+from .base.geometry import Rect
+from .opening import OpenedTileSource
+from .sink.axes import as_position
+from .sink.canvas import Canvas
+from .writing.choices import Choices
+from .writing.parts import (
+    anonymous_snapshot,
+    at_reduction,
+    changed,
+    cropped,
+    some_frames,
+    with_associated,
+    with_smaller_scale,
+)
+from .writing.pyramid import Progress
+from .writing.write import write_image
+
+if TYPE_CHECKING:
+    from large_image.tilesource.resample import ResampleMethod
+
+    from .store import Picture, Snapshot
+
+
+class _Part(NamedTuple):
+    """
+    What of an image to write.
+
+    :param crop: in full-resolution pixels; None for all.
+    :param reduction: 0 for full resolution, r for the level 2 ** r times smaller.
+    :param metadata: whether to write what the file says besides its pixels.
+    :param associated: the keys of the associated images to write; None for all.
+    """
+
+    crop: Rect | None
+    reduction: int
+    metadata: bool
+    associated: frozenset[str] | None
+
+
+class SavableTileSource(OpenedTileSource):
+    """A tile source with ``write``, which works for files and new images."""
+
+    def write(self, path: str | os.PathLike[str], lossy: bool = True, alpha: bool = True,
+              overwriteAllowed: bool = True, vips_kwargs: Mapping[str, Any] | None = None,
+              progress: Progress | bool | None = None,
+              frame: int | Sequence[int] | None = None, *,
+              crop: tuple[int, int, int, int] | None = None, level: int | None = None,
+              metadata: bool = True, associatedImages: Collection[str] | None = None,
+              compression: str | None = None, quality: int | None = None,
+              subsampling: str | None = None, predictor: str | None = None,
+              tileSize: int | None = None, resample: str | ResampleMethod | None = None,
+              fill: Sequence[float] | float | None = None, dtype: npt.DTypeLike | None = None,
+              verify: bool = False) -> None:
+        """
+        Write the image to a file.
+
+        A ``.tif`` or ``.tiff`` file is a pyramid of tiles.  8-bit gray and RGB
+        are JPEG of quality 90 if loss is allowed; holes are stored as 1-bit
+        transparency masks.  Everything else is deflate, and its lower levels are
+        not averaged.  Tiles of a TIFF file are passed on undecoded where they
+        would not change.
+
+        Several frames, and names that end in ``.ome.tif`` or ``.ome.tiff``, make an
+        OME-TIFF file: OME-XML, lower levels as sub-IFDs, holes as an alpha band.
+        Both kinds keep all that is known: axes, names and colours of channels,
+        values, texts, pixel size, magnification, colour profile and associated
+        images, which are stored without loss.
+
+        Other suffixes are written by libvips' savers, with the pixels of one frame.
+
+        :param path: the file.  It appears when it is complete; after an error an
+            existing file is unchanged.
+        :param lossy: whether lossy compression is allowed.  Values are never
+            clipped: data that JPEG cannot hold are written without loss, but
+            64-bit floats become 32-bit floats.
+        :param alpha: whether to write transparency, if any pixel is not opaque.
+        :param overwriteAllowed: whether an existing file may be replaced.
+        :param vips_kwargs: options for libvips' saver, which replace those
+            chosen automatically; not with any of the arguments below.
+        :param progress: a function that is called with the fraction done, 0 to
+            1, or True for a progress bar (tqdm).  An exception in the function
+            cancels the write and is passed on.
+        :param frame: the 0-based frame to write, or a list of frames; None for all.
+            Only TIFF files hold several.
+        :param crop: (x, y, width, height) in full-resolution pixels, to write a part
+            of an opened file; for a new image, set ``crop`` instead.
+        :param level: the level of an opened file to write as full resolution; 0 is
+            the smallest.  With a crop, all pixels of the level that it touches.
+        :param metadata: False to write only pixels, their size, their axes, and their
+            colour profile without texts, date and device.
+        :param associatedImages: the keys of the associated images to write; None for
+            all.
+        :param compression: of a TIFF file: 'jpeg', 'deflate', 'zstd', 'lzw',
+            'webp', 'jpeg2000', 'packbits' or 'none'.
+        :param quality: 1 to 100, of JPEG and WebP; of JPEG 2000 the ratio of
+            signal to noise in dB.
+        :param subsampling: of JPEG: '4:4:4', '4:2:2' or '4:2:0' to store RGB as
+            YCbCr; None for RGB from quality 90 on, 4:2:0 below.
+        :param predictor: of deflate, zstd and LZW: 'none', 'horizontal' (integers)
+            or 'float'; None or 'yes' for the one that fits.
+        :param tileSize: the width and height of a tile, a multiple of 16; None for
+            256, or that of the file's tiles if these are passed on.
+        :param resample: how lower levels are made: a member or name of
+            large_image's ``ResampleMethod``, such as 'mean', 'nearest' or 'mode';
+            None for 'mean' if compression loses values, else 'nearest'.
+        :param fill: the colour of fully transparent pixels, a number for each
+            band or one for all; None for white if they are masked in the file,
+            else for what is stored there.
+        :param dtype: the dtype to write, if it holds all values; 'float32' for
+            64-bit floats.
+        :param verify: whether to decode all tiles that are passed on, for a test.
+        :raises TileSourceError: if the file cannot be written, or the data cannot
+            have what was chosen; the error lists what they can have.
+        """
+        chosen = None if frame is None else as_frames(frame)
+        part = _Part(
+            None if crop is None else as_crop(crop), self._reduction(level), bool(metadata),
+            None if associatedImages is None else frozenset(associatedImages))
+        choices = Choices(
+            bool(lossy), bool(alpha), compression, quality, subsampling, predictor, tileSize,
+            as_resampler(resample), fill, dtype, bool(verify), vips_kwargs)
+        write_image(lambda: self._part(chosen, part), path, choices,
+                    overwrite=overwriteAllowed, progress=progress)
+
+    def _reduction(self, level: int | None) -> int:
+        """
+        The reduction of a level to write.
+
+        :raises TileSourceError: if there is no such level.
+        """
+        if level is None:
+            return 0
+        z = as_position(level, 'level')
+        if not 0 <= z < self.levels:
+            msg = (f'There is no level {z}; the image has levels 0 (the smallest) to '
+                   f'{self.levels - 1} (full resolution).')
+            raise TileSourceError(msg)
+        return int(self.levels - 1 - z)
+
+    @contextmanager
+    def _part(self, frames: Sequence[int] | None, part: _Part) -> Iterator[Snapshot]:
+        """
+        All frames or some, or a part of them, to write.
+
+        :param frames: their numbers, ascending; None for all.
+        :raises TileSourceError: if there is no such frame, part or associated image.
+        """
+        if (part.crop or part.reduction) and isinstance(self._store, Canvas):
+            msg = ('crop= and level= are for files that were opened; set the crop of a new image '
+                   'with image.crop = (x, y, width, height).')
+            raise TileSourceError(msg)
+        pixels = self._store.current()
+
+        def changed_frame(number: int, picture: Picture) -> Picture:
+            number = number if frames is None else frames[number]
+            if part.reduction:
+                picture = at_reduction(
+                    picture, part.reduction,
+                    lambda rect: pixels.read(number, part.reduction, rect, keep=True))
+            if part.crop:
+                picture = cropped(picture, part.crop.reduced(part.reduction))
+            return picture
+
+        with self._store.snapshot() as snapshot:
+            if frames is not None:
+                snapshot = some_frames(snapshot, frames)
+            snapshot = changed(with_associated(snapshot, part.associated), changed_frame)
+            if part.reduction:
+                snapshot = with_smaller_scale(snapshot, part.reduction)
+            yield snapshot if part.metadata else anonymous_snapshot(snapshot)
