@@ -18,7 +18,6 @@ from .arguments import as_crop, as_frames, as_resampler
 from .base.geometry import Rect
 from .opening import OpenedTileSource
 from .sink.axes import as_position
-from .sink.canvas import Canvas
 from .writing.choices import Choices
 from .writing.parts import (
     anonymous_snapshot,
@@ -162,7 +161,7 @@ class SavableTileSource(OpenedTileSource):
         :param frames: their numbers, ascending; None for all.
         :raises TileSourceError: if there is no such frame, part or associated image.
         """
-        if (part.crop or part.reduction) and isinstance(self._store, Canvas):
+        if (part.crop or part.reduction) and self._canvas_or_none is not None:
             msg = ('crop= and level= are for files that were opened; set the crop of a new image '
                    'with image.crop = (x, y, width, height).')
             raise TileSourceError(msg)
