@@ -106,3 +106,24 @@ def test_readme_leads_to_pages_that_exist():
     assert len(targets) > 10
     for target in targets:
         assert (HERE / target).is_file(), target
+
+
+def test_reference_has_all_that_is_added_to_large_image():
+    page = (HERE / 'docs' / 'api.rst').read_text(encoding='utf-8')
+    listed = set(re.findall(r'\w+', page))
+    source = large_image_source_vips.VipsFileTileSource
+    inherited = set(dir(large_image.tilesource.FileTileSource))
+    added = {
+        name for base in source.__mro__ if base.__module__.startswith('large_image_source_vips')
+        for name in vars(base) if name[0] != '_'} - inherited
+    # Constants, and what is called at import.
+    assert added - listed == {'cacheName', 'addKnownExtensions', 'sizeX', 'sizeY', 'levels'}
+
+
+def test_configuration_has_all_settings():
+    page = (HERE / 'docs' / 'configuration.rst').read_text(encoding='utf-8')
+    settings = [name for name in large_image.config.ConfigValues if 'source_vips' in name]
+    assert len(settings) > 3
+    for name in settings:
+        assert page.count(f'``{name}``') >= 2, name
+        assert f'``LARGE_IMAGE_{name.upper()}' in page, name
