@@ -28,10 +28,10 @@ from large_image.tilesource.utilities import (
 
 from .base.arrays import fit_edge, owned, writable
 from .base.attributes import CheckedAttributes, Profiles, StoreSize
-from .base.formats import format_of, is_wide_integer
 from .base.geometry import TILE_SIZE, Rect, Size, level_count
 from .base.identity import absolute_path, file_identity
 from .base.settings import ignored_names, pass_jpeg, refuse_ignored
+from .described import Described
 from .iteration import Pieces, Region, Tiles, reads_several, several_tiles
 from .lazy_array import LazyArray, lazy_array
 from .notebook import ShownInNotebooks
@@ -50,7 +50,7 @@ _DEFAULT_JPEG = 95, 0
 _OTHER_TILES = frozenset(('tile_size', 'tile_offset', 'tile_overlap'))
 
 
-class StoreTileSource(CheckedAttributes, ShownInNotebooks, FileTileSource):
+class StoreTileSource(Described, CheckedAttributes, ShownInNotebooks, FileTileSource):
     """
     A tile source that reads its pixels from a ``PixelStore``.
 
@@ -151,29 +151,6 @@ class StoreTileSource(CheckedAttributes, ShownInNotebooks, FileTileSource):
 
     # Description
 
-    @property
-    def dtype(self) -> Any:
-        """The numpy dtype of the samples; None for an image without tiles."""
-        return self._store.dtype
-
-    @property
-    def bandCount(self) -> int | None:
-        """The number of bands, alpha included; None for an image without tiles."""
-        return self._store.bands
-
-    @property
-    def bandFormat(self) -> str | None:
-        """
-        The ``pyvips.enums.BandFormat`` value of the samples.
-
-        For an editable image, the format that will be written; None for an image
-        without tiles.  libvips has none for integers of 64 bits: 'double'.
-        """
-        dtype = self._store.dtype
-        if dtype is not None and is_wide_integer(dtype):
-            return 'double'
-        return None if dtype is None else format_of(dtype)
-
     def getMetadata(self) -> JSONDict:
         """The metadata of the base class; JSON-serializable."""
         metadata = super().getMetadata()
@@ -184,35 +161,6 @@ class StoreTileSource(CheckedAttributes, ShownInNotebooks, FileTileSource):
             metadata['frames'] = frames
             self._addMetadataFrameInformation(metadata, self._store.channel_names())
         return metadata
-
-    def getInternalMetadata(self, **kwargs: Any) -> dict[str, Any]:
-        """
-        The header fields that libvips reads from the file.
-
-        :returns: the fields of the first frame by name; under 'frames' a list
-            with those fields of the other frames that differ; under 'storage' where
-            each level and associated image is stored, in which tiles and compression.
-        """
-        return self._store.internal_metadata()
-
-    def getNativeMagnification(self) -> dict[str, float | None]:
-        """
-        The magnification and the size of a full-resolution pixel.
-
-        :returns: 'magnification', 'mm_x' and 'mm_y' (mm per pixel), None where
-            unknown.  If the file states no magnification, it is estimated as
-            0.01 / mm_x: 40 for pixels of 0.25 um.
-        """
-        mm_x, mm_y = self._store.pixel_size
-        mm_x, mm_y = mm_x or mm_y, mm_y or mm_x
-        magnification = self._store.magnification
-        if magnification is None and mm_x:
-            magnification = 0.01 / mm_x
-        return {'magnification': magnification, 'mm_x': mm_x, 'mm_y': mm_y}
-
-    def getAssociatedImagesList(self) -> list[str]:
-        """The keys of the associated images: label, macro, ..."""
-        return self._store.associated_names()
 
     def _getAssociatedImage(self, imageKey: str) -> PIL.Image.Image | None:
         return self._store.associated_image(imageKey)

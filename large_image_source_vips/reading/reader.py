@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,21 +21,18 @@ import PIL.Image
 import pyvips
 
 from ..base.arrays import to_pil
-from ..base.errors import TileSourceError, TileSourceFileNotFoundError, vips_errors
-from ..base.formats import format_of, is_wide_integer, meaning_of
+from ..base.errors import TileSourceError
+from ..base.formats import is_wide_integer, meaning_of
 from ..base.frames import Annotations
-from ..base.geometry import TILE_SIZE, Rect, Size
+from ..base.geometry import Rect, Size
 from ..base.identity import absolute_path, file_identity
 from ..base.limits import LIMITS
 from ..base.transparency import ColorAndAlpha, Transparency, look_for_transparency, split_alpha
-from ..store import EncodedLevel, Picture, Snapshot, checked_frame
-from . import metadata
-from .annotations import annotations_of, with_positions
-from .file import SourceFile, source_file
+from ..store import Picture, Snapshot, checked_frame
+from .annotations import with_positions
+from .file import SourceFile
 from .layout import Layout
-from .levels import Levels
-from .pixel_size import Description, describe
-from .survey import survey
+from .version import Version, failed
 
 _MAX_ASSOCIATED = LIMITS.reading_associated_side
 
@@ -43,39 +40,10 @@ _MAX_ASSOCIATED = LIMITS.reading_associated_side
 _FILLED_ROWS = 256
 
 
-class _Opened(NamedTuple):
-    """One version of the file; replaced as a whole when the file has changed."""
-
-    file: SourceFile
-    layout: Layout
-    levels: Levels
-
-
 class _Held(threading.local):
     """The version of the file that a thread has to read, if there is one."""
 
-    opened: _Opened | None = None
-
-
-class Version:
-    """
-    The pixels of one version of a file; see ``Pixels``.
-
-    :param reader: the reader of the file.
-    :param opened: the version.
-    """
-
-    def __init__(self, reader: FileReader, opened: _Opened) -> None:
-        self._reader = reader
-        self.opened = opened
-        self.key = opened.file.key
-        self.tile_size = reader.tile_size
-        self.encoded_level = reader.encoded_level
-
-    def read(self, frame: int, reduction: int, rect: Rect, *,
-             keep: bool = False, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
-        """See ``Pixels``."""
-        return self._reader.read_version(self.opened, frame, reduction, rect, keep=keep, out=out)
+    opened: Version | None = None
 
 
 class FileReader:
@@ -96,7 +64,7 @@ class FileReader:
     def __init__(self, path: Any, loaders: str | Collection[str] = 'all') -> None:
         self._path = absolute_path(path)
         self._loaders = loaders
-        self._opened = self._open()
+        self._opened = Version(self._path, loaders)
         self._generation = 0
         self._held = _Held()
 
@@ -104,11 +72,6 @@ class FileReader:
     def generation(self) -> int:
         """0 for the version that was opened first, another number for each later one."""
         return self._generation
-
-    def _open(self) -> _Opened:
-        file = source_file(self._path, self._loaders)
-        layout = survey(file)
-        return _Opened(file, layout, Levels(file, layout))
 
     @property
     def _file(self) -> SourceFile:
@@ -148,23 +111,17 @@ class FileReader:
     @property
     def pixel_size(self) -> tuple[float | None, float | None]:
         """The width and height of a full-resolution pixel in mm; None where unknown."""
-        return self._describe(self._looked_at()).pixel_size
+        return self._looked_at().described().pixel_size
 
     @property
     def magnification(self) -> float | None:
         """The magnification of the objective, None if unknown."""
-        return self._describe(self._looked_at()).magnification
+        return self._looked_at().described().magnification
 
     @property
     def annotations(self) -> Annotations:
         """The axes, channels, values and texts of the file."""
-        opened = self._looked_at()
-        file = opened.file
-        if file.annotations is None:
-            # Two threads may do this at once, with the same result.
-            file.annotations = annotations_of(
-                file, opened.layout, self._describe(opened).magnification)
-        return file.annotations
+        return self._looked_at().annotations()
 
     def frame_axes(self) -> list[dict[str, Any]]:
         """
@@ -186,27 +143,18 @@ class FileReader:
 
     def internal_metadata(self) -> dict[str, Any]:
         """The header fields of the file, fit for ``json.dumps``."""
-        opened = self._looked_at()
-        description = self._describe(opened)
-        with vips_errors(f'Cannot read {self._path!r}'):
-            return metadata.internal_metadata(
-                opened.file, opened.layout, self._first_image(opened), description)
+        return self._looked_at().internal_metadata()
 
     def icc_profiles(self) -> list[bytes | None]:
         """The ICC profile of each frame; an empty list if no frame has one."""
         try:
             # The file may have changed since it was opened.
-            opened = self._current()
-            file = opened.file
-            if file.icc_profiles is None:
-                file.icc_profiles = metadata.icc_profiles(
-                    file, opened.layout, self._first_image(opened))
+            return self._current().icc_profiles()
         except (TileSourceError, pyvips.Error, OSError) as exc:
             what = 'the ICC profiles'
-            raise self._failed(what, exc) from exc
-        return list(file.icc_profiles)
+            raise failed(self._path, what, exc) from exc
 
-    def _looked_at(self) -> _Opened:
+    def _looked_at(self) -> Version:
         """
         The current version of the file, for its description.
 
@@ -216,31 +164,7 @@ class FileReader:
             return self._current()
         except (TileSourceError, OSError) as exc:
             what = 'the metadata'
-            raise self._failed(what, exc) from exc
-
-    def _describe(self, opened: _Opened) -> Description:
-        file = opened.file
-        if file.description is None:
-            # Two threads may do this at once, with the same result.
-            with vips_errors(f'Cannot read {self._path!r}'):
-                file.description = describe(file, opened.layout, self._first_image(opened))
-        return file.description
-
-    @staticmethod
-    def _first_image(opened: _Opened) -> pyvips.Image:
-        """An open image of the first frame, for its header."""
-        first, file = opened.layout.frames[0].levels[0], opened.file
-        try:
-            return file.handle(first).image if first.random else file.open(first.opening)
-        except (TileSourceError, pyvips.Error):
-            tiles = file.tiles(first)
-            if tiles is None:
-                raise
-        # A TIFF file that libvips does not open.
-        samples = tiles.samples
-        dtype = np.dtype('f8') if is_wide_integer(samples.dtype) else samples.dtype
-        return pyvips.Image.black(*first.size, bands=samples.bands).cast(
-            format_of(dtype)).copy(interpretation=samples.interpretation)
+            raise failed(self._path, what, exc) from exc
 
     # Pixels
 
@@ -255,21 +179,21 @@ class FileReader:
             image.
         """
         try:
-            return Version(self, self._current())
+            return self._current()
         except (TileSourceError, pyvips.Error, OSError) as exc:
             what = 'the pixels'
-            raise self._failed(what, exc) from exc
+            raise failed(self._path, what, exc) from exc
 
     def latest(self) -> Version:
         """The version that was current at the last look."""
-        return Version(self, self._held.opened or self._opened)
+        return self._held.opened or self._opened
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """See ``PixelStore``."""
         held = self._held
         before = held.opened
-        held.opened = self.current().opened
+        held.opened = self.current()
         try:
             yield
         finally:
@@ -294,50 +218,7 @@ class FileReader:
         """
         return self.current().read(frame, reduction, rect, keep=keep, out=out)
 
-    def read_version(self, opened: _Opened, frame: int, reduction: int, rect: Rect, *,
-                     keep: bool = False,
-                     out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
-        """Read a rectangle of one version of the file, as ``read`` does."""
-        try:
-            pixels = opened.levels.read(
-                opened.layout.frames[frame], reduction, rect, keep=keep, out=out)
-            if pixels is out:
-                return pixels
-            if pixels.dtype != self.dtype or pixels.shape[2] != self.bands:
-                msg = f'its pixels are {pixels.shape[2]} x {pixels.dtype}'
-                raise TileSourceError(msg)
-            if out is None:
-                return pixels
-            out[:] = pixels
-            return out
-        except (TileSourceError, pyvips.Error, OSError, MemoryError) as exc:
-            what = f'frame {frame}, {self._place(reduction, rect)}'
-            raise self._failed(what, exc) from exc
-
-    def tile_size(self, frame: int, reduction: int) -> Size | None:
-        """The stored tiles of a level; see ``PixelStore``."""
-        stored = self._layout.frames[frame].levels.get(reduction)
-        return stored.page.tile if stored is not None and stored.page is not None else None
-
-    def encoded_level(self, frame: int, reduction: int) -> EncodedLevel | None:
-        """See ``PixelStore``."""
-        return None
-
-    def _place(self, reduction: int, rect: Rect) -> str:
-        """The level and tile of large_image at a rectangle, for errors."""
-        levels = 1 + max(0, (max(self.size) - 1) // TILE_SIZE).bit_length()
-        return (f'level {levels - 1 - reduction}, tile {rect.left // TILE_SIZE}, '
-                f'{rect.top // TILE_SIZE} ({rect.width} x {rect.height} pixels at '
-                f'{rect.left}, {rect.top})')
-
-    def _failed(self, what: str, exc: Exception) -> TileSourceError:
-        """An error that names the file and what could not be read."""
-        msg = f'Cannot read {what} of {self._path!r}: {exc}'
-        if isinstance(exc, TileSourceFileNotFoundError):
-            return TileSourceFileNotFoundError(msg)
-        return TileSourceError(msg)
-
-    def _current(self) -> _Opened:
+    def _current(self) -> Version:
         """
         The current version of the file, opened again if the file has changed.
 
@@ -349,7 +230,7 @@ class FileReader:
         opened = self._opened
         if file_identity(self._path) == opened.file.identity:
             return opened
-        changed = self._open()
+        changed = Version(self._path, self._loaders)
         if changed.layout.shape != opened.layout.shape:
             msg = 'it was replaced by a different image after it was opened'
             raise TileSourceError(msg)
@@ -378,7 +259,7 @@ class FileReader:
             pixels = opened.levels.read_whole(opened.layout.associated[key], _MAX_ASSOCIATED)
         except (TileSourceError, pyvips.Error) as exc:
             what = f'the image {key!r}'
-            raise self._failed(what, exc) from exc
+            raise failed(self._path, what, exc) from exc
         return to_pil(pixels)
 
     @contextmanager
@@ -426,7 +307,7 @@ class FileReader:
             return 'none' if opaque else look_for_transparency(self.size, read)
 
         stored = {reduction: pixels.encoded_level(chosen, reduction)
-                  for reduction in self._layout.frames[chosen].levels}
+                  for reduction in pixels.layout.frames[chosen].levels}
         encoded = {reduction: level for reduction, level in stored.items() if level is not None}
         yield Picture(self.size, self.dtype, meaning, opaque, self.pixel_size, profile, read,
                       filled, transparency, encoded)

@@ -18,8 +18,7 @@ from helpers.pixels import random_pixels, smooth_pixels
 from helpers.reading import level, level_by_tiles, read
 from large_image_source_vips.base.geometry import Rect
 from large_image_source_vips.codecs import libraries, lossless
-from large_image_source_vips.reading import levels as levels_module
-from large_image_source_vips.reading import planes
+from large_image_source_vips.reading import planes, stored_levels
 from large_image_source_vips.reading import rows as decoding
 from large_image_source_vips.reading.reader import FileReader
 from large_image_source_vips.reading.tiff_tiles import TiffTiles
@@ -45,7 +44,7 @@ def counted(monkeypatch):
     monkeypatch.setattr(decoding, '_BAND_BYTES', 20_000)
     monkeypatch.setattr(decoding, '_CHUNK_BYTES', 20_000)
     monkeypatch.setattr(decoding, '_PIECE_BYTES', 3_000)
-    monkeypatch.setattr(levels_module, '_MIN_STOPPED', 0)
+    monkeypatch.setattr(stored_levels, '_MIN_STOPPED', 0)
     return rows
 
 

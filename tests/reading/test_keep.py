@@ -19,10 +19,11 @@ from helpers.pixels import block_means, smooth_pixels
 from helpers.reading import level, level_by_tiles
 from large_image_source_vips.base import files
 from large_image_source_vips.base.geometry import Rect
-from large_image_source_vips.reading import levels, loader, planes, survey
+from large_image_source_vips.reading import levels, loader, planes, stored_levels, survey
 from large_image_source_vips.reading import rows as decoding
 from large_image_source_vips.reading.layout import Opening
-from large_image_source_vips.reading.reader import FileReader, Version
+from large_image_source_vips.reading.reader import FileReader
+from large_image_source_vips.reading.version import Version
 
 ROWS, COLS = 1111, 1703
 
@@ -33,7 +34,7 @@ def small_bounds(monkeypatch):
     monkeypatch.setattr(survey, '_JPEG_WORTH', 1000)
     for module in (levels, survey):
         monkeypatch.setattr(module, 'LARGE_PICTURE', 1 << 20)
-    monkeypatch.setattr(levels, '_MIN_STOPPED', 1 << 20)
+    monkeypatch.setattr(stored_levels, '_MIN_STOPPED', 1 << 20)
     monkeypatch.setattr(decoding, '_BAND_BYTES', 1 << 16)
     monkeypatch.setattr(planes, 'MAX_PLANE_MEMORY', 1 << 20)
     monkeypatch.setattr(planes, '_WRITE_BYTES', 1000)

@@ -10,7 +10,7 @@ from large_image.exceptions import TileSourceError
 from helpers.around import needs
 from helpers.pixels import random_pixels
 from helpers.reading import level, level_by_tiles
-from large_image_source_vips.reading import levels
+from large_image_source_vips.reading import stored_levels
 from large_image_source_vips.reading.reader import FileReader
 
 ROWS, COLS = 60, 83
@@ -90,8 +90,8 @@ def test_a_whole_animation_is_decoded_once(tmp_path, monkeypatch, kind):
     data, expected = animation(kind)
     (tmp_path / 'a').write_bytes(data)
     opened = []
-    decoder = levels.Decoder
-    monkeypatch.setattr(levels, 'Decoder', lambda file, stored: opened.append(
+    decoder = stored_levels.Decoder
+    monkeypatch.setattr(stored_levels, 'Decoder', lambda file, stored: opened.append(
         stored.opening) or decoder(file, stored))
     reader = FileReader(tmp_path / 'a')
     for number in reversed(range(FRAMES)):
