@@ -75,7 +75,8 @@ class Repeated:
         """The pixels of a rectangle, (rows, cols, 3)."""
         rows = np.arange(rect.top, rect.top + rect.height) % self._whole.shape[0]
         cols = np.arange(rect.left, rect.left + rect.width) % self._whole.shape[1]
-        return np.asarray(self._whole[rows[:, np.newaxis], cols])
+        # One axis after the other: a fifth of the time of both at once.
+        return np.asarray(self._whole[rows].take(cols, axis=1))
 
 
 class Opened:
@@ -237,7 +238,8 @@ def verify_slide(path: Path, picture: Picture, patches: list[Rect]) -> None:
         pixels, left, top = piece['tile'], piece['x'], piece['y']
         rect = Rect(left, top, pixels.shape[1], pixels.shape[0])
         inside = covered[top:top + rect.height, left:left + rect.width]
-        same = (pixels[..., :3] == picture.read(rect)).all(axis=2)
+        equal = pixels[..., :3] == picture.read(rect)
+        same = equal[..., 0] & equal[..., 1] & equal[..., 2]
         opaque = pixels[..., 3] == 255 if pixels.shape[2] > 3 else np.ones_like(inside)
         if not (same[inside].all() and np.array_equal(opaque, inside)):
             msg = f'{path} does not hold the pixels of the patches near {left}, {top}.'
