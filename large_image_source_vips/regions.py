@@ -206,7 +206,8 @@ class Regions:
                 level.samples != self._store.bands or level.samples not in (1, 3) or
                 not Rect(0, 0, *level.size).contains(rect)):
             return None
-        return level.read(rect.left // TILE_SIZE, rect.top // TILE_SIZE)
+        data = level.read(rect.left // TILE_SIZE, rect.top // TILE_SIZE)
+        return None if data is None else level.whole(data)
 
     def single(self, place: Place, *, keep: bool) -> Array:
         """

@@ -46,8 +46,10 @@ class EncodedLevel:
     :param photometric: TIFF's PhotometricInterpretation of the encoded samples.
     :param predictor: TIFF's Predictor; 1 for none.
     :param subsampling: the horizontal and vertical chroma subsampling; (1, 1) for none.
-    :param read: returns the encoded tile of a column and row, complete with its tables,
-        its headers and end checked; None if the tile has to be decoded and encoded.
+    :param read: returns the encoded tile of a column and row as stored, its headers and end
+        checked; None if the tile has to be decoded and encoded.
+    :param tables: TIFF's JPEGTables, which all tiles share; b'' if there are none.
+    :param whole: makes a file of its own of a tile from ``read``, with its tables.
     """
 
     size: Size
@@ -58,6 +60,8 @@ class EncodedLevel:
     predictor: int
     subsampling: tuple[int, int]
     read: Callable[[int, int], bytes | None]
+    tables: bytes = b''
+    whole: Callable[[bytes], bytes] = bytes
 
 
 @dataclass(frozen=True)

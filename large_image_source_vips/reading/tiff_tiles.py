@@ -13,6 +13,7 @@ import copy
 import os
 import weakref
 from collections.abc import Callable, Hashable, Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from ..base.limits import LIMITS
 from ..base.reduce import reduce_pixels
 from ..base.threads import scratch
 from ..codecs import table
+from ..codecs.jpeg import JpegDecoder
 from ..codecs.table import DecodeError
 from ..tiff.directories import TiffDirectories, TiffFormatError
 from ..tiff.page import UNCOMPRESSED, Page
@@ -103,6 +105,34 @@ class TiffTiles:
         #: The most halvings at which tiles are decoded directly.
         self.halvings = (self._decoder.halvings if self.is_tiled and self._is_direct and
                          not any(extent % _MCU for extent in tiles.tile) else 0)
+
+    @cached_property
+    def jpeg_chroma(self) -> tuple[int, int] | None:
+        """
+        The chroma subsampling of the JPEG tiles, as the first one that is not empty says.
+
+        :returns: None if it cannot be passed on undecoded, or if there is none.
+        """
+        for number in range(self._tiles.count):
+            if not self._tiles.is_empty(number):
+                try:
+                    data = self._tiles.read(self._descriptor(), number)
+                except StoredTileError:
+                    return None
+                found = (self._decoder.complete(data, self.tile)
+                         if isinstance(self._decoder, JpegDecoder) else None)
+                return None if found is None else found[1]
+        return None
+
+    def stored(self, column: int, row: int) -> bytes | None:
+        """
+        The stored bytes of a tile of a page that is not in planes; None if it is empty.
+
+        :raises StoredTileError: if it cannot be read.
+        """
+        number = row * self._tiles.across + column
+        return (None if self._tiles.is_empty(number) else
+                self._tiles.read(self._descriptor(), number))
 
     def keep_open(self, file: OpenFile) -> None:
         """Read from a file that is open already."""

@@ -18,6 +18,7 @@ from ..base.geometry import TILE_SIZE, Rect, Size
 from ..store import EncodedLevel
 from . import metadata
 from .annotations import annotations_of
+from .encoded import encoded_level
 from .file import source_file
 from .levels import Levels
 from .pixel_size import Description, describe
@@ -66,7 +67,7 @@ class Version:
 
     def encoded_level(self, frame: int, reduction: int) -> EncodedLevel | None:
         """See ``Pixels``."""
-        return None
+        return encoded_level(self.file, self.layout.frames[frame], reduction)
 
     # Description; two threads may compute it at once, with the same result
 

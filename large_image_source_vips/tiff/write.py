@@ -60,6 +60,7 @@ class WrittenPage:
         2 for alpha.
     :param predictor: TIFF's Predictor.
     :param subsampling: of the chroma of JPEG tiles in YCbCr.
+    :param jpeg_tables: TIFF's JPEGTables; b'' if each JPEG tile has its own.
     :param reduced: whether it is a lower level.
     :param color_map: TIFF's ColorMap, (3, 2 ** bits), if the samples are indices into it.
     :param subfile_type: TIFF's NewSubfileType, if it is not that of a level or mask.
@@ -77,6 +78,7 @@ class WrittenPage:
     predictor: int = 1
     subsampling: tuple[int, int] = (1, 1)
     reduced: bool = False
+    jpeg_tables: bytes = b''
     subfile_type: int | None = None
     color_map: npt.NDArray[np.uint16] | None = None
 
@@ -173,6 +175,7 @@ def _write_page(writer: tifffile.TiffWriter, page: WrittenPage, **options: Any) 
         options['subsampling'] = page.subsampling
         if page.photometric == _RGB:
             options['compressionargs'] = {'outcolorspace': 'rgb'}
+        options['jpegtables'] = page.jpeg_tables or None
     if page.extra_samples:
         options['extrasamples'] = page.extra_samples
     if not page.is_mask:

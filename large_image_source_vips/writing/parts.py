@@ -244,7 +244,7 @@ def with_common_tiles(frames: Sequence[Picture]) -> list[Picture]:
     Tiles that are passed on keep their kind, and readers expect the same of all frames.
     """
     def kind(level: EncodedLevel) -> EncodedLevel:
-        return replace(level, read=_unread)
+        return replace(level, read=_unread, tables=b'', whole=bytes)
 
     common = {reduction: kind(level) for reduction, level in frames[0].encoded.items()}
     for picture in frames[1:]:

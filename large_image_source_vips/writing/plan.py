@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ..base.errors import TileSourceError
 from ..base.formats import Meaning
 from ..base.geometry import TILE_SIZE, Size
+from ..base.limits import LIMITS
 from ..codecs.encode import COMPRESSIONS, check_available
 from ..store import EncodedLevel, Picture
 from .choices import (
@@ -45,9 +46,6 @@ _PALETTE, _YCBCR = 3, 6
 _CHROMA = {numbers: name for name, numbers in SUBSAMPLING.items()}
 # ExtraSamples.
 _UNASSOCIATED_ALPHA, _DATA = 2, 0
-
-# The sides of tiles that a file keeps, if it has them: viewers read few or many others slowly.
-_COMMON_TILES = range(128, 1025)
 
 # The colour under holes where a viewer may not know of them.
 _WHITE = 255
@@ -141,13 +139,11 @@ class TiffPlan:
         :param level: its reduction.
         """
         compression = COMPRESSIONS[self.compression]
-        # Byte order and predictor matter only to what stores samples one after the other.
-        is_stream = compression.lossy or (
-            self.dtype.itemsize == 1 and stored.predictor == self.predictor)
+        is_alike = compression.lossy or stored.predictor == self.predictor
         # Tiles that are compressed anew in between must look the same.
         is_known = (stored.subsampling in _CHROMA if stored.photometric == _YCBCR else
                     stored.photometric == self.photometric)
-        return (self.passing and is_stream and is_known and
+        return (self.passing and is_alike and is_known and
                 (level == 0 or not self.resample_chosen) and
                 stored.tile == (self.tile, self.tile) and stored.samples == self.bands and
                 stored.compression == compression.tag)
@@ -176,16 +172,17 @@ def make_tiff_plan(picture: Picture, choices: Choices, *, masks: bool = True,
     plan = _plan_with_tile(picture, choices, TILE_SIZE if choices.tile is None else
                            chosen_tile(choices.tile), masks, palette)
     stored = picture.encoded.get(0)
-    if choices.tile is None and stored is not None and _is_common(stored.tile):
+    if choices.tile is None and stored is not None and _is_possible(stored.tile):
         # The tiles of the file, if they can be passed on.
         alike = replace(plan, tile=stored.tile.width)
         return alike if alike.passes_on(stored, 0) else plan
     return plan
 
 
-def _is_common(tile: Size) -> bool:
-    """Whether a file may have tiles of a size without the caller's choice."""
-    return tile.width == tile.height and tile.width in _COMMON_TILES and tile.width % 16 == 0
+def _is_possible(tile: Size) -> bool:
+    """Whether a file can have tiles of a size."""
+    return (tile.width == tile.height and tile.width % 16 == 0 and
+            16 <= tile.width <= LIMITS.writing_tile)
 
 
 def _plan_with_tile(picture: Picture, choices: Choices, tile: int, masks: bool,

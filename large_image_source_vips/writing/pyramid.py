@@ -297,7 +297,7 @@ class Pyramid:
         """A stored tile, decoded for a test if the plan says so."""
         data = passed.read(column, row)
         if data is not None and self._plan.verify:
-            check_tile(self._plan.compression, data)
+            check_tile(self._plan.compression, passed.whole(data))
         return data
 
     def _put_pixels(self, level: int, column: int, row: int, pixels: Pixels) -> None:

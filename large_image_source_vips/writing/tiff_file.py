@@ -167,7 +167,7 @@ def _page(pyramid: Pyramid, plan: TiffPlan, level: int, tiles: Iterable[bytes], 
     passed = pyramid.passed[level]
     return page if passed is None else replace(
         page, photometric=passed.photometric, compression=passed.compression,
-        predictor=passed.predictor, subsampling=passed.subsampling)
+        predictor=passed.predictor, subsampling=passed.subsampling, jpeg_tables=passed.tables)
 
 
 def _associated(key: str, pixels: npt.NDArray[Any], subfile_type: int) -> WrittenImage:

@@ -1,0 +1,51 @@
+"""
+Check the headers of compressed tiles, and their ends where the format has marks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+def looks_whole(compression: int, data: bytes) -> bool:
+    """
+    Whether a tile begins, and ends, as its compression requires; nothing is decompressed.
+
+    :param compression: TIFF's number; False for all but those in ``_CHECKS``.
+    :param data: the stored bytes.
+    """
+    check = _CHECKS.get(compression)
+    return check is not None and check(data)
+
+
+def _deflate(data: bytes) -> bool:
+    """A zlib header without a dictionary (RFC 1950); the end is known to a decoder only."""
+    return (len(data) > 6 and data[0] & 15 == 8 and not data[1] & 32 and
+            int.from_bytes(data[:2], 'big') % 31 == 0)
+
+
+def _zstd(data: bytes) -> bool:
+    """The magic number of a frame (RFC 8878)."""
+    return data.startswith(b'\x28\xb5\x2f\xfd')
+
+
+def _lzw(data: bytes) -> bool:
+    """TIFF 6.0, section 13: a clear code of 9 bits, the most significant one first."""
+    return len(data) > 3 and data[0] == 128 and not data[1] & 128
+
+
+def _webp(data: bytes) -> bool:
+    """A RIFF container that is as long as it says."""
+    return (data[:4] == b'RIFF' and data[8:12] == b'WEBP' and
+            0 <= len(data) - 8 - int.from_bytes(data[4:8], 'little') < 2)
+
+
+def _jpeg_2000(data: bytes) -> bool:
+    """A codestream: start and size first, the end of the codestream last (T.800, annex A)."""
+    return data[:4] == b'\xff\x4f\xff\x51' and data[-2:] == b'\xff\xd9'
+
+
+# By TIFF's number.
+_CHECKS: dict[int, Callable[[bytes], bool]] = {
+    1: lambda _: True, 5: _lzw, 8: _deflate, 32773: bool, 34712: _jpeg_2000, 50000: _zstd,
+    50001: _webp}
