@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,9 @@ from large_image.tilesource.resample import ResampleMethod, downsampleTileHalfRe
 
 from .base.geometry import Rect
 from .sink.axes import as_position
-from .writing.choices import Resampler
+
+if TYPE_CHECKING:
+    from .writing.choices import Resampler
 
 
 def as_crop(value: Any) -> Rect:
@@ -53,6 +55,9 @@ def as_resampler(value: Any) -> str | Resampler | None:
     """
     if value is None:
         return None
+    # The writer is imported when something is written.
+    from .writing.choices import Resampler
+
     methods = {name: method for name, method in ResampleMethod.__members__.items()
                if not name.endswith('_ENUM')}
     if isinstance(value, ResampleMethod):

@@ -17,7 +17,6 @@ from large_image.exceptions import TileSourceError
 from .annotations import AnnotatedTileSource
 from .base.limits import LIMITS
 from .closing import ClosableTileSource
-from .reading.reader import FileReader
 from .sink.canvas import Canvas
 from .sink.spooled import new_canvas
 from .source_cache import is_new
@@ -63,6 +62,9 @@ class OpenedTileSource(ClosableTileSource, AnnotatedTileSource):
         if self._sink_options:
             msg = f'{sorted(self._sink_options)[0]}= is an argument of new(), not of open().'
             raise TileSourceError(msg)
+        # Not before: large_image imports all sources, and opens a file with one of them.
+        from .reading.reader import FileReader
+
         return FileReader(path, self._default_loaders)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -1,7 +1,8 @@
 """
 The method of a source that writes it to a file.
 
-It checks its arguments and passes them to the writer.
+It checks its arguments and passes them to the writer, which is imported when something is
+written: most programs only read.
 """
 
 from __future__ import annotations
@@ -18,23 +19,12 @@ from .arguments import as_crop, as_frames, as_resampler
 from .base.geometry import Rect
 from .opening import OpenedTileSource
 from .sink.axes import as_position
-from .writing.choices import Choices
-from .writing.parts import (
-    anonymous_snapshot,
-    at_reduction,
-    changed,
-    cropped,
-    some_frames,
-    with_associated,
-    with_smaller_scale,
-)
-from .writing.pyramid import Progress
-from .writing.write import write_image
 
 if TYPE_CHECKING:
     from large_image.tilesource.resample import ResampleMethod
 
     from .store import Picture, Snapshot
+    from .writing.pyramid import Progress
 
 
 class _Part(NamedTuple):
@@ -128,6 +118,9 @@ class SavableTileSource(OpenedTileSource):
         :raises TileSourceError: if the file cannot be written, or the data cannot
             have what was chosen; the error lists what they can have.
         """
+        from .writing.choices import Choices
+        from .writing.write import write_image
+
         chosen = None if frame is None else as_frames(frame)
         part = _Part(
             None if crop is None else as_crop(crop), self._reduction(level), bool(metadata),
@@ -165,22 +158,25 @@ class SavableTileSource(OpenedTileSource):
             msg = ('crop= and level= are for files that were opened; set the crop of a new image '
                    'with image.crop = (x, y, width, height).')
             raise TileSourceError(msg)
+        from .writing import parts
+
         pixels = self._store.current()
 
         def changed_frame(number: int, picture: Picture) -> Picture:
             number = number if frames is None else frames[number]
             if part.reduction:
-                picture = at_reduction(
+                picture = parts.at_reduction(
                     picture, part.reduction,
                     lambda rect: pixels.read(number, part.reduction, rect, keep=True))
             if part.crop:
-                picture = cropped(picture, part.crop.reduced(part.reduction))
+                picture = parts.cropped(picture, part.crop.reduced(part.reduction))
             return picture
 
         with self._store.snapshot() as snapshot:
             if frames is not None:
-                snapshot = some_frames(snapshot, frames)
-            snapshot = changed(with_associated(snapshot, part.associated), changed_frame)
+                snapshot = parts.some_frames(snapshot, frames)
+            snapshot = parts.changed(
+                parts.with_associated(snapshot, part.associated), changed_frame)
             if part.reduction:
-                snapshot = with_smaller_scale(snapshot, part.reduction)
-            yield snapshot if part.metadata else anonymous_snapshot(snapshot)
+                snapshot = parts.with_smaller_scale(snapshot, part.reduction)
+            yield snapshot if part.metadata else parts.anonymous_snapshot(snapshot)

@@ -34,7 +34,7 @@ _TYPES = {
     'int32': 'int32', 'float32': 'float', 'float64': 'double', 'complex64': 'complex',
     'complex128': 'double-complex'}
 # Characters that XML 1.0 does not allow.
-_NOT_XML = re.compile('[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]')
+_NOT_XML = '[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]'
 # How far the steps of evenly spaced values may differ, relative to the step: decimals
 # such as 0.1 are not exact.
 _STEP_SHARE = 1e-6
@@ -326,7 +326,7 @@ def _number(value: float | None) -> str:
 
 def _xml(text: str) -> str:
     """A text without the characters that XML does not allow."""
-    return _NOT_XML.sub('\ufffd', text)
+    return re.sub(_NOT_XML, '\ufffd', text)
 
 
 def _element(tag: str, attributes: Mapping[str, Any]) -> ElementTree.Element:

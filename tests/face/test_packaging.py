@@ -127,7 +127,9 @@ class TestImport:
         subprocess.run([sys.executable, '-W', 'error', '-c', 'import large_image_source_vips'],
                        check=True)
 
-    @pytest.mark.parametrize('name', ['imagecodecs', 'tifffile', 'tqdm'])
+    @pytest.mark.parametrize('name', [
+        'imagecodecs', 'tifffile', 'tqdm', 'large_image_source_vips.writing',
+        'large_image_source_vips.reading.reader', 'large_image_source_vips.tiff'])
     def test_what_takes_time_is_imported_when_needed(self, name):
         code = f'import large_image_source_vips, sys; sys.exit({name!r} in sys.modules)'
         subprocess.run([sys.executable, '-c', code], check=True)
