@@ -98,14 +98,14 @@ class SavableTileSource(OpenedTileSource):
             all.
         :param compression: of a TIFF file: 'jpeg', 'deflate', 'zstd', 'lzw',
             'webp', 'jpeg2000', 'packbits' or 'none'.
-        :param quality: 1 to 100, of JPEG and WebP; of JPEG 2000 the ratio of
-            signal to noise in dB.
+        :param quality: 1 to 100, of JPEG and WebP, also in other files than TIFF; of
+            JPEG 2000 in TIFF the ratio of signal to noise in dB.
         :param subsampling: of JPEG: '4:4:4', '4:2:2' or '4:2:0' to store RGB as
             YCbCr; None for RGB from quality 90 on, 4:2:0 below.
         :param predictor: of deflate, zstd and LZW: 'none', 'horizontal' (integers)
             or 'float'; None or 'yes' for the one that fits.
         :param tileSize: the width and height of a tile, a multiple of 16; None for
-            256, or that of the file's tiles if these are passed on.
+            256, or that of the file's tiles if these are passed on.  Of DeepZoom, too.
         :param resample: how lower levels are made: a member or name of
             large_image's ``ResampleMethod``, such as 'mean', 'nearest' or 'mode';
             None for 'mean' if compression loses values, else 'nearest'.

@@ -6,11 +6,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import large_image_source_vips
+
+# Of one letter are the drives of Windows.
+_ADDRESS = re.compile('[A-Za-z][A-Za-z0-9+]+:/')
 
 
 class CommandError(Exception):
@@ -107,6 +111,14 @@ def frame_numbers(text: str) -> tuple[int, ...] | None:
     return tuple(numbers)
 
 
+def file_path(text: str) -> Path:
+    """The type of an argument that names a file."""
+    if not text:
+        msg = 'the name of the file is empty'
+        raise argparse.ArgumentTypeError(msg)
+    return Path(text)
+
+
 def add_frame(parser: argparse.ArgumentParser) -> None:
     """Add the option for one frame."""
     parser.add_argument('--frame', type=counting(0), default=0, metavar='N',
@@ -125,8 +137,10 @@ def add_writing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--quality', type=counting(1), metavar='N',
                         help='quality of lossy compression, 1 to 100')
     parser.add_argument('--tile-size', type=counting(16), metavar='N',
-                        help='width and height of a tile in pixels; default 256')
+                        help='width and height of a tile of TIFF and DeepZoom in pixels')
     parser.add_argument('--lossless', action='store_true', help='keep every bit')
+    parser.add_argument('--no-alpha', action='store_true',
+                        help='write no transparency, which .jpg and DeepZoom cannot hold')
     add_overwrite(parser)
 
 
@@ -134,8 +148,18 @@ def writing_arguments(options: argparse.Namespace) -> dict[str, Any]:
     """The arguments of ``write`` that were chosen with the options of ``add_writing``."""
     chosen = {'compression': options.compression, 'quality': options.quality,
               'tileSize': options.tile_size}
-    return {'lossy': not options.lossless, 'overwriteAllowed': options.overwrite,
+    return {'lossy': not options.lossless, 'alpha': not options.no_alpha,
+            'overwriteAllowed': options.overwrite,
             **{name: value for name, value in chosen.items() if value is not None}}
+
+
+def size_of(written: Path) -> int:
+    """The number of bytes of a file that was written; for DeepZoom, of its tiles, too."""
+    is_deepzoom = written.suffix.lower() in {'.dz', '.dzi'}
+    tiles = written.with_name(f'{written.stem}_files')
+    more = tiles.rglob('*') if is_deepzoom else ()
+    described = written.with_suffix('.dzi') if written.suffix.lower() == '.dz' else written
+    return described.stat().st_size + sum(file.stat().st_size for file in more if file.is_file())
 
 
 def open_source(path: str | os.PathLike[str], *,
@@ -148,7 +172,11 @@ def open_source(path: str | os.PathLike[str], *,
     :param raw: whether tiles are the samples of the file; else their colours are
         corrected by the ICC profile, as large_image shows them.
     :raises TileSourceError: if it cannot be read.
+    :raises CommandError: if it is no file of this machine.
     """
+    if _ADDRESS.match(str(path)):
+        msg = f'{path} is an address, not a file; download it first.'
+        raise CommandError(msg)
     return large_image_source_vips.open(
         path, noCache=True, edge=True, style={'icc': False} if raw else None)
 

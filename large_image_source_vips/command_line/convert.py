@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,17 +23,22 @@ from .arguments import (
     checked_frame,
     checked_level,
     counting,
+    file_path,
     frame_count,
     frame_numbers,
     open_source,
     refuse_existing,
+    size_of,
     writing_arguments,
 )
 from .deidentify import report_of
+from .messages import one_line
 from .progress import progress_bar, scaled
 
 # Names of files whose frames are meant to stay together.
 _OME = ('.ome.tif', '.ome.tiff')
+# How long Ctrl-C may have to wait.
+_POLL_SECONDS = 0.1
 
 
 class Job(NamedTuple):
@@ -53,8 +58,8 @@ def add_commands(commands: Commands, shared: argparse.ArgumentParser) -> None:
         commands, shared, 'convert', run, 'convert files to pyramids',
         'The suffix of OUT decides the format: .tif (a tiled pyramid), .ome.tif (OME-TIFF), .dzi '
         '(DeepZoom), or another that libvips saves.  With several files, OUT is a folder.')
-    parser.add_argument('files', nargs='+', type=Path, metavar='IN')
-    parser.add_argument('out', type=Path, metavar='OUT')
+    parser.add_argument('files', nargs='+', type=file_path, metavar='IN')
+    parser.add_argument('out', type=file_path, metavar='OUT')
     add_writing(parser)
     parser.add_argument('--frames', type=frame_numbers, default=(), metavar='LIST',
                         help='frames to write, counted from 0: 3, 0,2,5-7 or all, the default')
@@ -79,6 +84,9 @@ def run(options: argparse.Namespace) -> int:
     """Convert the files; one that fails does not stop the others."""
     jobs = plan(options.files, options.out, options.suffix, options.overwrite)
     if len(jobs) > 1:
+        if not options.out.parent.is_dir():
+            msg = f'There is no folder {options.out.parent} to make {options.out.name} in.'
+            raise CommandError(msg)
         options.out.mkdir(exist_ok=True)
     stop = threading.Event()
     alone = len(jobs) == 1
@@ -91,12 +99,14 @@ def run(options: argparse.Namespace) -> int:
             for job in jobs:
                 report = _stoppable(bar.share(total if alone else 1), stop)
                 running[pool.submit(convert, job, options, report)] = job
-            finished = [*as_completed(running)]
+            # Ctrl-C does not end a wait that it comes just before.
+            while wait(running, _POLL_SECONDS).not_done:
+                pass
         except BaseException:
             stop.set()
             pool.shutdown(cancel_futures=True)
             raise
-    return _print_outcomes(sorted(finished, key=list(running).index), running)
+    return _print_outcomes(list(running), running)
 
 
 def _print_outcomes(finished: Sequence[Future[str]], jobs: Mapping[Future[str], Job]) -> int:
@@ -115,7 +125,7 @@ def _print_outcomes(finished: Sequence[Future[str]], jobs: Mapping[Future[str], 
             raise error
         else:
             status = 1
-            print(f'{jobs[future].source}: {" ".join(str(error).split())}', file=sys.stderr)
+            print(f'{jobs[future].source}: {one_line(error)}', file=sys.stderr)
     return status
 
 
@@ -174,7 +184,10 @@ def convert(job: Job, options: argparse.Namespace, report: Callable[[float], Non
         arguments['metadata'] = False
     source.write(job.target, progress=report, **arguments)
     seconds = time.perf_counter() - start
-    lines = [f'{job.target}: {scaled(_size_of(job.target))}B in {seconds:.1f} s']
+    lines = [f'{job.target}: {scaled(size_of(job.target))}B in {seconds:.1f} s']
+    if associated and not _is_tiff(job.target):
+        lines.append(f'  left out: associated images, which only .tif files hold: '
+                     f'{", ".join(associated)}')
     if options.deidentify:
         lines += report_of(source)
     return '\n'.join(lines)
@@ -203,9 +216,7 @@ def _frames(source: Any, chosen: tuple[int, ...] | None, target: Path) -> Any:
 
 def _associated(source: Any, options: argparse.Namespace, job: Job) -> list[str]:
     """
-    The names of the associated images to write.
-
-    Says which ones are left out because the file cannot hold them.
+    The names of the associated images to write, if the file can hold them.
 
     :raises CommandError: if some are to be kept, and cannot, or do not exist.
     """
@@ -221,17 +232,11 @@ def _associated(source: Any, options: argparse.Namespace, job: Job) -> list[str]
                    f'{",".join(options.keep)}.')
             raise CommandError(msg)
         return []
-    wanted = [name for name in options.keep or there if name not in options.drop]
-    if _is_tiff(job.target):
-        return wanted
-    if options.keep:
+    if options.keep and not _is_tiff(job.target):
         msg = (f'A {job.target.suffix} file holds no associated images; leave out --keep '
                f'{",".join(options.keep)}, or write a .tif.')
         raise CommandError(msg)
-    if wanted:
-        print(f'{job.target}: without the associated images {", ".join(wanted)}, which only .tif '
-              'files hold', file=sys.stderr)
-    return []
+    return [name for name in options.keep or there if name not in options.drop]
 
 
 def _is_tiff(path: Path) -> bool:
@@ -252,14 +257,6 @@ def _area_of(path: Path) -> int:
     """The number of pixels of a file, for the progress bar."""
     source = open_source(path)
     return int(source.sizeX * source.sizeY)
-
-
-def _size_of(path: Path) -> int:
-    """The number of bytes of a file; for DeepZoom, of its tiles, too."""
-    tiles = path.with_name(f'{path.stem}_files')
-    more = tiles.rglob('*') if path.suffix.lower() in {'.dz', '.dzi'} else ()
-    described = path.with_suffix('.dzi') if path.suffix.lower() == '.dz' else path
-    return described.stat().st_size + sum(file.stat().st_size for file in more if file.is_file())
 
 
 def _stem(path: Path) -> str:

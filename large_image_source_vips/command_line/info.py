@@ -7,9 +7,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
-from .arguments import Commands, add_command, open_source
+from .arguments import Commands, add_command, file_path, open_source
+from .messages import one_line
 
 # The axes of frames in large_image's metadata, such as IndexC, and what to call them.
 _AXIS = 'Index'
@@ -23,7 +25,7 @@ def add_commands(commands: Commands, shared: argparse.ArgumentParser) -> None:
     parser = add_command(
         commands, shared, 'info', run, 'show what is in a file',
         'Level 0 is the smallest, as in large_image.')
-    parser.add_argument('files', nargs='+', metavar='FILE')
+    parser.add_argument('files', nargs='+', type=file_path, metavar='FILE')
     parser.add_argument('--json', action='store_true',
                         help='JSON; with several files, one line for each')
 
@@ -38,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
             if len(options.files) == 1 or options.verbose:
                 raise
             sys.stdout.flush()
-            print(' '.join(str(exc).split()), file=sys.stderr)
+            print(one_line(exc), file=sys.stderr)
             status = 1
             continue
         if options.json:
@@ -48,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     return status
 
 
-def describe(path: str) -> dict[str, Any]:
+def describe(path: Path) -> dict[str, Any]:
     """
     What is in a file, fit for JSON.
 
@@ -60,7 +62,7 @@ def describe(path: str) -> dict[str, Any]:
     storage = internal['storage']
     profiles = source.getICCProfiles(onlyInfo=True) or []
     return {
-        'file': path,
+        'file': str(path),
         'loader': internal['vips-loader'],
         'width': metadata['sizeX'],
         'height': metadata['sizeY'],

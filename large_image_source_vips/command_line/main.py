@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from .. import __version__
 from . import convert, info, pictures, stitch, verify
 from .arguments import CommandError
+from .messages import one_line
 
 PROGRAM = 'large-image-vips'
 _COMMANDS = (info, convert, pictures, stitch, verify)
@@ -80,17 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as exc:  # noqa: BLE001 - whatever fails, the user gets one sentence
         if '--verbose' in arguments:
             traceback.print_exc()
-        _say(sentence(exc))
+        _say(one_line(exc))
         return 1
     return status
-
-
-def sentence(exc: BaseException) -> str:
-    """An exception as one line of text."""
-    if isinstance(exc, MemoryError):
-        return 'there is not enough memory'
-    text = ' '.join(str(exc).split())
-    return text or type(exc).__name__
 
 
 def _show_warning(message: Warning | str, *args: Any, **kwargs: Any) -> None:

@@ -35,10 +35,12 @@ from .arguments import (
     checked_frame,
     checked_level,
     counting,
+    file_path,
     open_source,
     refuse_existing,
     whole_numbers,
 )
+from .messages import reason
 
 Pixels = npt.NDArray[Any]
 
@@ -75,8 +77,8 @@ def add_commands(commands: Commands, shared: argparse.ArgumentParser) -> None:
 
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('file', metavar='FILE')
-    parser.add_argument('out', type=Path, metavar='OUT', help='a .png, .jpg or .npy file')
+    parser.add_argument('file', type=file_path, metavar='FILE')
+    parser.add_argument('out', type=file_path, metavar='OUT', help='a .png, .jpg or .npy file')
     parser.add_argument('--quality', type=counting(1), default=_QUALITY, metavar='N',
                         help=f'quality of a JPEG file, 1 to 100; default {_QUALITY}')
     add_frame(parser)
@@ -193,7 +195,11 @@ def save(pixels: Pixels, path: Path, quality: int, overwrite: bool) -> None:
         image.save(encoded, form, **({'quality': quality} if form == 'JPEG' else {}))
     else:
         np.save(encoded, pixels)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    except OSError as exc:
+        msg = f'{path} cannot be written: no file can be made in {path.parent}: {reason(exc)}.'
+        raise CommandError(msg) from exc
     try:
         with open(descriptor, 'wb') as file:
             file.write(encoded.getbuffer())

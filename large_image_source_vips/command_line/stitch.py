@@ -18,11 +18,14 @@ from .arguments import (
     Commands,
     add_command,
     add_writing,
+    file_path,
     open_source,
     refuse_existing,
+    size_of,
     whole_numbers,
     writing_arguments,
 )
+from .messages import reason
 from .progress import progress_bar, scaled
 
 # The axes of a place: pixels, or places in a grid; and those of frames.
@@ -56,7 +59,7 @@ def add_commands(commands: Commands, shared: argparse.ArgumentParser) -> None:
         'name, x, y.  Where files overlap, later ones are on top: the order is that of the '
         'CSV file, else from top to bottom and left to right.')
     parser.add_argument('pattern', metavar='PATTERN', help="such as 'tiles/{x}_{y}.png'")
-    parser.add_argument('out', type=Path, metavar='OUT')
+    parser.add_argument('out', type=file_path, metavar='OUT')
     parser.add_argument('--step', type=whole_numbers(2, 'WIDTH,HEIGHT', 1), metavar='WIDTH,HEIGHT',
                         help='distance of places in the grid; default: the size of the first file')
     parser.add_argument('--pixel-size', type=_micrometres, metavar='UM',
@@ -78,14 +81,14 @@ def run(options: argparse.Namespace) -> int:
                 sink.addTile(tile.path.read_bytes(), tile.x, tile.y,
                              interpretation='labels' if options.labels else None, **tile.frame)
             except Exception as exc:
-                msg = f'{tile.path}: {exc}'
+                msg = f'{tile.path}: {reason(exc)}'
                 raise CommandError(msg) from exc
             bar.advance(1)
         sink.mm_x = sink.mm_y = options.pixel_size
         sink.write(options.out, progress=bar.share(len(placed)), **writing_arguments(options))
     more = f'{frames:,} frames, ' if frames > 1 else ''
     print(f'{options.out}: {len(placed):,} files, {sink.sizeX:,} x {sink.sizeY:,} pixels, {more}'
-          f'{scaled(options.out.stat().st_size)}B')
+          f'{scaled(size_of(options.out))}B')
     return 0
 
 
@@ -99,6 +102,9 @@ def find(pattern: str, step: Sequence[int] | None) -> list[Placed]:
     """
     if Path(pattern).suffix.lower() == '.csv' and '{' not in pattern:
         placed = read_csv(Path(pattern))
+        if not placed:
+            msg = f'{pattern} has no row that names a file.'
+            raise CommandError(msg)
     else:
         placed = match(pattern, step)
     if not placed:
@@ -171,8 +177,15 @@ def read_csv(table: Path) -> list[Placed]:
 
     :raises CommandError: if a row has no place or names no file.
     """
-    with table.open(newline='', encoding='utf-8-sig') as file:
-        rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
+    if not table.is_file():
+        msg = f'There is no file {table}.'
+        raise CommandError(msg)
+    try:
+        with table.open(newline='', encoding='utf-8-sig') as file:
+            rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
+    except (UnicodeDecodeError, csv.Error) as exc:
+        msg = f'{table} is no CSV table in UTF-8: {exc}.'
+        raise CommandError(msg) from exc
     columns = ['name', *_PIXELS, *_FRAMES]
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
     if {'name', *_PIXELS} <= set(header):

@@ -9,9 +9,11 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from .arguments import Commands, add_command, counting, frame_count, open_source
+from .arguments import Commands, add_command, counting, file_path, frame_count, open_source
+from .messages import one_line
 from .progress import progress_bar
 
 # Tiles that are asked for at the same time: enough to keep the threads busy.
@@ -49,7 +51,7 @@ def add_commands(commands: Commands, shared: argparse.ArgumentParser) -> None:
         commands, shared, 'verify', run, 'read every tile and say what is damaged',
         'Reads all tiles of all levels and frames, and all associated images.  The exit '
         'status is 1 if anything is damaged.')
-    parser.add_argument('files', nargs='+', metavar='FILE')
+    parser.add_argument('files', nargs='+', type=file_path, metavar='FILE')
     parser.add_argument('--jobs', type=counting(), metavar='N', default=os.cpu_count() or 1,
                         help='threads that decode; default: the number of processors')
 
@@ -63,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
         except Exception as exc:
             if len(options.files) == 1 or options.verbose:
                 raise
-            print(f'{path}: {" ".join(str(exc).split())}')
+            print(f'{path}: {one_line(exc)}')
             status = 1
             continue
         for sentence in outcome.damaged:
@@ -79,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
     return status
 
 
-def verify(path: str, jobs: int) -> Outcome:
+def verify(path: Path, jobs: int) -> Outcome:
     """
     Read every tile of every level and frame, and every associated image.
 
@@ -148,7 +150,7 @@ def _damage(source: Any, tile: Tile) -> str | None:
         source.getTile(tile.column, tile.row, tile.level, frame=tile.frame, numpyAllowed='always')
     except Exception as exc:  # noqa: BLE001 - whatever a decoder raises is damage
         return (f'frame {tile.frame}, level {tile.level}, tile {tile.column}, {tile.row}: '
-                f'{" ".join(str(exc).split())}')
+                f'{one_line(exc)}')
     return None
 
 
@@ -157,5 +159,5 @@ def _damaged_image(source: Any, name: str) -> str | None:
     try:
         source.getAssociatedImage(name)
     except Exception as exc:  # noqa: BLE001 - as for a tile
-        return f'associated image {name!r}: {" ".join(str(exc).split())}'
+        return f'associated image {name!r}: {one_line(exc)}'
     return None

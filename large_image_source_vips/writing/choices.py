@@ -7,7 +7,7 @@ Every error says which values are possible.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -90,30 +90,39 @@ class Choices:
                 self.resample is None)
 
 
-# Choices that only a TIFF file written by this package can have, and their defaults.
+# Choices that a TIFF file written by this package can have, and other files in part.
 _OWN = ('compression', 'quality', 'subsampling', 'predictor', 'tile', 'resample', 'fill', 'dtype',
         'verify')
 
 
-def check_choices(choices: Choices, suffix: str, *, is_pyramid: bool) -> None:
+def check_choices(choices: Choices, suffix: str, possible: Collection[str]) -> None:
     """
-    Check that there are no choices that would have no effect.
+    Check that a file that libvips' saver writes has no choices without effect.
 
     :param choices: the choices.
     :param suffix: of the file.
-    :param is_pyramid: whether this package writes the file; else libvips' saver does.
-    :raises TileSourceError: if there is one.
+    :param possible: the names of those that it can have.
+    :raises TileSourceError: if there is another one.
     """
-    if is_pyramid:
+    if choices.vips_kwargs is not None:
+        possible = ()
+    useless = [name for name in _OWN
+               if getattr(choices, name) != getattr(Choices, name) and name not in possible]
+    if not useless:
         return
-    useless = ['tileSize' if name == 'tile' else name for name in _OWN
-               if getattr(choices, name) != getattr(Choices, name)]
-    if useless:
-        why = (f'a {suffix} file is written by libvips; vips_kwargs are its options'
-               if choices.vips_kwargs is None else
-               'vips_kwargs replace it; they are the options of libvips')
-        msg = f'{useless[0]} is not possible: {why}.'
-        raise TileSourceError(msg)
+    if choices.vips_kwargs is not None:
+        why = 'vips_kwargs replace it; they are the options of libvips'
+    else:
+        names = ' and '.join(map(_shown, possible))
+        why = (f'a {suffix} file is written by libvips{f", with {names}" if names else ""}; '
+               f'vips_kwargs are its options')
+    msg = f'{_shown(useless[0])} is not possible: {why}.'
+    raise TileSourceError(msg)
+
+
+def _shown(name: str) -> str:
+    """The argument of ``write`` for a field of ``Choices``."""
+    return 'tileSize' if name == 'tile' else name
 
 
 def chosen_dtype(dtype: np.dtype[Any], choices: Choices) -> np.dtype[Any]:
@@ -172,12 +181,21 @@ def chosen_quality(name: str, choices: Choices, meaning: Meaning) -> int | None:
                f'Compressions with a quality are '
                f'{listed([other for other, form in COMPRESSIONS.items() if form.lossy])}.')
         raise TileSourceError(msg)
+    return checked_quality(choices.quality)
+
+
+def checked_quality(value: Any) -> int:
+    """
+    Check a quality.
+
+    :raises TileSourceError: if it is not a whole number from 1 to 100.
+    """
     try:
-        quality = 0 if isinstance(choices.quality, bool) else operator.index(choices.quality)
+        quality = 0 if isinstance(value, bool) else operator.index(value)
     except TypeError:
         quality = 0
     if not 1 <= quality <= 100:
-        msg = f'quality must be a whole number from 1 to 100, not {choices.quality!r}.'
+        msg = f'quality must be a whole number from 1 to 100, not {value!r}.'
         raise TileSourceError(msg)
     return quality
 

@@ -15,7 +15,7 @@ import numpy as np
 from ..base.errors import TileSourceError
 from ..store import Picture
 from .atomic import Target
-from .choices import JPEG_QUALITY, Choices
+from .choices import JPEG_QUALITY, Choices, checked_quality, chosen_tile
 from .plan import TIFF_SUFFIXES
 
 
@@ -35,6 +35,37 @@ class FileFormat:
     alpha: bool = True
     lossy: Mapping[str, Any] = field(default_factory=dict)
     lossless: Mapping[str, Any] | None = field(default_factory=dict)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The fields of ``Choices`` that a file can have, besides loss and alpha."""
+        if 'suffix' in self.lossy:
+            return 'quality', 'tile'
+        return ('quality',) if 'Q' in self.lossy else ()
+
+    def options(self, choices: Choices, *, exact: bool) -> dict[str, Any]:
+        """
+        The options of the saver.
+
+        :param choices: of the caller.
+        :param exact: whether no value may change, if the format can do so.
+        :raises TileSourceError: if one is wrong.
+        """
+        given = self.lossy if self.lossless is None or not exact else self.lossless
+        result = dict(given)
+        if choices.quality is not None:
+            quality = checked_quality(choices.quality)
+            if given is not self.lossy:
+                msg = (f'quality={quality} is not possible: '
+                       f'{"the image holds labels" if choices.lossy else "lossy is False"}.')
+                raise TileSourceError(msg)
+            if 'Q' in result:
+                result['Q'] = quality
+            else:
+                result['suffix'] = f'.jpg[Q={quality}]'
+        if choices.tile is not None:
+            result['tile_size'] = chosen_tile(choices.tile)
+        return result
 
 
 _ALL = frozenset({'u1', 'i1', 'u2', 'i2', 'u4', 'i4', 'f4', 'f8'})
@@ -117,7 +148,7 @@ def make_saver_plan(picture: Picture, target: Target, saver: str, choices: Choic
                f"or pass vips_kwargs={{}} to leave the conversion to libvips' saver.")
         raise TileSourceError(msg)
     exact = not choices.lossy or picture.meaning.labels
-    options = form.lossy if form.lossless is None or not exact else form.lossless
+    options = form.options(choices, exact=exact)
     # Otherwise libvips adds an EXIF block with a resolution that is less precise than
     # that of the format itself.
     bare = target.suffix in {'.v', '.vips'}

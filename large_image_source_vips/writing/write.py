@@ -62,7 +62,9 @@ def write_image(open_image: Callable[[], AbstractContextManager[Snapshot | Pictu
     target = resolve_target(path, overwrite)
     is_pyramid = target.suffix in TIFF_SUFFIXES and choices.vips_kwargs is None
     saver = '' if is_pyramid else saver_for(target)
-    check_choices(choices, target.suffix, is_pyramid=is_pyramid)
+    if not is_pyramid:
+        form = FILE_FORMATS.get(target.suffix)
+        check_choices(choices, target.suffix, () if form is None else form.choices)
     with open_image() as found:
         image = found if isinstance(found, Snapshot) else _alone(found)
         if not is_pyramid:

@@ -87,7 +87,7 @@ def test_associated_images(capsys, slide, tmp_path, options, names, name):
 
 def test_images_that_are_lost_are_named(capsys, slide, tmp_path):
     done = run(capsys, 'convert', slide, tmp_path / 'a.jpg')
-    assert 'without the associated images label, macro' in done.err
+    assert 'left out: associated images, which only .tif files hold: label, macro' in done.out
     done = run(capsys, 'convert', slide, tmp_path / 'b.jpg', '--drop', 'label,macro')
     assert done.err == ''
 
@@ -309,3 +309,68 @@ def test_deepzoom(capsys, slide, tmp_path):
     done = run(capsys, 'convert', slide, tmp_path / 'a.dzi')
     assert (done.status, (tmp_path / 'a.dzi').is_file()) == (0, True)
     assert any((tmp_path / 'a_files').rglob('*.jp*g'))
+
+
+@pytest.mark.parametrize(('name', 'options', 'words'), [
+    ('a.jpg', ['--compression', 'zstd'], '--compression is not possible: a .jpg file is written'),
+    ('a.png', ['--quality', '50'], '--quality is not possible'),
+    ('a.jpg', ['--tile-size', '512'], '--tile-size is not possible'),
+    ('a.webp', ['--quality', '50', '--lossless'], '--lossless keeps every bit'),
+    ('a.jpg', ['--lossless'], 'it cannot be written without loss. Write a .tif.'),
+    ('a.tif', ['--tile-size', '100'], '--tile-size must be a multiple of 16'),
+    ('', [], 'the name of the file is empty')])
+def test_errors_speak_of_options(capsys, slide, name, options, words, tmp_path):
+    done = run(capsys, 'convert', slide, name and tmp_path / name, *options)
+    assert done.status == 1
+    (line,) = done.err.splitlines()
+    assert words in line
+    assert 'vips_kwargs' not in line
+    assert not {path.name for path in tmp_path.iterdir()} - {'in.tif'}
+
+
+def test_folder_of_a_new_folder(capsys, slide, tmp_path):
+    done = run(capsys, 'convert', slide, slide, tmp_path / 'none' / 'out')
+    assert (done.status, 'There is no folder' in done.err or 'both' in done.err) == (1, True)
+    other = tmp_path / 'b.tif'
+    other.write_bytes(slide.read_bytes())
+    done = run(capsys, 'convert', slide, other, tmp_path / 'none' / 'out')
+    assert (done.status, 'There is no folder' in done.err) == (1, True)
+
+
+@pytest.mark.parametrize('address', ['https://example.com/a.tif', 's3://bucket/a.tif'])
+@pytest.mark.parametrize('command', [['info'], ['convert'], ['thumbnail'], ['verify']])
+def test_addresses_are_no_files(capsys, tmp_path, command, address):
+    out = [tmp_path / 'a.png'] if command[0] in {'convert', 'thumbnail'} else []
+    done = run(capsys, *command, address, *out)
+    assert done.status == 1
+    assert 'is an address, not a file; download it first' in done.err + done.out
+
+
+def test_quality_of_other_formats(capsys, slide, tmp_path):
+    for suffix in ('jpg', 'webp'):
+        sizes = []
+        for quality in (20, 95):
+            out = tmp_path / f'{quality}.{suffix}'
+            assert run(capsys, 'convert', slide, out, '--quality', quality).status == 0
+            sizes.append(out.stat().st_size)
+        assert sizes[0] < sizes[1] / 2
+
+
+def test_tiles_of_deepzoom(capsys, slide, tmp_path):
+    assert run(capsys, 'convert', slide, tmp_path / 'a.dzi', '--tile-size', 512,
+               '--quality', 30).status == 0
+    assert 'TileSize="512"' in (tmp_path / 'a.dzi').read_text()
+    # With an overlap of one pixel.
+    with PIL.Image.open(next((tmp_path / 'a_files' / '10').glob('0_0.*'))) as tile:
+        assert tile.size == (513, 513)
+        assert tile.format == 'JPEG'
+
+
+def test_transparency_can_be_left_out(capsys, tmp_path):
+    pixels = np.dstack([PIXELS, np.where(np.indices(PIXELS.shape[:2])[0] > 300, 255, 0)])
+    PIL.Image.fromarray(pixels.astype('uint8')).save(tmp_path / 'a.png')
+    done = run(capsys, 'convert', tmp_path / 'a.png', tmp_path / 'a.jpg')
+    assert (done.status, '--no-alpha' in done.err) == (1, True)
+    assert run(capsys, 'convert', tmp_path / 'a.png', tmp_path / 'a.jpg', '--no-alpha').status == 0
+    with PIL.Image.open(tmp_path / 'a.jpg') as written:
+        assert (written.mode, written.size) == ('RGB', (900, 700))

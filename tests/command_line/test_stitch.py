@@ -134,16 +134,26 @@ def test_frames_that_a_file_cannot_hold(capsys, tmp_path):
     assert [tile.frame for tile in found] == [{'z': 0}, {'z': 1}]
 
 
+def test_deepzoom(capsys, tmp_path):
+    for x in (0, 70):
+        PIL.Image.fromarray(PIXELS).save(tmp_path / f'{x}_0.png')
+    done = run(capsys, 'stitch', tmp_path / '{x}_{y}.png', tmp_path / 'out.dz', '--no-alpha')
+    assert (done.status, done.err) == (0, '')
+    assert 'out.dz: 2 files' in done.out
+    assert (tmp_path / 'out.dzi').is_file()
+
+
 @pytest.mark.parametrize(('pattern', 'words'), [
     ('{x}_{y}.jpg', 'No file matches'),
     ('a.png', 'must hold {x} and {y}'),
     ('{x}.png', 'must hold {x} and {y}'),
     ('{x}_{y}_{row}.png', 'must hold {x} and {y}'),
     ('{x}_{y}_{q}.png', 'must hold {x} and {y}'),
-    ('none.csv', 'No such file'),
+    ('none.csv', 'There is no file none.csv.'),
+    ('latin.csv', 'latin.csv is no CSV table in UTF-8'),
     ('bad.csv', "Row 2 of bad.csv is '0_0.png,a,0'"),
     ('missing.csv', "names '9.png', and there is no such file"),
-    ('empty.csv', 'No file matches'),
+    ('empty.csv', 'empty.csv has no row that names a file'),
     ('broken/{x}_{y}.png', '0_0.png: '),
 ])
 def test_one_sentence_and_nothing_written(capsys, tmp_path, monkeypatch, pattern, words):
@@ -152,6 +162,7 @@ def test_one_sentence_and_nothing_written(capsys, tmp_path, monkeypatch, pattern
     for name, text in {'bad.csv': '0_0.png,0,0\n0_0.png,a,0\n', 'missing.csv': '9.png,0,0',
                        'empty.csv': ''}.items():
         (tmp_path / name).write_text(text)
+    (tmp_path / 'latin.csv').write_bytes(b'name,x,y\n\xe9.png,0,0')
     (tmp_path / 'broken').mkdir()
     (tmp_path / 'broken' / '0_0.png').write_text('no image')
     done = run(capsys, 'stitch', pattern, 'out.tif')

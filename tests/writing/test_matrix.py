@@ -195,6 +195,18 @@ def test_choices_for_tiff_are_refused_for_other_formats(tmp_path, name):
         sink.write(tmp_path / 'a.png', **{name: value})
 
 
+@pytest.mark.parametrize(('suffix', 'key'), [('.jpg', 'quality'), ('.webp', 'quality')])
+def test_quality_of_other_formats(tmp_path, suffix, key):
+    sink = make_sink(tile_of('uint8', 3, False, True))
+    for value in (20, 95):
+        sink.write(tmp_path / f'{value}{suffix}', **{key: value})
+    small, large = ((tmp_path / f'{value}{suffix}').stat().st_size for value in (20, 95))
+    assert small < large
+    for wrong in (0, 101, 'high', True):
+        with pytest.raises(TileSourceError, match='quality must be a whole number'):
+            sink.write(tmp_path / f'b{suffix}', **{key: wrong})
+
+
 # Single choices
 
 
