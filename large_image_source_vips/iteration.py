@@ -24,6 +24,8 @@ Array = npt.NDArray[Any]
 
 # Width and height of the pieces in which large_image reads a region.
 _PIECE = 4096
+# The keys of a region that is given in pixels of full resolution.
+_IN_PIXELS = frozenset(('left', 'top', 'width', 'height'))
 
 
 class _Reading(threading.local):
@@ -117,6 +119,21 @@ class Region(TileIterator):
         # A generator of this object would keep the source alive until the garbage
         # collector finds both.
         return iter(())
+
+
+def rect_in_pixels(kwargs: dict[str, Any]) -> Rect | None:
+    """
+    The rectangle of the most common request, which large_image computes in more time.
+
+    :param kwargs: the arguments of ``getRegion``.
+    :returns: the region if it is all that is given, in pixels of full resolution; it may
+        reach beyond the image.  None for any other request.
+    """
+    region = kwargs.get('region')
+    if len(kwargs) != 1 or type(region) is not dict or region.keys() != _IN_PIXELS or not all(
+            type(value) is int for value in region.values()):
+        return None
+    return Rect(region['left'], region['top'], region['width'], region['height'])
 
 
 def _rect_of(tile: LazyTileDict) -> Rect:

@@ -4,7 +4,8 @@ Read rectangles of a level into one array, with the tiles that large_image's cac
 A level that is decoded in tiles is divided into *cells*: one stored tile each, or several
 small ones.  A rectangle of at most ``MAX_KEPT`` bytes is put together from cells, and
 those that had to be decoded stay in the cache.  Of a larger rectangle, what the cache
-lacks is decoded straight into the result.
+lacks is decoded straight into the result.  An uncompressed level has no cells: to read a
+tile from the file takes less time than to copy it to the cache.
 
 The calling thread does the work; other threads may help with a large rectangle.
 """
@@ -171,18 +172,20 @@ class Regions:
 
     def tile(self, place: Place, side: int) -> Array | None:
         """
-        Read a tile, if its level has cells; does not look whether the file has changed.
+        Read a tile, if its level has cells or is uncompressed.
+
+        It does not look whether the file has changed.
 
         :param place: inside the image.
         :param side: width and height of the tile in pixels, at least those of the place.
-        :returns: a new array (side, side, bands), 0 beyond the place; None if the level
-            has no cells.
+        :returns: a new array (side, side, bands), 0 beyond the place; None for another
+            level.
         :raises TileSourceError: if it cannot be decoded.
         """
         pixels = self._store.latest()
         cell = self._cell_size(pixels, place)
         dtype, bands = self._store.dtype, self._store.bands
-        if cell is None or bands is None:
+        if bands is None or (cell is None and not pixels.is_uncompressed(*place[:2])):
             return None
         rect = place.rect
         whole = rect.width == rect.height == side
@@ -242,7 +245,7 @@ class Regions:
     def _cell_size(self, pixels: Pixels, place: Place) -> Size | None:
         """The cells of a level; None if it has none that could be kept."""
         tile = pixels.tile_size(place.frame, place.reduction)
-        if tile is None or pixels.key is None:
+        if tile is None or pixels.key is None or pixels.is_uncompressed(*place[:2]):
             return None
         cell = Size(*(side * max(1, TILE_SIZE // side) for side in tile))
         pixel_bytes = (self._store.bands or 0) * np.dtype(self._store.dtype).itemsize

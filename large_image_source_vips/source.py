@@ -32,7 +32,7 @@ from .base.geometry import TILE_SIZE, Rect, Size, level_count
 from .base.identity import absolute_path, file_identity
 from .base.settings import ignored_names, pass_jpeg, refuse_ignored
 from .described import Described
-from .iteration import Pieces, Region, Tiles, reads_several, several_tiles
+from .iteration import Pieces, Region, Tiles, reads_several, rect_in_pixels, several_tiles
 from .lazy_array import LazyArray, lazy_array
 from .notebook import ShownInNotebooks
 from .regions import Place, Regions, TileCache, tile_key
@@ -281,6 +281,10 @@ class StoreTileSource(Described, CheckedAttributes, ShownInNotebooks, FileTileSo
         if tiled or not self._is_plain() or not kwargs.keys().isdisjoint(_OTHER_TILES):
             with several_tiles():
                 return writable(super().getRegion(format, **kwargs))
+        rect = rect_in_pixels(kwargs)
+        place = None if rect is None else self._regions.place(self._getFrame(), 0, rect)
+        if place is not None:
+            return writable(_encodeImage(self._regions.read(place), format=formats))
         info = Region.of(self, kwargs).info
         place = None if info is None else self._regions.place(
             self._getFrame(info['frame']), self.levels - 1 - info['level'],

@@ -191,6 +191,9 @@ class Pixels(Protocol):
             decoded in tiles.
         """
 
+    def is_uncompressed(self, frame: int, reduction: int) -> bool:
+        """Whether tiles of a level are stored uncompressed: read again sooner than kept."""
+
     def encoded_level(self, frame: int, reduction: int) -> EncodedLevel | None:
         """The tiles of a level as stored; None if they cannot be passed on undecoded."""
 

@@ -11,6 +11,7 @@ request must not wait until some other thread takes the lock (``CleanupLock``).
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections import deque
@@ -79,7 +80,7 @@ def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDAr
     :param shape: of the array.
     :param dtype: of the array.
     """
-    count = int(np.prod(shape))
+    count = math.prod(shape)
     size = count * dtype.itemsize
     buffer = vars(_buffers).get(name)
     if buffer is None or buffer.size < size:

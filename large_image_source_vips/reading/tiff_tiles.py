@@ -340,13 +340,12 @@ class TiffTiles:
             for row in range(part.height):
                 self._read_into(number, view[row], start + row * row_bytes + left)
         else:
-            # The last row ends where the rectangle does: a file may end there.
+            # From the first pixel to the last: a file may end there.
             rows = scratch('stored rows', (part.height, self.tile.width, self.samples.bands),
                            self.samples.dtype)
-            samples = rows.reshape(-1)
-            used = (part.height - 1) * self.tile.width + part.right - whole.left
-            self._read_into(number, samples[:used * self.samples.bands], start)
-            view[...] = rows[:, part.left - whole.left:part.right - whole.left]
+            used = (part.height - 1) * self.tile.width + part.width
+            self._read_into(number, rows.reshape(-1)[:used * self.samples.bands], start + left)
+            view[...] = rows[:, :part.width]
         if self._is_swapped:
             view.byteswap(inplace=True)
 

@@ -16,6 +16,7 @@ from ..base.formats import format_of, is_wide_integer
 from ..base.frames import Annotations
 from ..base.geometry import TILE_SIZE, Rect, Size
 from ..store import EncodedLevel
+from ..tiff.page import UNCOMPRESSED
 from . import metadata
 from .annotations import annotations_of
 from .encoded import encoded_level
@@ -64,6 +65,12 @@ class Version:
         """The stored tiles of a level; see ``Pixels``."""
         stored = self.layout.frames[frame].levels.get(reduction)
         return stored.page.tile if stored is not None and stored.page is not None else None
+
+    def is_uncompressed(self, frame: int, reduction: int) -> bool:
+        """See ``Pixels``."""
+        stored = self.layout.frames[frame].levels.get(reduction)
+        page = None if stored is None else stored.page
+        return page is not None and page.compression == UNCOMPRESSED and page.planes == 1
 
     def encoded_level(self, frame: int, reduction: int) -> EncodedLevel | None:
         """See ``Pixels``."""

@@ -115,6 +115,10 @@ class PlainStore:
     def tile_size(self, frame: int, reduction: int) -> None:
         """See ``PixelStore``; blocks are not decoded."""
 
+    def is_uncompressed(self, frame: int, reduction: int) -> bool:
+        """See ``Pixels``; blocks are not decoded."""
+        return False
+
     def encoded_level(self, frame: int, reduction: int) -> EncodedLevel | None:
         """See ``PixelStore``."""
         return None

@@ -501,6 +501,44 @@ def test_a_file_that_is_replaced_while_a_region_is_read_is_not_mixed(tmp_path, m
     assert np.unique(source.getRegion(region=PLACE, format=TILE_FORMAT_NUMPY)[0]) == [2]
 
 
+@pytest.mark.parametrize('region', [
+    {'left': 300, 'top': 200, 'width': 512, 'height': 400},
+    {'left': -300, 'top': -200, 'width': 100, 'height': 100},
+    {'left': 2000, 'top': 1200, 'width': 500, 'height': 500},
+    {'left': 3000, 'top': 0, 'width': 10, 'height': 10},
+    {'left': 5.4, 'top': 3, 'width': 10.2, 'height': 10},
+    {'left': True, 'top': 3, 'width': 10, 'height': 10},
+    {'left': None, 'top': 3, 'width': 10, 'height': 10},
+    {'left': 5, 'top': 3, 'width': 0, 'height': 10},
+    {'left': 5, 'top': 3, 'right': 80, 'height': 10},
+    {'left': 5, 'top': 3, 'width': 10, 'height': 10, 'units': 'fraction'},
+])
+@pytest.mark.parametrize('compression', [None, 'deflate'])
+def test_a_region_in_pixels_is_where_the_base_class_has_it(tmp_path, region, compression):
+    tifffile.imwrite(tmp_path / 'a.tif', PIXELS, photometric='rgb', tile=(240, 240),
+                     compression=compression, metadata=None)
+    source = open_file(tmp_path / 'a.tif')
+    found, kind = source.getRegion(region=region, format=TILE_FORMAT_NUMPY)
+    expected, same_kind = FileTileSource.getRegion(
+        source, region=region, format=TILE_FORMAT_NUMPY)
+    assert kind == same_kind
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_uncompressed_tiles_are_read_from_the_file_each_time(tmp_path, reads):
+    tifffile.imwrite(tmp_path / 'a.tif', PIXELS, photometric='rgb', tile=(240, 240),
+                     metadata=None)
+    source = open_file(tmp_path / 'a.tif')
+    for count in (1, 2):
+        np.testing.assert_array_equal(
+            source.getRegion(region=PLACE, format=TILE_FORMAT_NUMPY)[0], PIXELS[200:600, 300:812])
+        np.testing.assert_array_equal(
+            source.getTile(8, 5, source.levels - 1, numpyAllowed='always')[:20, :52],
+            PIXELS[1280:, 2048:])
+        assert [rect for _, rect in reads.rects] == count * [
+            Rect(300, 200, 512, 400), Rect(2048, 1280, 52, 20)]
+
+
 REQUESTS = {
     'a region': lambda source: source.getRegion(region=PLACE, format=TILE_FORMAT_NUMPY),
     'a scaled region': lambda source: source.getRegion(
