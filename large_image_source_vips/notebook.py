@@ -12,6 +12,7 @@ import base64
 import io
 import os
 import weakref
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -63,6 +64,43 @@ def _scaled(pixels: Pixels) -> tuple[Pixels, str]:
     return eight.astype(np.uint8), f'values {low:g} to {high:g} as 0 to 255'
 
 
+def small_labels(source: Any, side: int, frame: int = 0) -> Pixels:
+    """
+    The labels of a whole image, picked, so that none appears that is not there.
+
+    :param side: the longest side of the result in pixels, at most that of the image.
+    :param frame: the 0-based frame.
+    :returns: an array (rows, cols, bands).
+    """
+    level = next(level for level in reversed(range(source.levels))
+                 if max(source.asArray(level).shape[:2]) >= side)
+    labels = np.asarray(source.asArray(level, frame=frame))
+    longest = max(labels.shape[:2])
+    rows, cols = (np.arange(max(1, extent * side // longest)) * longest // side
+                  for extent in labels.shape[:2])
+    return np.asarray(labels[rows][:, cols])
+
+
+def in_colors(labels: Pixels, palette: Mapping[int, str]) -> Pixels:
+    """
+    Labels in the colours of a palette, black if they are not in it.
+
+    :param labels: an array (rows, cols, bands) of labels, or of labels and alpha; anything
+        else is returned as it is.
+    :param palette: '#rrggbb' by label.
+    :returns: an array (rows, cols, 3 or 4) of uint8.
+    """
+    if labels.dtype.kind not in 'iu' or labels.shape[2] > 2:
+        return labels
+    found, places = np.unique(labels[..., 0], return_inverse=True)
+    colors = np.array([list(bytes.fromhex(palette.get(int(label), '#000000')[1:]))
+                       for label in found], np.uint8)
+    shown = colors[places.reshape(labels.shape[:2])]
+    if labels.shape[2] == 1:
+        return shown
+    return np.concatenate([shown, 255 * (labels[..., 1:] > 0).astype(np.uint8)], axis=2)
+
+
 class ShownInNotebooks(FileTileSource):
     """
     A source that a notebook shows, as a map if ``ipyleaflet`` is installed.
@@ -94,24 +132,14 @@ class ShownInNotebooks(FileTileSource):
         if getattr(self, '_style', None):
             # A style decides what is seen.
             return bytes(self.getRegion(output=output, encoding='PNG')[0])
-        pixels, _ = self.getRegion(output=output, format=TILE_FORMAT_NUMPY)
-        pixels = self._in_colors(np.asarray(pixels))
-        encoded = io.BytesIO()
-        as_picture(pixels)[0].save(encoded, 'PNG')
-        return encoded.getvalue()
-
-    def _in_colors(self, pixels: Pixels) -> Pixels:
-        """Labels in the colours of their palette, black if they are not in it."""
         palette = self._store.annotations.palette
-        if not palette or pixels.dtype.kind not in 'iu' or pixels.shape[2] > 2:
-            return pixels
-        labels, places = np.unique(pixels[..., 0], return_inverse=True)
-        colors = np.array([list(bytes.fromhex(palette.get(int(label), '#000000')[1:]))
-                           for label in labels], np.uint8)
-        shown = colors[places.reshape(pixels.shape[:2])]
-        if pixels.shape[2] == 1:
-            return shown
-        return np.concatenate([shown, 255 * (pixels[..., 1:] > 0).astype(np.uint8)], axis=2)
+        if palette is None:
+            pixels, _ = self.getRegion(output=output, format=TILE_FORMAT_NUMPY)
+        else:
+            pixels = in_colors(small_labels(self, side), palette)
+        encoded = io.BytesIO()
+        as_picture(np.asarray(pixels))[0].save(encoded, 'PNG')
+        return encoded.getvalue()
 
     def _repr_html_(self) -> str:
         """A thumbnail and a small table; a sentence for an image without tiles."""

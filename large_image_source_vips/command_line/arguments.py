@@ -181,6 +181,11 @@ def open_source(path: str | os.PathLike[str], *,
         path, noCache=True, edge=True, style={'icc': False} if raw else None)
 
 
+def by_label(given: list[str] | dict[int, str] | None) -> dict[int, str]:
+    """A palette, or names of classes, by label."""
+    return dict(enumerate(given)) if isinstance(given, list) else given or {}
+
+
 def checked_frame(source: Any, frame: int) -> int:
     """
     A frame number that the source has.

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .arguments import Commands, add_command, file_path, open_source
+from .arguments import Commands, add_command, by_label, file_path, open_source
 from .messages import one_line
 
 # The axes of frames in large_image's metadata, such as IndexC, and what to call them.
@@ -140,9 +140,7 @@ def _samples(found: dict[str, Any]) -> str:
 
 def _labels(found: dict[str, Any]) -> str:
     """The labels that have a colour or a name, a line for each of the first."""
-    colors, names = (
-        dict(enumerate(given)) if isinstance(given, list) else given or {}
-        for given in (found['palette'], found['classes']))
+    colors, names = by_label(found['palette']), by_label(found['classes'])
     labels = sorted({*colors, *names})
     lines = [' '.join(filter(None, (f'{label:>3}', colors.get(label), names.get(label))))
              for label in labels[:_LABELS]]

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import PIL.Image
 from large_image.constants import TILE_FORMAT_NUMPY
 
-from ..notebook import as_picture
+from ..notebook import as_picture, in_colors, small_labels
 from .arguments import (
     Area,
     CommandError,
@@ -32,6 +32,7 @@ from .arguments import (
     add_frame,
     add_overwrite,
     area,
+    by_label,
     checked_frame,
     checked_level,
     counting,
@@ -101,11 +102,17 @@ def _run(options: argparse.Namespace, read: Callable[[Any, argparse.Namespace], 
     refuse_existing(options.out, options.overwrite)
     source = open_source(options.file, raw=not _FORMATS[suffix])
     checked_frame(source, options.frame)
-    save(read(source, options), options.out, options.quality, options.overwrite)
+    pixels = read(source, options)
+    if _FORMATS[suffix] and source.palette is not None:
+        pixels = in_colors(pixels, by_label(source.palette))
+    save(pixels, options.out, options.quality, options.overwrite)
     return 0
 
 
 def _thumbnail(source: Any, options: argparse.Namespace) -> Pixels:
+    if source.palette is not None:
+        side = min(options.size, max(source.sizeX, source.sizeY))
+        return small_labels(source, side, options.frame)
     pixels, _ = source.getThumbnail(
         options.size, options.size, format=TILE_FORMAT_NUMPY, frame=options.frame)
     return np.asarray(pixels)

@@ -118,3 +118,22 @@ def test_nothing_is_replaced_unless_asked(capsys, slide, tmp_path):
     assert (tmp_path / 'a.png').read_text() == 'mine'
     assert run(capsys, 'thumbnail', slide, tmp_path / 'a.png', '--overwrite').status == 0
     assert saved(tmp_path / 'a.png').shape[2] == 3
+
+
+@pytest.mark.parametrize('command', [
+    ['thumbnail', '--size', 77], ['region', '--crop', '100,50,300,200'], ['tile', '--at', '1,1'],
+    ['region', '--level', '0']])
+def test_labels_have_the_colours_of_their_palette(capsys, tmp_path, command):
+    labels = np.where(random_pixels((700, 900)) > 120, 1, 3).astype('uint8')
+    sink = large_image_source_vips.new()
+    sink.palette = ['black', 'red', 'white', 'blue']
+    sink.addTile(labels)
+    sink.write(tmp_path / 'a.tif')
+    name, *options = command
+    for suffix in ('.png', '.npy'):
+        out = tmp_path / f'b{suffix}'
+        assert run(capsys, name, tmp_path / 'a.tif', out, *options).status == 0
+    found, shown = saved(tmp_path / 'b.npy')[..., 0], saved(tmp_path / 'b.png')
+    assert set(np.unique(found)) == {1, 3}
+    np.testing.assert_array_equal(
+        shown, np.array([[0, 0, 0], [255, 0, 0], [0, 0, 0], [0, 0, 255]], 'uint8')[found])

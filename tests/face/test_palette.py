@@ -169,6 +169,22 @@ def test_a_notebook_shows_the_colours(tmp_path, written, dtype):
     assert '1 tumour' in source._repr_html_()
 
 
+@pytest.mark.parametrize('shape', [(600, 700), (2049, 300), (1, 900), (40, 30)])
+@pytest.mark.parametrize('written', [False, True], ids=['growing', 'written'])
+def test_a_thumbnail_has_no_label_that_is_not_there(tmp_path, written, shape):
+    pixels = np.where(np.random.default_rng(3).random(shape) < 0.5, 1, 3).astype('uint8')
+    source = large_image_source_vips.new()
+    source.palette = COLORS
+    source.addTile(pixels)
+    if written:
+        source.write(tmp_path / 'a.tif')
+        source = large_image_source_vips.open(tmp_path / 'a.tif')
+    shown = np.asarray(PIL.Image.open(io.BytesIO(source._repr_png_())))[..., :3]
+    assert max(shown.shape[:2]) == min(256, max(shape))
+    assert {tuple(color) for color in shown.reshape(-1, 3).tolist()} <= {
+        (255, 0, 0), (0, 0, 255)}
+
+
 def test_converting_keeps_all(tmp_path):
     image('uint16').write(tmp_path / 'a.tif')
     large_image_source_vips.open(tmp_path / 'a.tif').write(
