@@ -26,6 +26,8 @@ def report_of(source: Any) -> list[str]:
     kept = ['the pixels']
     if source.getNativeMagnification()['mm_x']:
         kept.append('their size')
+    if source.palette is not None:
+        kept.append('the colours of labels')
     if source.getICCProfiles():
         kept.append('the colour profile, without its texts, date and names of devices')
     return [

@@ -14,6 +14,7 @@ import PIL.ImageCms
 import pytest
 import tifffile
 
+import large_image_source_vips
 from helpers.command_line import run
 from helpers.pixels import random_pixels
 from large_image_source_vips.command_line import convert
@@ -364,6 +365,19 @@ def test_tiles_of_deepzoom(capsys, slide, tmp_path):
     with PIL.Image.open(next((tmp_path / 'a_files' / '10').glob('0_0.*'))) as tile:
         assert tile.size == (513, 513)
         assert tile.format == 'JPEG'
+
+
+def test_colours_of_labels_stay_without_their_names(capsys, tmp_path):
+    sink = large_image_source_vips.new()
+    sink.palette, sink.classNames = ['black', 'red'], ['glass', 'tumour of a patient']
+    sink.addTile(PIXELS[..., 0] % 2)
+    sink.write(tmp_path / 'a.tif')
+    done = run(capsys, 'convert', tmp_path / 'a.tif', tmp_path / 'b.tif', '--deidentify')
+    assert 'the colours of labels' in done.out.split('kept:')[1]
+    assert 'image-description' in done.out.split('left out: metadata:')[1]
+    assert b'patient' in (tmp_path / 'a.tif').read_bytes()
+    assert b'patient' not in (tmp_path / 'b.tif').read_bytes()
+    assert large_image_source_vips.open(tmp_path / 'b.tif').palette == ['#000000', '#ff0000']
 
 
 def test_transparency_can_be_left_out(capsys, tmp_path):
