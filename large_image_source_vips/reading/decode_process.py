@@ -9,6 +9,7 @@ about 4 MB (at least 8 rows) at a time.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing.spawn
 import os
 import pickle
@@ -103,17 +104,26 @@ def decode_in_process(request: Any, row_shape: tuple[int, int], dtype: np.dtype[
         assert process.stdout is not None
         assert process.stderr is not None
         words = _Tail(process.stderr)
-        process.stdin.write(pickle.dumps(request))
-        process.stdin.close()
+        # A process that has ended already says why.
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(pickle.dumps(request))
+            process.stdin.close()
         row_bytes = row_shape[0] * row_shape[1] * dtype.itemsize
         step = max(8, (4 << 20) // row_bytes // 8 * 8)
-        for top in range(0, total_rows, step):
-            rows = min(step, total_rows - top)
-            data = process.stdout.read(rows * row_bytes)
-            if len(data) < rows * row_bytes:
-                break
-            yield top, np.frombuffer(data, dtype).reshape(rows, *row_shape)
-        message = words.text()
+        try:
+            for top in range(0, total_rows, step):
+                rows = min(step, total_rows - top)
+                data = process.stdout.read(rows * row_bytes)
+                if len(data) < rows * row_bytes:
+                    break
+                yield top, np.frombuffer(data, dtype).reshape(rows, *row_shape)
+        except BaseException:
+            # Nobody reads the rest, not even one who only stops asking (GeneratorExit).
+            process.kill()
+            raise
+        finally:
+            # The thread must have read to the end before the stream is closed.
+            message = words.text()
     if process.returncode:
         msg = message if process.returncode == FAILED else (
             f'the process that decodes it failed: {message[-500:] or process.returncode}')

@@ -300,9 +300,9 @@ def described_images(text: str, size: tuple[int, int], samples: int) -> int:
     :param size: width and height of an image.
     :param samples: its samples per pixel.
     """
-    if text.startswith('{"shape": ['):
-        # tifffile: {"shape": [12, 50, 60]}
-        found = re.match(r'\{"shape": \[(\d{1,9}(?:, \d{1,9}){0,9})\]', text)
+    if text.startswith('{'):
+        # tifffile: {"shape": [12, 50, 60]}, with other entries before or after it.
+        found = re.search(r'"shape": \[(\d{1,9}(?:, \d{1,9}){0,9})\]', text)
         extents = [int(extent) for extent in found[1].split(',')] if found else []
         images, rest = divmod(math.prod(extents), size[0] * size[1] * samples)
         return 1 if rest else images

@@ -110,8 +110,9 @@ def test_interrupted(tmp_path):
     PIL.Image.effect_noise((4000, 4000), 90).save(tmp_path / 'in.png', compress_level=0)
     (tmp_path / 'out').mkdir()
     with subprocess.Popen([*COMMAND, 'convert', tmp_path / 'in.png', tmp_path / 'out' / 'a.tif',
-                           '--lossless'], stderr=subprocess.PIPE, text=True) as process:
-        # The file is being made as soon as its folder is there.
+                           '--lossless', '--compression', 'jpeg2000'],
+                          stderr=subprocess.PIPE, text=True) as process:
+        # The file is being made as soon as its folder is there; this compression takes seconds.
         while process.poll() is None and not any((tmp_path / 'out').iterdir()):
             pass
         process.send_signal(signal.SIGINT)

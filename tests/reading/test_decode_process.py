@@ -1,6 +1,7 @@
 """The process that decodes for forked children: its pixels, its words, its end."""
 
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
@@ -54,6 +55,8 @@ def test_a_process_that_is_not_asked_for_all_rows_ends(monkeypatch):
     monkeypatch.setattr(decode_process, '_PROGRAM',
                         'import sys; sys.stdin.buffer.read(); ' + CHATTER +
                         'sys.stdout.buffer.write(bytes(30_000_000))')
+    before = set(threading.enumerate())
     pieces = decode_process.decode_in_process(None, SHAPE, np.dtype('u1'), 100_000)
     assert next(pieces)[1].shape[1:] == SHAPE
     pieces.close()
+    assert not set(threading.enumerate()) - before

@@ -380,9 +380,14 @@ def test_an_imagej_stack_with_one_directory_has_all_its_images(tmp_path, axes, d
         assert reader.frame_axes()[-1] == {'IndexC': 3, 'IndexZ': 2, 'IndexT': 1}
 
 
-def test_a_stack_of_tifffile_with_one_directory_has_all_its_images(tmp_path):
+@pytest.mark.parametrize('text', [
+    None, '{"shape": [7, 50, 60], "truncated": true}', '{"truncated": true, "shape": [7, 50, 60]}'])
+def test_a_stack_of_tifffile_with_one_directory_has_all_its_images(tmp_path, text):
     stack = random_pixels((7, 50, 60), 'uint16')
     tifffile.imwrite(tmp_path / 'a.tif', stack, photometric='minisblack', truncate=True)
+    if text is not None:
+        # Versions of tifffile write the entries in different orders.
+        tifffile.tiffcomment(tmp_path / 'a.tif', text)
     reader = FileReader(tmp_path / 'a.tif')
     assert reader.frame_count == 7
     np.testing.assert_array_equal(level(reader, frame=6)[..., 0], stack[6])
