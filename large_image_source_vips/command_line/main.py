@@ -65,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = make_parser().parse_args(arguments)
         if not options.verbose:
             # Errors are raised; libvips also logs them.
-            logging.getLogger('pyvips').setLevel(logging.CRITICAL)
+            # Not by its level: reading listens to the warnings.
+            logging.getLogger('pyvips').propagate = False
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             status = int(options.run(options))

@@ -53,7 +53,8 @@ def _warnings() -> Iterator[list[str]]:
     The warnings of libvips in this thread.
 
     libvips 8.14 logs the warnings of libtiff and goes on, whatever its option ``fail_on``;
-    later versions fail.
+    later versions fail.  A program that raises the level of the logger 'pyvips' above WARNING
+    therefore gets damaged fax tiles of libvips 8.14 as libtiff shows them.
     """
     _heard.warnings = found = list[str]()
     try:

@@ -218,7 +218,7 @@ def source_file(path: str, loaders: str | Collection[str] = 'all') -> SourceFile
         identity = identity_of_descriptor(descriptor)
     finally:
         os.close(descriptor)
-    key = path, identity, found.loader, repr(dpi_setting())
+    key = path, identity, found.loader, found.instead, repr(dpi_setting())
     with _files_lock:
         file = _files.get(key)
         if file is None:

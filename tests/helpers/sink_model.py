@@ -168,7 +168,7 @@ class SinkModel:
             kind, colors, has_alpha, labels = 'rgb', 3, False, True
         else:
             color = given
-            if given.dtype.itemsize == 8:
+            if given.dtype.itemsize == 8 and given.dtype.kind != 'f':
                 color = given.astype(smallest_integer(int(given.min()), int(given.max())))
             kind, colors, has_alpha = self._meaning(given.shape[2], interpretation)
             labels = labels or interpretation == 'labels'
@@ -176,7 +176,7 @@ class SinkModel:
             mask = np.asarray(mask).astype(bool)
             if mask.ndim == 3:
                 mask = mask.any(axis=2)
-            if mask.shape != color.shape[:2] or kind == 'multiband':
+            if mask.shape != color.shape[:2]:
                 raise Refused
         joined = self._joined_kind(kind, colors)
         samples = color if interpretation == 'pixelmap' else given
@@ -207,7 +207,7 @@ class SinkModel:
         if array.dtype.kind == 'b':
             return array.astype(np.uint8), True
         if array.dtype.kind == 'f':
-            return array.astype(np.float32), False
+            return array.astype(np.float32 if array.dtype.itemsize < 8 else np.float64), False
         return array.astype(array.dtype.newbyteorder('=')), array.dtype.itemsize == 8
 
     def _meaning(self, bands, interpretation):
@@ -237,6 +237,8 @@ class SinkModel:
         if self.dtype is None:
             return dtype
         joined = np.result_type(self.dtype, dtype)
+        if np.float64 in (self.dtype, dtype):
+            return joined
         if joined.kind == 'f':
             wide = 4 in (self.dtype.itemsize * (self.dtype.kind != 'f'),
                          dtype.itemsize * (dtype.kind != 'f'))
@@ -323,7 +325,8 @@ class SinkModel:
 
     @property
     def averaged(self):
-        return self.dtype in (np.uint8, np.uint16, np.float32) and not self.labels
+        return (self.dtype in (np.uint8, np.uint16, np.float32, np.float64)
+                and not self.labels)
 
     @property
     def band_ranges(self):

@@ -187,6 +187,7 @@ def test_a_slide_is_the_same_with_and_without_openslide(request):
     assert (reader.size, reader.pixel_size, reader.magnification, reader.associated_names()) == (
         other.size, pytest.approx(other.pixel_size), other.magnification,
         other.associated_names())
+    assert other._file.loader.name == 'openslideload'
     np.testing.assert_array_equal(level_by_tiles(reader), level_by_tiles(other))
 
 

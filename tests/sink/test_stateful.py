@@ -28,7 +28,7 @@ import large_image_source_vips
 from helpers.sink import assert_same, read_file, read_level
 from helpers.sink_model import Refused, SinkModel, opaque_value
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('ignore:.*64-bit floats')]
 
 THOROUGH = os.environ.get('LARGE_IMAGE_VIPS_TESTS') == 'thorough'
 
