@@ -24,10 +24,7 @@ from ..base.limits import LIMITS
 from ..base.threads import CleanupLock
 from .unpack import Unpacker, unpacker
 
-# The bound for the pixels that libvips keeps decoded for all handles together.  The most
-# recent handle is kept whatever its size.
 MAX_BYTES = LIMITS.reading_handle_memory
-# Each handle has a descriptor; a process can usually open 1,024.
 MAX_HANDLES = LIMITS.reading_handles
 # The estimated memory of a handle without its decoded pixels.
 _BASE_BYTES = 1 << 16

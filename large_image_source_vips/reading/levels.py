@@ -47,10 +47,7 @@ _BLOCK = Size(1024, 512)
 _MAX_HALVINGS = 3
 # Rows of a plane that are computed at a time: they fit into the processor's cache.
 _HALVED_ROWS = 32
-# A picture that can only be decoded whole is not cached beyond this many bytes when
-# only a small level of it is needed.
 _MAX_KEPT = LIMITS.reading_kept
-# The bound in bytes for all pictures decoded before they are needed: a stack has many.
 _MAX_ALL_KEPT = LIMITS.reading_kept_disk
 
 

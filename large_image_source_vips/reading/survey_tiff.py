@@ -51,7 +51,6 @@ _ALWAYS_THERE = frozenset({1, 5, 7, 8, 32773, 32946})
 # ZSTD has 128 kB in 4 bytes (RFC 8878, 3.1.1.2).
 _MAX_EXPANSION = {
     1: 1, 5: 2731, 7: 1024, 8: 1033, 32773: 64, 32946: 1033, 50000: 32768}
-# Tolerated beyond that, so that a truncated file opens and fails only at its missing tiles.
 _EXTRA_BYTES = LIMITS.tiff_missing
 # Compressions that libtiff decodes and this package does not: NeXT, ThunderScan, PixarLog,
 # SGI LogLuv, JBIG.
