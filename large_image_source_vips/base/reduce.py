@@ -44,6 +44,8 @@ Array = npt.NDArray[Any]
 _CHUNK_BYTES = 1 << 20
 # The largest weight: products with it, and their sums, are finite in 64-bit floats.
 _MAX_WEIGHT = 1e38
+# Up to this share of blocks is weighted by gathering their pixels, which takes longer for each.
+_FEW_BLOCKS = 0.125
 
 # EXIF orientation -> how a stored array is oriented: (transpose, then reverse rows,
 # then reverse columns).
@@ -131,8 +133,7 @@ def reduce_with_alpha(color: Array, alpha: Array | None, factor: int,
         weights = alpha[area]
         reduced_alpha[out] = _means(weights[..., np.newaxis], *factors)
         reduced[out] = _means(color[area], *factors)
-        if _is_uneven(weights):
-            _apply_weights(reduced[out], color[area], weights, factors, range(bands))
+        _apply_weights(reduced[out], color[area], weights, factors, range(bands))
     return reduced, reduced_alpha[..., 0]
 
 
@@ -186,7 +187,7 @@ def _block_means(pixels: Array, factor: int, alpha: int | None) -> Array:
 def _area_means(pixels: Array, factors: tuple[int, int], alpha: int | None) -> Array:
     """The means of blocks of one size, weighted with the alpha band if there is one."""
     reduced = _means(pixels, *factors)
-    if alpha is not None and _is_uneven(pixels[..., alpha]):
+    if alpha is not None:
         colours = [band for band in range(pixels.shape[2]) if band != alpha]
         _apply_weights(reduced, pixels, pixels[..., alpha], factors, colours)
     return reduced
@@ -213,11 +214,6 @@ def _runs(total: int, factor: int, step: int) -> Iterator[tuple[int, int, int]]:
         yield whole, total, total - whole
 
 
-def _is_uneven(weights: Array) -> bool:
-    """Whether the alpha of an area may differ within a block; cheap if all are opaque."""
-    return bool((weights != weights[0, 0]).any())
-
-
 def _apply_weights(reduced: Array, pixels: Array, weights: Array, factors: tuple[int, int],
                    bands: Sequence[int]) -> None:
     """
@@ -233,6 +229,40 @@ def _apply_weights(reduced: Array, pixels: Array, weights: Array, factors: tuple
     :param factors: the rows and columns of each block.
     :param bands: the bands to weight.
     """
+    if not (weights != weights[0, 0]).any():
+        return
+    # Mostly the few blocks at the edges of holes, which are put side by side.
+    unequal = _unequal(weights, factors)
+    rows, cols = np.nonzero(unequal)
+    if not rows.size:
+        return
+    if rows.size > unequal.size * _FEW_BLOCKS:
+        weighted, where = _weighted_means(pixels, weights, factors, bands)
+        where &= unequal
+        for band, means in zip(bands, weighted, strict=True):
+            np.copyto(reduced[..., band], means, where=where, casting='unsafe')
+        return
+    down = rows * factors[0] + np.arange(factors[0])[:, np.newaxis]
+    across = (cols * factors[1])[:, np.newaxis] + np.arange(factors[1])
+    place = down[:, :, np.newaxis], across[np.newaxis]
+    shape = factors[0], -1
+    weighted, where = _weighted_means(
+        pixels[place].reshape(*shape, pixels.shape[2]), weights[place].reshape(shape), factors,
+        bands)
+    chosen = where[0]
+    for band, means in zip(bands, weighted, strict=True):
+        reduced[rows[chosen], cols[chosen], band] = means[0, chosen]
+
+
+def _weighted_means(pixels: Array, weights: Array, factors: tuple[int, int],
+                    bands: Sequence[int]) -> tuple[list[Array], npt.NDArray[np.bool_]]:
+    """
+    The weighted means of all blocks.
+
+    :param pixels: as for ``_apply_weights``, as are the others.
+    :returns: for each band (rows, cols), rounded for integers; and where the weights are not
+        all 0, (rows, cols).
+    """
     dtype = pixels.dtype
     is_float = dtype.kind == 'f'
     wide = np.dtype('float64' if is_float else f'u{4 * dtype.itemsize}')
@@ -242,10 +272,8 @@ def _apply_weights(reduced: Array, pixels: Array, weights: Array, factors: tuple
         weights = np.where(weights > 0, np.minimum(weights, _MAX_WEIGHT), 0)
     total = _totals(weights[..., np.newaxis], *factors, wide)[..., 0].astype(np.float64)
     where = total > 0
-    if is_float:
-        # Equal weights keep the plain mean, which is rounded differently.
-        where &= _unequal(weights, factors)
     divisor = np.where(where, total, 1)
+    found = []
     for band in bands:
         with np.errstate(over='ignore', invalid='ignore'):
             product = pixels[..., band].astype(wide)
@@ -254,8 +282,8 @@ def _apply_weights(reduced: Array, pixels: Array, weights: Array, factors: tuple
                 # A transparent colour may be NaN or infinite.
                 product[weights == 0] = 0
             means = _totals(product[..., np.newaxis], *factors, wide)[..., 0] / divisor
-            np.copyto(reduced[..., band], means if is_float else np.rint(means),
-                      where=where, casting='unsafe')
+            found.append(means if is_float else np.rint(means))
+    return found, where
 
 
 def _unequal(weights: Array, factors: tuple[int, int]) -> npt.NDArray[np.bool_]:
