@@ -1,5 +1,6 @@
 """Images with channels, planes, times and positions: adding, reading back, metadata."""
 
+import functools
 import json
 import math
 
@@ -13,7 +14,7 @@ import large_image_source_vips
 from helpers.frames_model import FramesModel
 from helpers.sink import make_sink, random_tile, read_all
 
-DTYPES = ['uint8', 'int8', 'uint16', 'int16', 'uint32', 'int32', 'float32']
+DTYPES = ['uint8', 'int8', 'uint16', 'int16', 'uint32', 'int32', 'float32', 'float64']
 
 
 def read_frame(source, frame, level=None):
@@ -35,21 +36,44 @@ def histories(draw):
     """Tiles with their positions on axes that appear one after the other."""
     dtype = draw(st.sampled_from(DTYPES))
     bands = draw(st.sampled_from([1, 3, 5]))
-    names = draw(st.permutations(['c', 'z', 't', 'q']))
+    names = draw(st.permutations(['c', 'z', 't', 'xy', 'q']))
+    longest = draw(st.sampled_from([1, 1, 2]))
     tiles = []
     for number in range(draw(st.integers(1, 8))):
         known = names[:draw(st.integers(0, 4))]
-        position = {name: draw(st.integers(0, 2)) for name in known}
+        position = {name: draw(st.integers(0, longest)) for name in known}
         rows, cols = draw(st.integers(1, 40)), draw(st.integers(1, 40))
-        x, y = draw(st.integers(0, 270)), draw(st.integers(0, 40))
+        x, y = draw(st.integers(0, 550)), draw(st.integers(0, 40))
         tiles.append((random_tile(dtype, (rows, cols, bands), number), x, y, position,
                       draw(st.booleans())))
     return dtype, bands, tiles
 
 
+# These are averaged; all others are labels.
+AVERAGED = {'uint8': 255, 'uint16': 65535, 'float32': 4000, 'float64': 4000}
+
+
+def assert_levels(source, number, expected, means):
+    """
+    Compare the lower levels of a frame.
+
+    :param expected: its full resolution; a level has every second pixel.
+    :param means: None, or what gives the means of a level instead.
+    """
+    for down in range(1, source.levels):
+        found = read_frame(source, number, source.levels - 1 - down)
+        if means is None:
+            np.testing.assert_array_equal(found, expected[::1 << down, ::1 << down])
+        else:
+            # How much of four pixels was covered is rounded to 8 bits.
+            span = AVERAGED[expected.dtype.name]
+            np.testing.assert_allclose(
+                found, means(down), rtol=0, atol=max(1, span * (1e-6 if down == 1 else 0.01)))
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(histories())
-def test_every_frame_and_level_is_that_of_a_numpy_model(history):
+def test_every_frame_and_level_is_that_of_a_numpy_model(tmp_path, history):
     dtype, bands, tiles = history
     sink = large_image_source_vips.new()
     rows = max(y + tile.shape[0] for tile, _, y, _, _ in tiles)
@@ -61,20 +85,24 @@ def test_every_frame_and_level_is_that_of_a_numpy_model(history):
         mask = random_tile(bool, tile.shape[:2], x) if masked else None
         sink.addTile(tile, x, y, mask, **position)
         model.add(tile, x, y, position, mask)
-    metadata = sink.getMetadata()
     lengths = {f'Index{axis.upper()}': length for axis, length in model.lengths.items()}
-    assert metadata.get('IndexRange', {}) == {
-        axis: length for axis, length in lengths.items() if length > 1}
-    frames = metadata.get('frames', [{}])
-    assert len(frames) == math.prod(lengths.values())
-    json.dumps(metadata)
-    assert (sink.sizeY, sink.sizeX, sink.bandCount) == (rows, cols, bands)
-    for number, frame in enumerate(frames):
-        expected = model.at(frame)
-        np.testing.assert_array_equal(read_frame(sink, number), expected)
-        if sink.levels > 1 and (dtype not in ('uint8', 'uint16', 'float32') or not expected.any()):
-            np.testing.assert_array_equal(
-                read_frame(sink, number, sink.levels - 2), expected[::2, ::2])
+    sink.write(tmp_path / 'a.ome.tif', lossy=False)
+    written = large_image_source_vips.open(tmp_path / 'a.ome.tif')
+    for source in (sink, written):
+        metadata = source.getMetadata()
+        assert metadata.get('IndexRange', {}) == {
+            axis: length for axis, length in lengths.items() if length > 1}
+        json.dumps(metadata)
+        assert (source.sizeY, source.sizeX, source.bandCount) == (rows, cols, bands)
+        frames = metadata.get('frames', [{}])
+        assert len(frames) == math.prod(lengths.values())
+        for number, frame in enumerate(frames):
+            expected = model.at(frame)
+            np.testing.assert_array_equal(read_frame(source, number), expected)
+            # What is written without loss has no values that were not added.
+            averaged = source is sink and dtype in AVERAGED
+            assert_levels(source, number, expected,
+                          functools.partial(model.means_at, frame) if averaged else None)
 
 
 def test_a_new_axis_keeps_what_every_frame_shows():

@@ -8,14 +8,21 @@ OME-XML by its place on xy, t, z and c.
 
 import contextlib
 import functools
-import importlib
+import importlib.util
 import logging
-import warnings
 
 import numpy as np
 import pytest
 import pyvips
 import tifffile
+
+from helpers.native_readers import (
+    elsewhere,
+    gdal_levels,
+    gdal_read,
+    openslide_levels,
+    openslide_read,
+)
 
 
 def _with_bands(pixels):
@@ -50,33 +57,30 @@ class Libvips:
 
 class Gdal:
     def __init__(self, path):
-        self._rasterio = pytest.importorskip('rasterio', reason='pip install rasterio')
-        self._path = path
-        with self._open(0) as image:
-            self.levels = 1 + len(image.overviews(1))
-
-    def _open(self, frame, **options):
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', self._rasterio.errors.NotGeoreferencedWarning)
-            return self._rasterio.open(f'GTIFF_DIR:{frame + 1}:{self._path}', **options)
+        _needs('rasterio', 'rasterio')
+        self._path = str(path)
+        self.levels = elsewhere(gdal_levels, self._path)
 
     def read(self, frame, place, level):
-        options = {'overview_level': level - 1} if level else {}
-        with self._open(frame, **options) as image:
-            return np.moveaxis(image.read(), 0, -1)
+        return elsewhere(gdal_read, self._path, frame, level)
 
 
 class OpenSlide:
     """Sees pages only, so no levels in sub-IFDs; 8 bits of RGB."""
 
     def __init__(self, path):
-        openslide = pytest.importorskip(
-            'openslide', reason='pip install openslide-python openslide-bin')
-        self._image = openslide.OpenSlide(path)
-        self.levels = 1
+        _needs('openslide', 'openslide-python openslide-bin')
+        self._path = str(path)
+        self.levels = elsewhere(openslide_levels, self._path)
 
     def read(self, frame, place, level):
-        return np.asarray(self._image.read_region((0, 0), 0, self._image.dimensions))
+        return elsewhere(openslide_read, self._path, level)
+
+
+def _needs(module, packages):
+    """Skip the test unless a module is installed; it is not imported here."""
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f'pip install {packages}')
 
 
 class Bioio:

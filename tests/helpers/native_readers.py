@@ -1,0 +1,53 @@
+"""
+GDAL and OpenSlide, in a process of their own.
+
+Their wheels bring versions of libraries that a libvips of the system has loaded, too, and
+in one process they would use each other's.  This module imports neither libvips nor what does.
+"""
+
+import concurrent.futures
+import functools
+import multiprocessing
+import warnings
+
+import numpy as np
+
+
+@functools.cache
+def _process():
+    return concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context('spawn'))
+
+
+def elsewhere(function, *arguments):
+    """What a function of this module returns when it runs in that process."""
+    return _process().submit(function, *arguments).result()
+
+
+def gdal_levels(path, frame=0):
+    with _gdal(path, frame) as image:
+        return 1 + len(image.overviews(1))
+
+
+def gdal_read(path, frame, level):
+    with _gdal(path, frame, **({'overview_level': level - 1} if level else {})) as image:
+        return np.moveaxis(image.read(), 0, -1)
+
+
+def _gdal(path, frame, **options):
+    import rasterio
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', rasterio.errors.NotGeoreferencedWarning)
+        return rasterio.open(f'GTIFF_DIR:{frame + 1}:{path}', **options)
+
+
+def openslide_levels(path):
+    import openslide
+    with openslide.OpenSlide(path) as image:
+        return image.level_count
+
+
+def openslide_read(path, level):
+    """(rows, cols, 4) with alpha."""
+    import openslide
+    with openslide.OpenSlide(path) as image:
+        return np.asarray(image.read_region((0, 0), level, image.level_dimensions[level]))
