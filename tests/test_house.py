@@ -1,0 +1,69 @@
+"""
+Modules stay small, and tests stay in the wing that they test.
+
+The contracts of import-linter say what a module may import (``pyproject.toml``).
+"""
+
+import ast
+import pathlib
+
+import pytest
+
+TESTS = pathlib.Path(__file__).parent
+PACKAGE = TESTS.parent / 'large_image_source_vips'
+# The wings, each with those that its modules import; ``base`` is imported by all.
+WINGS = {'tiff': set(), 'codecs': set(), 'reading': {'tiff', 'codecs'}, 'sink': set(),
+         'writing': {'tiff', 'codecs'}}
+
+needs_source = pytest.mark.skipif(not PACKAGE.is_dir(), reason='no source beside the tests')
+
+
+def trees(folder, pattern):
+    for path in sorted(folder.rglob(pattern)):
+        text = path.read_text('utf-8')
+        yield path.relative_to(folder), text, ast.parse(text)
+
+
+def length(function):
+    """The lines of a function without those of its docstring."""
+    first, lines = function.body[0], function.end_lineno - function.lineno + 1
+    if ast.get_docstring(function) is not None:
+        lines -= first.end_lineno - first.lineno + 1
+    return lines
+
+
+def imported_wings(tree):
+    """The wings of which a module of tests imports something."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            names = [f'{node.module}.{alias.name}' for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        found |= {name.split('.')[1] for name in names if name.startswith(f'{PACKAGE.name}.')}
+    return found & WINGS.keys()
+
+
+@needs_source
+def test_modules_are_at_most_400_lines():
+    lines = {str(path): text.count('\n') for path, text, _ in trees(PACKAGE, '*.py')}
+    assert {path: count for path, count in lines.items() if count > 400} == {}
+
+
+@needs_source
+def test_functions_are_at_most_60_lines():
+    lengths = {f'{path}: {node.name}': length(node) for path, _, tree in trees(PACKAGE, '*.py')
+               for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    assert {name: count for name, count in lengths.items() if count > 60} == {}
+
+
+def test_tests_reach_into_one_wing():
+    strays = {}
+    for path, _, tree in trees(TESTS, 'test_*.py'):
+        wing = path.parts[0] if path.parts[0] in WINGS else None
+        others = imported_wings(tree) - {wing}
+        if others - WINGS[wing] if wing else len(others) > 1:
+            strays[str(path)] = others
+    assert strays == {}
