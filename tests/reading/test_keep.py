@@ -173,9 +173,9 @@ def test_a_style_of_several_frames_is_no_reason_to_keep_any(tmp_path, monkeypatc
                   for frame, colour in enumerate(('#f00', '#0f0', '#00f'))]})
     asked, read = [], Version.read
 
-    def recording(self, frame, *args, keep=False):
+    def recording(self, frame, *args, keep=False, **options):
         asked.append((frame, keep))
-        return read(self, frame, *args, keep=keep)
+        return read(self, frame, *args, keep=keep, **options)
 
     monkeypatch.setattr(Version, 'read', recording)
     source.getThumbnail(width=200)
