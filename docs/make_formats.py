@@ -131,7 +131,6 @@ FORMATS = [
     ('ImageJ hyperstack, 16 bit', '.tif', 'tiffload', _frames(imagej=True)),
     ('TIFF, equal tiled pages', '.tif', 'tiffload', _frames(tile=(256, 256))),
     ('Aperio slide', '.svs.tiff', 'tiffload', _real('CMU-1-Small-Region.tiff')),
-    ('Aperio slide by OpenSlide', '.svs.tiff', 'openslideload', _real('CMU-1-Small-Region.tiff')),
     ('JPEG', '.jpg', 'jpegload', _pillow(quality=95)),
     ('PNG', '.png', 'pngload', _pillow()),
     ('PNG, 16 bit', '.png', 'pngload', _libvips('pngsave', SIXTEEN)),
