@@ -69,7 +69,8 @@ def as_resampler(value: Any) -> str | Resampler | None:
                 name = prefix + name
                 break
     if name not in methods:
-        known = ', '.join(name.split('_', 1)[1].lower() for name in methods)
+        # Without prefixes, two methods have the same name.
+        known = ', '.join(dict.fromkeys(name.split('_', 1)[1].lower() for name in methods))
         msg = f'resample must be a ResampleMethod of large_image or one of {known}; not {value!r}.'
         raise TileSourceError(msg)
     if name in {'NP_MEAN', 'NP_NEAREST'}:

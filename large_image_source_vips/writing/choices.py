@@ -131,13 +131,14 @@ def chosen_dtype(dtype: np.dtype[Any], choices: Choices) -> np.dtype[Any]:
         is_double = dtype == np.float64 and choices.lossy and choices.compression is None
         return np.dtype(np.float32) if is_double else dtype
     try:
-        chosen: np.dtype[Any] = np.dtype(choices.dtype)
+        # Files have a byte order of their own.
+        chosen: np.dtype[Any] = np.dtype(choices.dtype).newbyteorder('=')
     except TypeError as exc:
         msg = f'dtype must be a dtype of numpy, not {choices.dtype!r}.'
         raise TileSourceError(msg) from exc
     known = [np.dtype(code) for code in sorted(COMPRESSIONS['none'].dtypes)]
-    possible = [other for other in known if np.can_cast(dtype, other, 'safe') or (
-        dtype.kind == other.kind == 'f')]
+    possible = [other for other in known if (dtype.kind == 'c') == (other.kind == 'c') and (
+        np.can_cast(dtype, other, 'safe') or dtype.kind == other.kind == 'f')]
     if chosen not in possible:
         msg = (f'dtype={chosen} would change the values of {dtype} samples; these can be written '
                f'as {listed([str(other) for other in possible])}.')

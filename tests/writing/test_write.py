@@ -14,6 +14,7 @@ import tifffile
 from large_image.exceptions import TileSourceError
 
 import large_image_source_vips
+from helpers.pixels import random_pixels
 from helpers.sink import make_sink, random_tile, read_all, read_file
 from large_image_source_vips.tiff.write import needs_bigtiff
 from large_image_source_vips.writing import atomic
@@ -641,3 +642,34 @@ def test_a_truth_value_is_no_quality(tmp_path):
     sink.addTile(np.zeros((20, 20, 3), np.uint8))
     with pytest.raises(TileSourceError, match='a whole number from 1 to 100, not True'):
         sink.write(tmp_path / 'a.tif', quality=True)
+
+
+# The dtype to write
+
+@pytest.mark.parametrize('dtype', ['complex64', 'complex128', 'bool', 'int8', 'float16', 'object'])
+def test_a_dtype_that_makes_no_sense_is_refused(tmp_path, dtype):
+    sink = large_image_source_vips.new()
+    sink.addTile(random_pixels((50, 60, 3)))
+    with pytest.raises(TileSourceError, match=r'float32, float64, .*uint16 or uint32') as error:
+        sink.write(tmp_path / 'a.tif', dtype=dtype)
+    assert 'complex64,' not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('dtype', ['>u2', np.uint16, np.dtype('<u2')])
+def test_a_dtype_of_any_byte_order_is_that_of_the_samples(tmp_path, dtype):
+    pixels = random_pixels((50, 60, 3))
+    sink = large_image_source_vips.new()
+    sink.addTile(pixels)
+    sink.write(tmp_path / 'a.tif', dtype=dtype, lossy=False)
+    found = tifffile.imread(tmp_path / 'a.tif')
+    assert found.dtype == np.uint16
+    np.testing.assert_array_equal(found, pixels)
+
+
+def test_resampling_methods_are_named_once(tmp_path):
+    sink = large_image_source_vips.new()
+    sink.addTile(random_pixels((50, 60, 3)))
+    with pytest.raises(TileSourceError, match='resample must be') as error:
+        sink.write(tmp_path / 'a.tif', resample='bogus')
+    assert str(error.value).count('nearest') == 1
