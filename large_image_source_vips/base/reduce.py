@@ -233,15 +233,16 @@ def _apply_weights(reduced: Array, pixels: Array, weights: Array, factors: tuple
         return
     # Mostly the few blocks at the edges of holes, which are put side by side.
     unequal = _unequal(weights, factors)
-    rows, cols = np.nonzero(unequal)
-    if not rows.size:
+    found = np.flatnonzero(unequal)
+    if not found.size:
         return
-    if rows.size > unequal.size * _FEW_BLOCKS:
+    if found.size > unequal.size * _FEW_BLOCKS:
         weighted, where = _weighted_means(pixels, weights, factors, bands)
         where &= unequal
         for band, means in zip(bands, weighted, strict=True):
             np.copyto(reduced[..., band], means, where=where, casting='unsafe')
         return
+    rows, cols = np.divmod(found, unequal.shape[1])
     down = rows * factors[0] + np.arange(factors[0])[:, np.newaxis]
     across = (cols * factors[1])[:, np.newaxis] + np.arange(factors[1])
     place = down[:, :, np.newaxis], across[np.newaxis]
@@ -289,12 +290,20 @@ def _weighted_means(pixels: Array, weights: Array, factors: tuple[int, int],
 def _unequal(weights: Array, factors: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """Which blocks have unequal weights."""
     rows, cols = factors
-    first = weights[::rows, ::cols]
+    # Comparing neighbours in contiguous rows takes a quarter of the time of strided pixels.
+    first = np.ascontiguousarray(weights[::rows])
     mixed = np.zeros(first.shape, np.bool_)
-    for row in range(rows):
-        for col in range(cols):
-            mixed |= weights[row::rows, col::cols] != first
-    return mixed
+    np.not_equal(first[:, 1:], first[:, :-1], out=mixed[:, 1:])
+    mixed[:, ::cols] = False
+    for row in range(1, rows):
+        mixed |= weights[row::rows] != first
+    result: npt.NDArray[np.bool_]
+    if cols in {2, 4, 8}:
+        # The flags of a block as one integer.
+        result = mixed.view(f'u{cols}') != 0
+    else:
+        result = np.logical_or.reduce(mixed.reshape(len(first), -1, cols), axis=2)
+    return result
 
 
 def _sums(rows: Array, count: int) -> Array:
