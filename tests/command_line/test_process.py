@@ -111,7 +111,10 @@ def test_interrupted(tmp_path):
     (tmp_path / 'out').mkdir()
     with subprocess.Popen([*COMMAND, 'convert', tmp_path / 'in.png', tmp_path / 'out' / 'a.tif',
                            '--lossless', '--compression', 'jpeg2000'],
-                          stderr=subprocess.PIPE, text=True) as process:
+                          stderr=subprocess.PIPE, text=True,
+                          # Programs in the background inherit that the signal is ignored.
+                          preexec_fn=lambda: signal.signal(  # noqa: PLW1509  (no threads yet)
+                              signal.SIGINT, signal.SIG_DFL)) as process:
         # The file is being made as soon as its folder is there; this compression takes seconds.
         while process.poll() is None and not any((tmp_path / 'out').iterdir()):
             pass
