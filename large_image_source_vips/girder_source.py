@@ -294,20 +294,10 @@ class VipsGirderTileSource(VipsFileTileSource, GirderTileSource):
         return self._girder_path is not None and (
             os.path.basename(self._girder_path) == str(self._girder_file['name']))
 
-    def getTile(self, *args: Any, **kwargs: Any) -> Any:
-        """Get one tile; see ``VipsFileTileSource.getTile``."""
-        with self._errors_for_clients():
-            return super().getTile(*args, **kwargs)
-
-    def getRegion(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # the same
-        """Get a rectangle of the image; see ``VipsFileTileSource.getRegion``."""
-        with self._errors_for_clients():
-            return super().getRegion(*args, **kwargs)
-
-    def getThumbnail(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # the same
-        """Get the image in a small size; see ``VipsFileTileSource.getThumbnail``."""
-        with self._errors_for_clients():
-            return super().getThumbnail(*args, **kwargs)
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        with self._errors_for_clients(), super()._reading():
+            yield
 
     def getNativeMagnification(self) -> dict[str, float | None]:
         """The magnification and the pixel size; see ``VipsFileTileSource``."""

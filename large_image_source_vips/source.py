@@ -38,6 +38,8 @@ from .notebook import ShownInNotebooks
 from .regions import Place, Regions, TileCache, tile_key
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     import numpy as np
     import numpy.typing as npt
     import PIL.Image
@@ -211,7 +213,7 @@ class StoreTileSource(Described, CheckedAttributes, ShownInNotebooks, FileTileSo
         """
         # Must come before the cache: after a fork its lock may be held by a thread
         # that does not exist.  Also tells the cache when a file has changed.
-        with self._store.held():
+        with self._reading():
             if numpyAllowed and self._is_plain():
                 place = self._tile_place(*tile_key(x, y, z), self._getFrame(frame))
                 pixels = self._regions.tile(place, TILE_SIZE)
@@ -219,6 +221,10 @@ class StoreTileSource(Described, CheckedAttributes, ShownInNotebooks, FileTileSo
                     return pixels
             return owned(self._cached_tile(
                 x, y, z, pilImageAllowed, numpyAllowed, sparseFallback, frame, **kwargs))
+
+    def _reading(self) -> AbstractContextManager[None]:
+        # A subclass extends this, not getTile; see _makes_own_tiles.
+        return self._store.held()
 
     def _is_plain(self) -> bool:
         """Whether a tile is what the file stores: no style, edge or colour correction applies."""
@@ -271,7 +277,7 @@ class StoreTileSource(Described, CheckedAttributes, ShownInNotebooks, FileTileSo
 
     @wraps(FileTileSource.getRegion)
     def getRegion(self, format: Any = (TILE_FORMAT_IMAGE,), **kwargs: Any) -> Any:
-        with self._store.held():
+        with self._reading():
             return self._region(format, **kwargs)
 
     def _region(self, format: Any, **kwargs: Any) -> Any:
@@ -367,13 +373,13 @@ class StoreTileSource(Described, CheckedAttributes, ShownInNotebooks, FileTileSo
     def getThumbnail(self, width: int | None = None, height: int | None = None,
                      **kwargs: Any) -> Any:
         # The base class caches the result; its lock may have been held at a fork.
-        with self._store.held():
+        with self._reading():
             return owned(super().getThumbnail(width, height, **kwargs))
 
     @wraps(FileTileSource.histogram)
     def histogram(self, *args: Any, **kwargs: Any) -> Any:
         # As getThumbnail.
-        with self._store.held():
+        with self._reading():
             return owned(super().histogram(*args, **kwargs))
 
     @wraps(FileTileSource.tileFrames)

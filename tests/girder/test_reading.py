@@ -136,6 +136,27 @@ def test_a_tile_in_jpeg(admin, tiles):
     assert np.abs(difference).mean() < 8
 
 
+def test_a_tile_that_is_stored_as_jpeg_is_served_as_stored(admin, folder):
+    """The setting source_vips_pass_jpeg, which is on in Girder."""
+    data = io.BytesIO()
+    tifffile.imwrite(data, PIXELS, photometric='ycbcr', compression='jpeg', tile=(256, 256),
+                     compressionargs={'level': 60})
+    file = admin.upload(folder, 'a.tif', data.getvalue())
+    tile = admin.read(f'item/{file["itemId"]}/tiles/zxy/3/1/2')
+    data.seek(0)
+    with tifffile.TiffFile(data) as tiff:
+        place = 2 * 6 + 1
+        page = tiff.pages[0]
+        stored = data.getbuffer()[page.dataoffsets[place]:][:page.databytecounts[place]]
+        # The coefficients are those of the file, whatever headers were added.
+        assert bytes(stored[-2000:]) in tile
+    assert len(tile) < len(stored) + 1000
+    # What is asked for in another way is encoded as asked for.
+    for parameters in ({'jpegQuality': 20}, {'encoding': 'PNG'}, {'style': {'band': 1}}):
+        other = admin.read(f'item/{file["itemId"]}/tiles/zxy/3/1/2', **parameters)
+        assert bytes(stored[-2000:]) not in other
+
+
 def test_a_tile_that_is_not_there(admin, tiles):
     for place in ('9/0/0', '0/1/0', '3/0/99'):
         answer = admin.get(f'{tiles}/zxy/{place}')
