@@ -26,7 +26,7 @@ from large_image.tilesource.utilities import (
     _imageToPIL,
 )
 
-from .base.arrays import fit_edge, owned, writable
+from .base.arrays import fit_edge, jpeg_file, owned, writable
 from .base.attributes import CheckedAttributes, Profiles, StoreSize
 from .base.geometry import TILE_SIZE, Rect, Size, level_count
 from .base.identity import absolute_path, file_identity
@@ -347,6 +347,10 @@ class StoreTileSource(Described, CheckedAttributes, ShownInNotebooks, FileTileSo
                               self.edge, mode)
         if numpyAllowed:
             return styled
+        if not pilImageAllowed and self.encoding == 'JPEG':
+            encoded = jpeg_file(styled, self.jpegQuality, self.jpegSubsampling)
+            if encoded is not None:
+                return ImageBytes(encoded, 'image/jpeg')
         image = _imageToPIL(styled)
         if pilImageAllowed:
             return image

@@ -36,6 +36,32 @@ def fit_edge(tile: npt.NDArray[Any], rows: int, cols: int, edge: bool | str,
     return tile
 
 
+# simplejpeg's names of colour spaces by number of bands, and of subsampling by large_image's.
+_COLOURS = {1: 'GRAY', 3: 'RGB', 4: 'RGBA'}
+_SUBSAMPLING: dict[Any, str] = {0: '444', 1: '422', 2: '420'}
+
+
+def jpeg_file(tile: npt.NDArray[Any], quality: Any, subsampling: Any) -> bytes | None:
+    """
+    Encode a tile as large_image does, without the PIL image that it makes first.
+
+    That image takes a tenth of the time of a tile.
+
+    :param tile: an array (rows, cols, bands).
+    :param quality: 0 to 100.
+    :param subsampling: 0 for 4:4:4, 1 for 4:2:2, 2 for 4:2:0.
+    :returns: None where large_image converts the samples or the arguments first.
+    """
+    if (tile.dtype != np.uint8 or tile.ndim != 3 or tile.shape[2] not in _COLOURS or
+            type(quality) is not int or subsampling not in _SUBSAMPLING or not tile.size):
+        return None
+    import simplejpeg
+
+    encoded: bytes = simplejpeg.encode_jpeg(
+        np.ascontiguousarray(tile), quality, _COLOURS[tile.shape[2]], _SUBSAMPLING[subsampling])
+    return encoded
+
+
 def owned(value: Any) -> Any:
     """
     Copy a value of large_image's cache, so that the caller may change it in place.
