@@ -18,7 +18,7 @@ from .annotations import AnnotatedTileSource
 from .base.limits import LIMITS
 from .closing import ClosableTileSource
 from .sink.canvas import Canvas
-from .sink.spooled import new_canvas
+from .sink.spooled_canvas import new_canvas
 from .source_cache import is_new
 
 if TYPE_CHECKING:

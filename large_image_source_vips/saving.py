@@ -158,25 +158,25 @@ class SavableTileSource(OpenedTileSource):
             msg = ('crop= and level= are for files that were opened; set the crop of a new image '
                    'with image.crop = (x, y, width, height).')
             raise TileSourceError(msg)
-        from .writing import parts
+        from .writing import derived_images
 
         pixels = self._store.current()
 
         def changed_frame(number: int, picture: Picture) -> Picture:
             number = number if frames is None else frames[number]
             if part.reduction:
-                picture = parts.at_reduction(
+                picture = derived_images.at_reduction(
                     picture, part.reduction,
                     lambda rect: pixels.read(number, part.reduction, rect, keep=True))
             if part.crop:
-                picture = parts.cropped(picture, part.crop.reduced(part.reduction))
+                picture = derived_images.cropped(picture, part.crop.reduced(part.reduction))
             return picture
 
         with self._store.snapshot() as snapshot:
             if frames is not None:
-                snapshot = parts.some_frames(snapshot, frames)
-            snapshot = parts.changed(
-                parts.with_associated(snapshot, part.associated), changed_frame)
+                snapshot = derived_images.some_frames(snapshot, frames)
+            snapshot = derived_images.changed(
+                derived_images.with_associated(snapshot, part.associated), changed_frame)
             if part.reduction:
-                snapshot = parts.with_smaller_scale(snapshot, part.reduction)
-            yield snapshot if part.metadata else parts.anonymous_snapshot(snapshot)
+                snapshot = derived_images.with_smaller_scale(snapshot, part.reduction)
+            yield snapshot if part.metadata else derived_images.anonymous_snapshot(snapshot)

@@ -31,7 +31,7 @@ from .base.attributes import CheckedAttributes, Profiles, StoreSize
 from .base.geometry import TILE_SIZE, Rect, Size, level_count
 from .base.identity import absolute_path, file_identity
 from .base.settings import ignored_names, pass_jpeg, refuse_ignored
-from .described import Described
+from .image_properties import Described
 from .iteration import Pieces, Region, Tiles, reads_several, rect_in_pixels, several_tiles
 from .lazy_array import LazyArray, lazy_array
 from .notebook import ShownInNotebooks

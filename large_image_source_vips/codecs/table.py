@@ -33,7 +33,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy.typing as npt
 
 from ..base.geometry import Size
-from . import jpeg, lossless, pictures
+from . import image_codecs, jpeg, lossless
 from .coding import Coding, DecodeError
 from .libraries import lacking
 
@@ -93,14 +93,14 @@ def _bytes_codec(name: str, library: str, function: str,
                  lambda coding: lossless.SampleDecoder(coding, decompress))
 
 
-def _picture_codec(name: str, function: str, read: pictures.Read) -> Codec:
-    return Codec(name, 'imagecodecs', function, pictures.problem,
-                 lambda coding: pictures.PictureDecoder(coding, read))
+def _picture_codec(name: str, function: str, read: image_codecs.Read) -> Codec:
+    return Codec(name, 'imagecodecs', function, image_codecs.problem,
+                 lambda coding: image_codecs.PictureDecoder(coding, read))
 
 
 _DEFLATE = _bytes_codec('deflate', 'imagecodecs', 'deflate_decode', lossless.inflated)
-_JPEG_2000 = _picture_codec('JPEG 2000', 'jpeg2k_decode', pictures.jpeg_2000)
-_JPEG_XL = _picture_codec('JPEG XL', 'jpegxl_decode', pictures.jpeg_xl)
+_JPEG_2000 = _picture_codec('JPEG 2000', 'jpeg2k_decode', image_codecs.jpeg_2000)
+_JPEG_XL = _picture_codec('JPEG XL', 'jpegxl_decode', image_codecs.jpeg_xl)
 
 CODECS: dict[int, Codec] = {
     1: _bytes_codec('uncompressed', '', '', lossless.as_stored),
@@ -113,11 +113,11 @@ CODECS: dict[int, Codec] = {
     33003: _JPEG_2000,
     33005: _JPEG_2000,
     34712: _JPEG_2000,
-    34887: _picture_codec('LERC', 'lerc_decode', pictures.lerc),
-    34933: _picture_codec('PNG', 'png_decode', pictures.png),
+    34887: _picture_codec('LERC', 'lerc_decode', image_codecs.lerc),
+    34933: _picture_codec('PNG', 'png_decode', image_codecs.png),
     34925: _bytes_codec('LZMA', 'lzma', '', lossless.from_lzma),
     50000: _bytes_codec('zstd', 'imagecodecs', 'zstd_decode', lossless.from_zstd),
-    50001: _picture_codec('WebP', 'webp_decode', pictures.webp),
+    50001: _picture_codec('WebP', 'webp_decode', image_codecs.webp),
     50002: _JPEG_XL,
     52546: _JPEG_XL,
 }

@@ -16,8 +16,8 @@ import numpy as np
 from ..base.frames import Annotations, Axes, Position, position_key
 from ..tiff import ome
 from ..tiff.directories import TiffDirectories, TiffFormatError
+from ..tiff.json_text import own_axes, own_labels, read_own
 from ..tiff.ome import positive, unit_in_mm, unit_in_seconds
-from ..tiff.own_text import own_axes, own_labels, read_own
 from ..tiff.page import DESCRIPTION
 from .file import SourceFile
 from .layout import Layout

@@ -26,8 +26,8 @@ from ..tiff.page import Page
 from . import loader
 from .handles import Handle, pool
 from .layout import Layout, Opening, Stored
+from .level_cache import planes
 from .one_page import single_directory
-from .planes import planes
 from .tiff_samples import problem
 from .tiff_tiles import OpenFile, TiffTiles, open_tiles
 from .tile_cache import tiles as kept_tiles

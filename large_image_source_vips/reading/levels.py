@@ -31,7 +31,7 @@ from ..base.reduce import reduce_pixels
 from ..base.threads import side_by_side
 from .file import SourceFile
 from .layout import Layout, Opening, Picture, Stored
-from .planes import LARGE_PICTURE, MAX_PLANE_MEMORY, Plane, planes
+from .level_cache import LARGE_PICTURE, MAX_PLANE_MEMORY, Plane, planes
 from .rows import Band, bands, decode
 from .stored_levels import StoredLevels
 from .tiff_tiles import TiffTiles

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..base.limits import LIMITS
 from ..tiff import ome
+from ..tiff.json_text import read_own
 from ..tiff.ome import positive, unit_in_mm, xml_root
-from ..tiff.own_text import read_own
 from ..tiff.page import DESCRIPTION
 from .maker_tags import UNKNOWN, Header, PixelSize, Scale, decimal, fields_of
 

@@ -31,8 +31,8 @@ from ..base.transparency import ColorAndAlpha, Transparency, look_for_transparen
 from ..store import Picture, Snapshot, checked_frame
 from .annotations import with_positions
 from .file import SourceFile
+from .file_version import Version, failed
 from .layout import Layout
-from .version import Version, failed
 
 _MAX_ASSOCIATED = LIMITS.reading_associated_side
 

@@ -3,7 +3,7 @@ Read rectangles of the levels that a file stores.
 
 Tiles of a TIFF page are read by ``tiff_tiles``, other pictures with random access by libvips in
 the calling thread.  A picture without random access is decoded once, as far as needed, and
-kept in ``planes``.
+kept in ``level_cache``.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from ..base.formats import opaque_alpha
 from ..base.geometry import Rect, Size
 from ..base.reduce import orient, stored_rect
 from .decode_process import needs_own_process
-from .decoded import LazyPlane
 from .file import SourceFile
 from .handles import Handle
 from .layout import Opening, Picture, Stored, oriented
-from .planes import Plane, planes
+from .lazy_level import LazyPlane
+from .level_cache import Plane, planes
 from .rows import Decoder, bands, decode_error, empty_tiles, shape_of
 
 Array = npt.NDArray[Any]

@@ -21,8 +21,8 @@ from ..base.limits import LIMITS
 from ..base.settings import dpi
 from .file import SourceFile
 from .layout import Layout, Opening, Picture, Stored, reduction_between, unique_keys
+from .level_cache import LARGE_PICTURE, MAX_PLANE_MEMORY
 from .loader import lacks_codec, why_not_decoded
-from .planes import LARGE_PICTURE, MAX_PLANE_MEMORY
 from .survey_tiff import is_aperio, survey_tiff
 from .unpack import unpacker
 

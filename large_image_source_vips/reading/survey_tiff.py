@@ -2,7 +2,7 @@
 Find the frames, levels and associated images of a TIFF file.
 
 The directories are parsed here instead of opening each page with libvips; libvips opens
-only the first frame.  ``arrange`` decides what the pages are.
+only the first frame.  ``page_roles`` decides what the pages are.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from ..base.limits import LIMITS
 from ..codecs import colours
 from ..tiff import ome
 from ..tiff.directories import TiffDirectories, TiffFormatError, TooManyEntriesError
-from ..tiff.own_text import own_labels, read_own
+from ..tiff.json_text import own_labels, read_own
 from ..tiff.page import DESCRIPTION, EXTRA_SAMPLES, UNCOMPRESSED, Page
 from ..tiff.tile_table import tile_table
-from .arrange import NAME_TEXT, Arrangement, Directories, Place, arrange
 from .file import SourceFile
 from .layout import Layout, Opening, Picture, Stored
 from .loader import lacks_codec, why_not_decoded
+from .page_roles import NAME_TEXT, Arrangement, Directories, Place, arrange
 from .rows import empty_tiles
 from .tiff_samples import COLOR_MAP, Samples, problem
 from .unpack import Unpacker, unpacker

@@ -29,11 +29,11 @@ from .axes import ONE_FRAME, Target
 from .blend import check_weight
 from .blocks import BLOCK_SIZE, BlockKey
 from .canvas_state import CanvasState, check_size, origin_of
-from .change import Piece, paste_tiles
 from .frames import Frames
 from .grid import block_area
 from .layers import Layers
 from .levels import LowerLevels, footprint
+from .paste_tiles import Piece, paste_tiles
 from .patch import Array, Patch
 from .records import Entry, Kind, Samples, digest, place_details
 from .snapshot import snapshot_picture

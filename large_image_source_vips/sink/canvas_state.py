@@ -16,10 +16,10 @@ from ..base.formats import Meaning
 from ..base.frames import Annotations
 from ..base.geometry import Rect, Size
 from ..base.limits import LIMITS
+from .band_ranges import BandRanges
 from .layers import Layers
 from .levels import LowerLevels
 from .plain_store import PlainStore
-from .ranges import BandRanges
 
 if TYPE_CHECKING:
     from typing_extensions import Self

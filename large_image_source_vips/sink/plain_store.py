@@ -14,7 +14,7 @@ from ..base.arrays import to_pil
 from ..base.frames import Annotations
 from ..store import EncodedLevel
 from .blend import Array
-from .claims import Claims
+from .block_locks import Claims
 from .frames import Frames
 
 

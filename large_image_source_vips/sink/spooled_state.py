@@ -15,11 +15,11 @@ import PIL.Image
 from ..base.formats import GRAY, Meaning
 from ..base.frames import Annotations
 from ..base.geometry import Rect, Size
-from . import notes
+from . import spool_properties
+from .band_ranges import BandRanges
 from .blend import check_policy
 from .canvas import Canvas
 from .patch import Array
-from .ranges import BandRanges
 from .shared_spool import SharedSpool
 from .tile_index import TileIndex
 from .tile_log import TileLog
@@ -49,7 +49,7 @@ class SpooledState(Canvas):
             self.policy, accumulator, self._frames, folder is not None, self._log.read_bytes,
             self._log.part_name)
         self._looking = threading.RLock()
-        # How many tiles ``ranges`` has counted.
+        # How many tiles ``band_ranges`` has counted.
         self._counted = 0
         # Whether the annotations of other processes are those in ``_frames``.
         self._annotated = False
@@ -146,7 +146,7 @@ class SpooledState(Canvas):
             super().annotate(checked)
             return
         for name, value in checked(self.annotations).items():
-            self._shared.set_property(name, notes.encoded(name, value))
+            self._shared.set_property(name, spool_properties.encoded(name, value))
         self._refresh()
 
     def associated_names(self) -> list[str]:
@@ -165,8 +165,8 @@ class SpooledState(Canvas):
         super().add_associated(key, pixels)
         if self._shared is not None:
             name = key if key is not None else list(self._associated)[-1]
-            self._shared.set_property(notes.associated_name(name), [
-                name, notes.encoded_image(pixels)])
+            self._shared.set_property(spool_properties.associated_name(name), [
+                name, spool_properties.encoded_image(pixels)])
 
     def _remember(self, name: str, value: Any) -> None:
         if self._shared is not None:
@@ -182,10 +182,10 @@ class SpooledState(Canvas):
         self._pixel_size = tuple(found.get('pixel_size', (None, None)))
         crop = found.get('crop')
         self._crop = None if crop is None else Rect(*crop)
-        fields = notes.decoded(found)
+        fields = spool_properties.decoded(found)
         with self._claims.lock:
             self._frames.annotate(lambda _: fields)
-            self._associated.update(notes.associated(found))
+            self._associated.update(spool_properties.associated(found))
         self._annotated = True
         self._show_palette()
         if changed:

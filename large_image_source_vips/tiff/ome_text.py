@@ -3,7 +3,7 @@ Make the OME-XML text of an OME-TIFF file, by the OME schema 2016-06.
 
 OME has the axes C, Z and T, and one image for each position (here the axis XY).  Other
 axes are laid on T, and the text then holds the true axes as JSON in an annotation of this
-package (``own_text``).  Other readers see a longer T.
+package (``json_text``).  Other readers see a longer T.
 
 Units: OME's default units are written, so sizes are in µm and times in s.
 """
@@ -21,8 +21,8 @@ import numpy as np
 
 from ..base.frames import Annotations, Axes, rgb_of
 from ..base.geometry import Size
+from .json_text import OWN_NAMESPACE, own_notes
 from .ome import unit_in_mm, unit_in_seconds
-from .own_text import OWN_NAMESPACE, own_notes
 
 NAMESPACE = 'http://www.openmicroscopy.org/Schemas/OME/2016-06'
 _SCHEMA = 'http://www.openmicroscopy.org/Schemas/OME/2016-06/ome.xsd'

@@ -25,7 +25,7 @@ from large_image import config
 
 from ..base.errors import TileSourceError
 from .in_place import fill_in_place
-from .rights import give_rights, give_rights_below, reason, rights_of
+from .permissions import give_rights, give_rights_below, reason, rights_of
 
 # The names of temporary folders start so; a killed process leaves one behind.
 PARTIAL_PREFIX = '.large_image_vips_partial_'

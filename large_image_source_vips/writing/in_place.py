@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..base.errors import TileSourceError
 from ..base.files import read_at, reserve, write_at
-from .rights import reason
+from .permissions import reason
 
 # Bytes copied at a time.
 _PIECE = 1 << 20

@@ -27,7 +27,7 @@ from ..store import Picture
 from ..tiff.write import remove_tags, resolution_of
 from .atomic import Target
 from .file_formats import SaverPlan
-from .flat import flat_bytes, write_flat
+from .flat_tiff import flat_bytes, write_flat
 from .plan import TIFF_SUFFIXES
 from .pyramid import Progress
 from .saver_output import unfailing_target

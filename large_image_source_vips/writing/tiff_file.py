@@ -17,8 +17,8 @@ from ..base.frames import Annotations
 from ..base.geometry import Size
 from ..codecs.encode import COMPRESSIONS, HORIZONTAL, MASK_COMPRESSION, tile_encoder
 from ..store import Picture
+from ..tiff.json_text import plain_text
 from ..tiff.ome_text import OmeImage, ome_text
-from ..tiff.own_text import plain_text
 from ..tiff.write import WrittenImage, WrittenPage, write_tiff
 from .encoded_tiles import EncodedTiles
 from .plan import TiffPlan

@@ -20,8 +20,8 @@ from ..base.errors import TileSourceError
 from ..store import Picture, Snapshot, checked_frame
 from .atomic import Target, atomic_output, resolve_target
 from .choices import Choices, check_choices
+from .derived_images import in_common, with_common_tiles
 from .file_formats import FILE_FORMATS, SaverPlan, make_saver_plan
-from .parts import in_common, with_common_tiles
 from .plan import TIFF_SUFFIXES, TiffPlan, make_tiff_plan
 from .pyramid import Progress
 from .savers import save, saver_for

@@ -28,7 +28,7 @@ from large_image_source_vips import region_threads, regions
 from large_image_source_vips.base.geometry import Rect
 from large_image_source_vips.base.identity import file_identity
 from large_image_source_vips.reading import reader
-from large_image_source_vips.reading.version import Version
+from large_image_source_vips.reading.file_version import Version
 
 PIXELS = random_pixels((1300, 2100, 3))
 

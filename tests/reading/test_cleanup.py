@@ -14,7 +14,7 @@ from helpers.pixels import random_pixels
 from helpers.reading import level
 from large_image_source_vips.base.threads import CleanupLock
 from large_image_source_vips.reading.handles import HandlePool, pool
-from large_image_source_vips.reading.planes import Plane, PlaneCache, planes
+from large_image_source_vips.reading.level_cache import Plane, PlaneCache, planes
 from large_image_source_vips.reading.reader import FileReader
 
 PIXELS = random_pixels((600, 700, 3))

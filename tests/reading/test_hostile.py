@@ -28,7 +28,7 @@ from helpers.tiff_bytes import (
     tiff_bytes,
 )
 from large_image_source_vips.base.limits import LIMITS
-from large_image_source_vips.reading import arrange, metadata, png_chunks
+from large_image_source_vips.reading import metadata, page_roles, png_chunks
 from large_image_source_vips.reading.reader import FileReader
 
 PIXELS = random_pixels((64, 64))
@@ -139,9 +139,9 @@ def test_thousands_of_pages_of_other_sizes(opened):
 def test_the_steps_that_masks_take_grow_as_their_number(opened, monkeypatch, pictures):
     """Steps are counted, not time."""
     mask = gray_page(tag254=(LONG, [4]), tag258=(SHORT, [1]), tag262=(SHORT, [4]))
-    is_mask = arrange.is_mask
+    is_mask = page_roles.is_mask
     looked = []
-    monkeypatch.setattr(arrange, 'is_mask', lambda page: looked.append(page) or is_mask(page))
+    monkeypatch.setattr(page_roles, 'is_mask', lambda page: looked.append(page) or is_mask(page))
 
     def steps(masks):
         looked.clear()

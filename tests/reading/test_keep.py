@@ -19,11 +19,11 @@ from helpers.pixels import block_means, smooth_pixels
 from helpers.reading import level, level_by_tiles
 from large_image_source_vips.base import files
 from large_image_source_vips.base.geometry import Rect
-from large_image_source_vips.reading import levels, loader, planes, stored_levels, survey
+from large_image_source_vips.reading import level_cache, levels, loader, stored_levels, survey
 from large_image_source_vips.reading import rows as decoding
+from large_image_source_vips.reading.file_version import Version
 from large_image_source_vips.reading.layout import Opening
 from large_image_source_vips.reading.reader import FileReader
-from large_image_source_vips.reading.version import Version
 
 ROWS, COLS = 1111, 1703
 
@@ -36,8 +36,8 @@ def small_bounds(monkeypatch):
         monkeypatch.setattr(module, 'LARGE_PICTURE', 1 << 20)
     monkeypatch.setattr(stored_levels, '_MIN_STOPPED', 1 << 20)
     monkeypatch.setattr(decoding, '_BAND_BYTES', 1 << 16)
-    monkeypatch.setattr(planes, 'MAX_PLANE_MEMORY', 1 << 20)
-    monkeypatch.setattr(planes, '_WRITE_BYTES', 1000)
+    monkeypatch.setattr(level_cache, 'MAX_PLANE_MEMORY', 1 << 20)
+    monkeypatch.setattr(level_cache, '_WRITE_BYTES', 1000)
     monkeypatch.setattr(levels, 'MAX_PLANE_MEMORY', 1 << 20)
 
 
@@ -58,7 +58,7 @@ def kept(source):
     """Whether all of the first frame of a source, or a reader, is decoded."""
     store = getattr(source, '_store', source)
     first = store._layout.frames[0].levels[0]
-    found = planes.planes.peek(store._file.serial, first.opening)
+    found = level_cache.planes.peek(store._file.serial, first.opening)
     return found is not None and found.complete
 
 
@@ -116,7 +116,7 @@ def test_without_room_the_small_tile_is_there(tmp_path, monkeypatch):
     save_jpeg(tmp_path / 'a.jpg')
     source = open_file(tmp_path / 'a.jpg')
     with monkeypatch.context() as patch:
-        patch.setattr(planes.shutil, 'disk_usage', lambda _path: SimpleNamespace(free=1000))
+        patch.setattr(level_cache.shutil, 'disk_usage', lambda _path: SimpleNamespace(free=1000))
         tile = source.getTile(0, 0, 0, numpyAllowed='always')
         assert not kept(source)
     expected = block_means(smooth_pixels(ROWS, COLS), 8)

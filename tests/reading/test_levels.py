@@ -14,8 +14,8 @@ from helpers.pixels import block_means, random_pixels, smooth_pixels
 from helpers.reading import level, level_by_tiles
 from large_image_source_vips.base.geometry import Rect
 from large_image_source_vips.base.reduce import reduce_pixels
+from large_image_source_vips.reading import level_cache as planes_module
 from large_image_source_vips.reading import levels as levels_module
-from large_image_source_vips.reading import planes as planes_module
 from large_image_source_vips.reading import rows as decoding
 from large_image_source_vips.reading.reader import FileReader
 

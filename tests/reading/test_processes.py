@@ -19,7 +19,7 @@ from helpers.reading import level, level_by_tiles
 from large_image_source_vips.base.geometry import Rect
 from large_image_source_vips.reading import handles as handles_module
 from large_image_source_vips.reading.handles import HandlePool, pool
-from large_image_source_vips.reading.planes import Plane, PlaneCache, planes
+from large_image_source_vips.reading.level_cache import Plane, PlaneCache, planes
 from large_image_source_vips.reading.reader import FileReader
 
 linux = pytest.mark.skipif(not os.path.isdir('/proc/self/fd'), reason='there is no /proc/self/fd')

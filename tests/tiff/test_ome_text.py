@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from large_image_source_vips.base.frames import Annotations, Axes, values_of_array
 from large_image_source_vips.base.geometry import Size
+from large_image_source_vips.tiff.json_text import own_axes, read_own
 from large_image_source_vips.tiff.ome import ome_root, ome_series
 from large_image_source_vips.tiff.ome_text import OmeImage, ome_text
-from large_image_source_vips.tiff.own_text import own_axes, read_own
 
 TEXTS = st.text(max_size=20)
 JSON = st.recursive(

@@ -18,7 +18,7 @@ import tifffile
 from large_image.exceptions import TileSourceError
 
 from helpers.sink import make_sink, read_file
-from large_image_source_vips.writing import atomic, in_place, rights
+from large_image_source_vips.writing import atomic, in_place, permissions
 
 NOBODY = 65534
 IS_ROOT = hasattr(os, 'geteuid') and os.geteuid() == 0
@@ -192,14 +192,14 @@ def test_a_group_that_cannot_be_kept_leaves_no_more_than_others_have(
     (tmp_path / 'old').write_bytes(b'')
     (tmp_path / 'old').chmod(mode)
     (tmp_path / 'new').write_bytes(b'')
-    before = rights.rights_of(tmp_path / 'old')
+    before = permissions.rights_of(tmp_path / 'old')
 
     def refuse(*_args, **_kwargs):
         raise PermissionError(errno.EPERM, 'no')
 
     monkeypatch.setattr(os, 'chown', refuse, raising=False)
-    foreign = rights.Rights(before.mode, (before.owner[0], before.owner[1] + 1), {})
-    rights.give_rights(tmp_path / 'new', foreign)
+    foreign = permissions.Rights(before.mode, (before.owner[0], before.owner[1] + 1), {})
+    permissions.give_rights(tmp_path / 'new', foreign)
     assert mode_of(tmp_path / 'new') == expected
 
 

@@ -19,7 +19,7 @@ from ..store import EncodedLevel
 from ..tiff.page import UNCOMPRESSED
 from . import metadata
 from .annotations import annotations_of
-from .encoded import encoded_level
+from .encoded_level import encoded_level
 from .file import source_file
 from .levels import Levels
 from .pixel_size import Description, describe

@@ -23,7 +23,7 @@ from ..base.transparency import (
     split_alpha,
 )
 from ..store import EncodedLevel, Picture, Snapshot, checked_frame
-from .profiles import anonymous
+from .icc_profiles import anonymous
 
 # The height of the areas that a level lists as filled.
 _FILLED_ROWS = 256

@@ -31,6 +31,7 @@ from ..base.limits import LIMITS
 from ..base.threads import side_by_side
 from ..store import Snapshot
 from .axes import ONE_FRAME, Target
+from .band_ranges import BandRanges
 from .blend import POLICIES, Piece, check_weight, checked_accumulator, combined
 from .blocks import BLOCK_SIZE, BlockKey
 from .canvas import Canvas
@@ -39,7 +40,6 @@ from .grid import block_area, blocks_in, overlap
 from .layers import Layers
 from .levels import footprint
 from .patch import Array, Patch
-from .ranges import BandRanges
 from .records import Entry, Kind, Samples, place_details
 from .spooled_state import SpooledState
 from .tile_index import Block

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ..base.errors import TileSourceError
 from ..base.threads import side_by_side, submitted
-from .planes import Plane
+from .level_cache import Plane
 from .rows import Band, Decoder, Rows
 
 Array = npt.NDArray[Any]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ..base.geometry import Size
 from ..tiff import ome
-from ..tiff.own_text import own_axes, read_own
+from ..tiff.json_text import own_axes, read_own
 from ..tiff.page import Page
 from .layout import reduction_between, unique_keys
 
