@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ..base.geometry import Size
 from ..tiff import ome
-from ..tiff.json_text import own_axes, read_own
+from ..tiff.json_text import own_associated, own_axes, read_own
 from ..tiff.page import Page
 from .layout import reduction_between, unique_keys
 
@@ -98,23 +98,25 @@ class Arrangement:
 def arrange(found: Directories) -> Arrangement:
     """Decide which pages are frames, levels, masks and associated images."""
     pages = found.pages
-    base = _base_page(pages)
+    own = read_own(found.text)
+    apart = _own_associated(found, own)
+    base = 0 if apart else _base_page(pages)
     alike = [Place(page, number) for number, page in enumerate(pages)
              if page.size == pages[base].size and page.kind == pages[base].kind
-             and page.orientation == pages[base].orientation and not is_mask(page)]
+             and page.orientation == pages[base].orientation and not is_mask(page)
+             and number not in apart]
     count, step = found.images
     if count > 1 and len(alike) == 1:
         alike = [alike[0]._replace(page=replace(pages[base], shift=number * step))
                  for number in range(count)]
     series = ome.ome_series(
         found.text, found.file_name, max(1, pages[base].samples), len(pages))
-    own = read_own(found.text)
     plan = (_own_frames(own, series, alike) or _ome_frames(series, alike) or
             _imagej_frames(found.text, alike) or Arrangement(alike))
     plan.levels = [{} for _ in plan.frames]
     taken = {frame.number for frame in plan.frames}
     _add_sub_levels(plan, found, pages[base])
-    taken |= _add_chain_levels(plan, found, pages[base], taken)
+    taken |= _add_chain_levels(plan, found, pages[base], taken | apart)
     taken |= _add_masks(plan, found)
     _name_others(plan, found, series, taken, base)
     _rename(plan, own)
@@ -137,6 +139,21 @@ def _base_page(pages: Sequence[Page]) -> int:
              for number, page in enumerate(pages)]
     largest = areas.index(max(areas))
     return largest if areas[largest] > 4 * areas[0] else 0
+
+
+def _own_associated(found: Directories, own: Mapping[str, Any]) -> set[int]:
+    """
+    The pages that are associated images of a file that this package wrote, whatever their size.
+
+    :returns: empty if the pages are not those that its text tells of.
+    """
+    keys = own_associated(own)
+    start = len(found.pages) - len(keys)
+    # The description of each is its key; long ones are cut, and those of late pages not read.
+    texts = [found.texts.get(start + index, key) for index, key in enumerate(keys)]
+    fits = start > 0 and all(text and key.startswith(text)
+                             for text, key in zip(texts, keys, strict=True))
+    return {*range(start, len(found.pages))} if fits else set()
 
 
 # Levels
@@ -335,6 +352,6 @@ def _name_others(plan: Arrangement, found: Directories, series: Sequence[ome.Ser
 
 def _rename(plan: Arrangement, own: Mapping[str, Any]) -> None:
     """Give associated images of a file that this package wrote the keys that they had."""
-    keys = own.get('associated')
-    if isinstance(keys, list) and len(keys) == len(plan.associated) == len({*map(str, keys)}):
-        plan.associated = dict(zip(map(str, keys), plan.associated.values(), strict=True))
+    keys = own_associated(own)
+    if len(keys) == len(plan.associated):
+        plan.associated = dict(zip(keys, plan.associated.values(), strict=True))

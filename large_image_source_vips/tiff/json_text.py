@@ -67,11 +67,10 @@ def plain_text(notes: Annotations, associated: Collection[str] = ()) -> str:
     """The ImageDescription of a file of one frame without OME-XML; '' for none."""
     own = own_notes(notes, associated, ome=False)
     text = own.get('imageDescription')
-    if {*own} - {'associated'} == {'imageDescription'} and isinstance(text, str) and (
-            text.strip() and '\0' not in text and not text.startswith(_MAKERS)) and not associated:
+    if {*own} == {'imageDescription'} and isinstance(text, str) and (
+            text.strip() and '\0' not in text and not text.startswith(_MAKERS)):
         return text
-    if not {*own} - {'associated'}:
-        # The pages of associated images have their keys as descriptions.
+    if not own:
         return ''
     return json.dumps({_KEY: own})
 
@@ -117,6 +116,19 @@ def own_axes(own: Mapping[str, Any]) -> Axes | None:
         return None
     axes = Axes(lengths)
     return axes if axes.count <= LIMITS.base_frames else None
+
+
+def own_associated(own: Mapping[str, Any]) -> list[str]:
+    """
+    The keys of the associated images, which are the last pages, in their order.
+
+    :param own: from ``read_own``.
+    :returns: empty if there are none, or they are malformed.
+    """
+    keys = own.get('associated')
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        return []
+    return keys if len({*keys}) == len(keys) else []
 
 
 def own_labels(own: Mapping[str, Any], name: str) -> dict[int, str] | None:

@@ -136,6 +136,31 @@ def test_associated_images_of_every_kind(bands, form):
     np.testing.assert_array_equal(found.reshape(array.shape), array)
 
 
+@pytest.mark.parametrize('suffix', ['.tif', '.ome.tif'])
+@pytest.mark.parametrize(('frames', 'size'), [
+    # Larger than the image, as large, and as a level of it would be.
+    (1, (600, 700)), (1, (96, 80)), (1, (48, 40)), (70, (600, 700)), (3, (96, 80))])
+def test_an_associated_image_of_any_size_is_read_as_such(tmp_path, suffix, frames, size):
+    pixels = random_tile('uint8', (frames, 96, 80, 3), frames)
+    found = {'label': random_tile('uint8', (*size, 3), 7), 'the \u00e4 other': pixels[0, :48, :40]}
+    sink = large_image_source_vips.new()
+    sink.addTile(pixels, axes='tyxs')
+    for key, image in found.items():
+        sink.addAssociatedImage(image, key)
+    path = str(tmp_path / f'a{suffix}')
+    sink.write(path, lossy=False)
+    source = large_image_source_vips.open(path)
+    assert (source.sizeX, source.sizeY, source.frames) == (80, 96, frames)
+    for frame in range(frames):
+        read, _ = source.getRegion(format='numpy', frame=frame)
+        np.testing.assert_array_equal(read, pixels[frame])
+    assert source.getAssociatedImagesList() == list(found)
+    for key, image in found.items():
+        read, _ = source.getAssociatedImage(key, format='numpy')
+        np.testing.assert_array_equal(read, image)
+    assert len(source.getInternalMetadata()['storage']['levels']) == 1
+
+
 def test_keys_of_associated_images():
     sink = large_image_source_vips.new()
     for key in (None, 'macro', None, 'image_5', None, 'macro'):
