@@ -62,3 +62,57 @@ def split_alpha(pixels: Array, color_bands: int) -> ColorAndAlpha:
     if pixels.shape[2] == color_bands:
         return pixels, None
     return pixels[:, :, :color_bands], pixels[:, :, color_bands]
+
+
+def interleaved(color: Array, alpha: Array | None) -> Array | None:
+    """
+    The pixels that colour and alpha are views of.
+
+    :param color: (rows, cols, color bands).
+    :param alpha: (rows, cols), or None.
+    :returns: (rows, cols, color bands + 1), whose first bands are the colour and whose last
+        one is alpha; None if there is no such array.
+    """
+    pixels = color.base
+    if alpha is None or pixels is None or pixels is not alpha.base:
+        return None
+    bands = color.shape[2]
+    if (pixels.shape != (*alpha.shape, bands + 1) or {pixels.dtype} != {color.dtype, alpha.dtype} or
+            color.strides != pixels.strides or alpha.strides != pixels.strides[:2] or
+            color.ctypes.data != pixels.ctypes.data or
+            alpha.ctypes.data != pixels.ctypes.data + bands * pixels.strides[2]):
+        return None
+    return pixels
+
+
+def copy_bands(target: Array, source: Array) -> None:
+    """Copy (rows, cols, bands) to another array, quickly also if bands are missing in between."""
+    if source.strides[1] == source.shape[2] * source.itemsize == target.strides[1]:
+        target[...] = source
+        return
+    # Per band: a quarter of the time of all bands at once.
+    for band in range(source.shape[2]):
+        target[..., band] = source[..., band]
+
+
+def whole_pixels(pixels: Array) -> Array:
+    """
+    8-bit pixels as one little-endian integer each, whose highest byte is the last band.
+
+    :param pixels: (rows, cols, bands) of uint8; 1, 2 or 4 bands, together in memory.
+    :returns: a view, (rows, cols).
+    """
+    view: Array = pixels.view(f'<u{pixels.shape[2]}')[..., 0]
+    return view
+
+
+def has_shades(pixels: Array) -> bool:
+    """
+    Whether an alpha is neither 0 nor 255.
+
+    :param pixels: (rows, cols, bands) as for ``whole_pixels``, alpha last.
+    """
+    whole = whole_pixels(pixels)
+    one = whole.dtype.type(1 << 8 * (pixels.shape[2] - 1))
+    # Alpha 255 becomes 0, and 0 becomes 1: a fifth of the time of comparing a band.
+    return bool((whole + one >= whole.dtype.type(2) * one).any())

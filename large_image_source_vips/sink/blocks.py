@@ -169,6 +169,11 @@ class Plane:
             self.pool.shrink()
             return samples
 
+    def copied(self, key: BlockKey) -> Array:
+        """A copy of the samples of a block that has a slot."""
+        samples: Array = self.read(key).copy()
+        return samples
+
     def hold(self, key: BlockKey) -> tuple[Held, Callable[[], None]]:
         """
         Get a block to change in place; a blank block becomes zeros.
@@ -315,6 +320,8 @@ class FrozenPlane:
         samples = np.empty(self.shape, self.dtype)
         self.pool.spool.read(self.slots[key], samples)
         return samples
+
+    copied = read
 
     def release(self) -> None:
         """Release the snapshot; it must not be read again."""

@@ -24,6 +24,7 @@ from ..base import files
 from ..base.errors import TileSourceError
 from ..base.formats import Meaning, converted, converted_alpha, joined_dtype
 from ..base.geometry import Rect
+from ..base.transparency import has_shades
 from ..store import Picture, Snapshot, checked_frame
 from .axes import ONE_FRAME, Target
 from .blend import check_weight
@@ -57,7 +58,7 @@ class Canvas(CanvasState):
 
         The tile is opaque, has the format of the canvas, lies inside the image, and
         covers one block or lies in one that is in memory; no other thread has claimed
-        that block.
+        that block.  Or it is 8-bit, has alpha, and covers one block that is blank.
 
         :param tile: (rows, cols) or (rows, cols, bands).
         :param x: the column of its left edge in the caller plane.
@@ -77,12 +78,15 @@ class Canvas(CanvasState):
             return False
         rows, cols, bands = tile.shape
         right, bottom = x + cols, y + rows
-        if not (bands == layers.meaning.color_bands and rows and cols and
+        covers = rows == BLOCK_SIZE == cols and not x % BLOCK_SIZE and not y % BLOCK_SIZE
+        opaque = bands == layers.meaning.color_bands
+        interleaved = covers and self._alpha_given and layers.takes_interleaved(tile)
+        if not ((opaque or interleaved) and rows and cols and
                 extent.left <= x and extent.top <= y and
                 right <= extent.left + extent.width and bottom <= extent.top + extent.height and
                 files.process_id() == self._process):
             return False
-        if rows == BLOCK_SIZE == cols and not x % BLOCK_SIZE and not y % BLOCK_SIZE:
+        if covers:
             return self._add_block(layers, extent, tile, BlockKey(
                 frame, 0, x // BLOCK_SIZE, y // BLOCK_SIZE))
         with self._claims.lock:
@@ -105,20 +109,29 @@ class Canvas(CanvasState):
         lock, so threads run them in parallel.
         """
         measured = self._ranges.measured(tile)
-        offset = layers.color.store(tile)
+        opaque = tile.shape[2] == layers.meaning.color_bands
+        if not opaque and (layers.has(key) or measured is None or measured[0][-1] == 255):
+            return False
+        shaded = not opaque and has_shades(tile)
+        plane = layers.color if opaque else layers.interleaved
+        offset = plane.store(tile)
         with self._claims.lock:
             fits = (layers is self._layers and extent is self._extent and
-                    not self._claims.covers(key.column, key.row))
+                    not self._claims.covers(key.column, key.row) and
+                    (opaque or not layers.has(key)))
             if fits:
-                layers.put_block(key, offset)
+                if opaque:
+                    layers.put_block(key, offset)
+                else:
+                    layers.put_interleaved(key, offset, shaded=shaded)
                 left, top = key.column * BLOCK_SIZE, key.row * BLOCK_SIZE
                 if key.frame in self._lower:
                     self._lower[key.frame].forget(
                         left, top, left + BLOCK_SIZE, top + BLOCK_SIZE, origin_of(extent))
-                self._ranges.add(tile, tile.shape[2], measured=measured)
+                self._ranges.add(tile, layers.meaning.color_bands, measured=measured)
                 self._generation += 1
         if not fits:
-            layers.color.give_back(offset)
+            plane.give_back(offset)
         return fits
 
     def add(self, patch: Patch, x: int, y: int, mask: npt.NDArray[np.bool_] | None,

@@ -1,21 +1,29 @@
 """
 Holds the colour and alpha blocks of a canvas, and reads rectangles of them.
 
-=============  ===========  ======================================
-colour slot    alpha slot   the block is
-=============  ===========  ======================================
-no             no           blank: 0, and transparent
-yes            no           opaque
-yes            yes          partly transparent
-=============  ===========  ======================================
+===========  ==========  =================  ================================================
+colour slot  alpha slot  interleaved slot   the block is
+===========  ==========  =================  ================================================
+no           no          no                 blank: 0, and transparent
+yes          no          no                 opaque
+yes          yes         no                 partly transparent
+no           no          yes                partly transparent, and one whole tile as it was
+                                            added: colour and alpha of a pixel are together
+===========  ==========  =================  ================================================
+
+Interleaved blocks are neither taken apart when they are added nor put together when they are
+written: images with holes are written in two thirds of the time.  A change of part of one
+takes it apart first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Set as AbstractSet
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -23,7 +31,7 @@ import numpy as np
 from ..base.formats import Meaning, converted, converted_alpha, is_averaged, opaque_alpha
 from ..base.geometry import Rect
 from ..base.reduce import with_alpha
-from ..base.transparency import Transparency, transparency_of
+from ..base.transparency import Transparency, copy_bands, split_alpha, transparency_of
 from .blend import Array
 from .blocks import BLOCK_SIZE, BlockKey, BlockPool, FrozenPlane, Plane
 from .grid import block_area, block_count, parts
@@ -39,11 +47,15 @@ class FrozenLayers:
     :param meaning: what the bands are.
     :param color: the colour samples of all blocks that are not blank.
     :param alpha: the alpha samples of those that are not opaque.
+    :param interleaved: colour and alpha samples of other blocks, which are not opaque.
+    :param shaded: which of those have pixels between opaque and fully transparent.
     """
 
     meaning: Meaning
     color: Plane | FrozenPlane
     alpha: Plane | FrozenPlane
+    interleaved: Plane | FrozenPlane
+    shaded: AbstractSet[BlockKey]
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -60,23 +72,49 @@ class FrozenLayers:
         :returns: colour (rows, cols, color bands) and alpha (rows, cols), which is
             None if all pixels are opaque or there is no alpha; None if all are blank.
         """
-        found = [(part, part.key in self.alpha.slots) for part in parts(frame, level, rect)
-                 if part.key in self.color.slots]
+        found = [part for part in parts(frame, level, rect) if self.has(part.key)]
         if not found:
             return None
-        opaque = len(found) == block_count(rect) and not any(partly for _, partly in found)
+        first = found[0].key
+        if found[0].whole and first in self.interleaved.slots and block_count(rect) == 1:
+            return split_alpha(self.interleaved.copied(first), self.meaning.color_bands)
+        opaque = len(found) == block_count(rect) and all(
+            self.is_opaque(part.key) for part in found)
         needs_alpha = self.meaning.has_alpha and not opaque
         shape = (rect.height, rect.width)
         whole = np.empty if len(found) == block_count(rect) else np.zeros
         color = whole((*shape, self.meaning.color_bands), self.dtype)
         alpha = np.zeros(shape, self.dtype) if needs_alpha else None
-        for part, partly in found:
-            color[part.in_rect] = self.color.read(part.key)[part.in_block]
+        for part in found:
+            block, block_alpha = self.block(part.key)
+            copy_bands(color[part.in_rect], block[part.in_block])
             if alpha is not None:
-                alpha[part.in_rect] = (
-                    self.alpha.read(part.key)[part.in_block][:, :, 0] if partly
-                    else opaque_alpha(self.dtype))
+                alpha[part.in_rect] = (opaque_alpha(self.dtype) if block_alpha is None else
+                                       block_alpha[part.in_block])
         return color, alpha
+
+    def _keys(self) -> Iterator[BlockKey]:
+        """All blocks that are not blank."""
+        return chain(self.color.slots, self.interleaved.slots)
+
+    def has(self, key: BlockKey) -> bool:
+        """Whether a block is not blank."""
+        return key in self.color.slots or key in self.interleaved.slots
+
+    def is_opaque(self, key: BlockKey) -> bool:
+        """Whether all pixels of a block are opaque."""
+        return key in self.color.slots and key not in self.alpha.slots
+
+    def block(self, key: BlockKey) -> tuple[Array, Array | None]:
+        """
+        A block that is not blank; do not change it.
+
+        :returns: colour (rows, cols, color bands) and alpha (rows, cols), None if opaque.
+        """
+        if key in self.interleaved.slots:
+            return split_alpha(self.interleaved.read(key), self.meaning.color_bands)
+        return self.color.read(key), (
+            self.alpha.read(key)[:, :, 0] if key in self.alpha.slots else None)
 
     def pixels(self, found: tuple[Array, Array | None] | None, rect: Rect,
                show_alpha: bool = True) -> Array:
@@ -100,7 +138,7 @@ class FrozenLayers:
     @cached_property
     def _by_frame(self) -> dict[int, list[BlockKey]]:
         found: dict[int, list[BlockKey]] = {}
-        for key in self.color.slots:
+        for key in self._keys():
             if key.level == 0:
                 found.setdefault(key.frame, []).append(key)
         return found
@@ -124,11 +162,16 @@ class FrozenLayers:
             key for key in self.blocks_of(frame) if _is_inside(key, area)]
         found: Transparency = 'holes' if len(keys) < area.width * area.height else 'none'
         for key in keys:
-            if key not in self.alpha.slots:
+            if self.is_opaque(key):
                 continue
             block = Rect(key.column * BLOCK_SIZE, key.row * BLOCK_SIZE, BLOCK_SIZE, BLOCK_SIZE)
+            if key in self.interleaved.slots and key not in self.shaded and rect.contains(block):
+                found = 'holes'
+                continue
             part, = parts(key.frame, 0, block.clipped(rect))
-            here = transparency_of(self.alpha.read(key)[part.in_block])
+            alpha = self.block(key)[1]
+            assert alpha is not None
+            here = transparency_of(alpha[part.in_block])
             if here == 'partial':
                 return here
             found = 'holes' if here == 'holes' else found
@@ -145,14 +188,17 @@ class Layers(FrozenLayers):
 
     color: Plane
     alpha: Plane
+    interleaved: Plane
+    shaded: set[BlockKey]
     occupied: Occupancy
 
     @classmethod
     def make(cls, dtype: np.dtype[Any], meaning: Meaning) -> Layers:
         """Create empty planes with a new spool."""
         pool = BlockPool(Spool())
-        return cls(meaning, Plane(pool, dtype, meaning.color_bands, 0), Plane(pool, dtype, 1, 1),
-                   Occupancy())
+        bands = meaning.color_bands
+        return cls(meaning, Plane(pool, dtype, bands, 0), Plane(pool, dtype, 1, 1),
+                   Plane(pool, dtype, bands + 1, 2), set(), Occupancy())
 
     def converted(self, dtype: np.dtype[Any], meaning: Meaning) -> Layers:
         """
@@ -166,11 +212,12 @@ class Layers(FrozenLayers):
         if dtype == self.dtype and meaning.color_bands == self.meaning.color_bands:
             return replace(self, meaning=meaning)
         new = Layers.make(dtype, meaning)
-        for key in [key for key in self.color.slots if key.level == 0]:
-            new.color.publish(key, converted(self.color.read(key), dtype, meaning.color_bands))
+        for key in [key for key in self._keys() if key.level == 0]:
+            color, alpha = self.block(key)
+            new.color.publish(key, converted(color, dtype, meaning.color_bands))
+            if alpha is not None:
+                new.alpha.publish(key, converted_alpha(alpha, dtype)[:, :, np.newaxis])
             new.occupied.add(key.frame, key.column, key.row)
-        for key in [key for key in self.alpha.slots if key.level == 0]:
-            new.alpha.publish(key, converted_alpha(self.alpha.read(key), dtype))
         return new
 
     @property
@@ -199,7 +246,7 @@ class Layers(FrozenLayers):
 
     def close(self) -> None:
         """Delete the spool, if no snapshot reads it; else with the last one."""
-        if not (self.color.pinned or self.alpha.pinned):
+        if not any(plane.pinned for plane in self._planes):
             self.pool.spool.close()
 
     @contextmanager
@@ -209,15 +256,19 @@ class Layers(FrozenLayers):
 
         Nothing may change while the context is entered.
         """
-        color = self.color.snapshot()
-        try:
-            alpha = self.alpha.snapshot()
-            try:
-                yield FrozenLayers(self.meaning, color, alpha)
-            finally:
-                alpha.release()
-        finally:
-            color.release()
+        with ExitStack() as kept:
+            def snapshot(plane: Plane) -> FrozenPlane:
+                found = plane.snapshot()
+                kept.callback(found.release)
+                return found
+
+            yield FrozenLayers(
+                self.meaning, snapshot(self.color), snapshot(self.alpha),
+                snapshot(self.interleaved), frozenset(self.shaded))
+
+    @property
+    def _planes(self) -> tuple[Plane, Plane, Plane]:
+        return self.color, self.alpha, self.interleaved
 
     def put_block(self, key: BlockKey, offset: int) -> None:
         """
@@ -227,9 +278,46 @@ class Layers(FrozenLayers):
         :param offset: returned by ``color.store``.
         """
         self.color.put(key, offset)
-        if key in self.alpha.slots:
-            self.alpha.release([key])
+        self.release_alpha(key)
         self.occupied.add(key.frame, key.column, key.row)
+
+    def takes_interleaved(self, tile: Array) -> bool:
+        """Whether a tile (rows, cols, bands) can be an interleaved block, if it has alpha."""
+        bands = tile.shape[2]
+        return (tile.dtype == np.uint8 and bands in {2, 4} and tile.strides[1:] == (bands, 1) and
+                bands == self.meaning.color_bands + self.meaning.has_alpha)
+
+    def put_interleaved(self, key: BlockKey, offset: int, *, shaded: bool) -> None:
+        """
+        Fill a blank block with colour and alpha.
+
+        :param key: the block.
+        :param offset: returned by ``interleaved.store``.
+        :param shaded: whether pixels are between opaque and fully transparent.
+        """
+        self.interleaved.put(key, offset)
+        if shaded:
+            self.shaded.add(key)
+        self.occupied.add(key.frame, key.column, key.row)
+
+    def release_alpha(self, key: BlockKey) -> None:
+        """Leave a block without alpha, and without colour if that is interleaved with it."""
+        for plane in (self.alpha, self.interleaved):
+            if key in plane.slots:
+                plane.release([key])
+        self.shaded.discard(key)
+
+    def separate(self, key: BlockKey) -> None:
+        """
+        Take colour and alpha of an interleaved block apart; other blocks are ignored.
+
+        :raises TileSourceError: if the disk is full; nothing has changed then.
+        """
+        if key in self.interleaved.slots:
+            color, alpha = self.block(key)
+            whole = np.empty(self.color.shape, self.dtype)
+            copy_bands(whole, color)
+            self.set_block(key, whole, alpha)
 
     def paste_in_memory(self, frame: int, tile: Array, x: int, y: int, right: int,
                         bottom: int) -> bool:

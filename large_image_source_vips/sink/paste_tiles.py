@@ -90,8 +90,9 @@ class _Change:
         layers, key = self._layers, part.key
         if part.whole and alpha is None and mask is None:
             self._replace(layers.color, key, color)
-            self._do.append(partial(layers.alpha.release, [key]))
+            self._do.append(partial(layers.release_alpha, key))
             return
+        layers.separate(key)
         fresh = key not in layers.color.slots
         has_alpha = key in layers.alpha.slots or (fresh and layers.meaning.has_alpha)
         if in_place:

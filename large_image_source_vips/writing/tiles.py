@@ -1,5 +1,5 @@
 """
-The grid of tiles of a picture, and small changes to their pixels.
+The grid of tiles of a picture, and the conversion of their pixels.
 """
 
 from __future__ import annotations
@@ -34,15 +34,6 @@ def filled_tiles(picture: Picture, side: int) -> npt.NDArray[np.bool_]:
 def grid_of(size: Size, tile: int) -> Size:
     """The number of tile columns and rows of an image."""
     return Size(-(-size.width // tile), -(-size.height // tile))
-
-
-def filled_with(color: Array, where: npt.NDArray[np.bool_], fill: Array) -> Array:
-    """A copy of colours (rows, cols, bands), with one colour where ``where`` is true."""
-    result: Array = color.copy()
-    # Per band: an eighth of the time of all bands at once.
-    for band, value in enumerate(fill):
-        np.copyto(result[:, :, band], value, where=where)
-    return result
 
 
 def converted(color: Array, dtype: np.dtype[Any]) -> Array:

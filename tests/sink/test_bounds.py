@@ -34,8 +34,7 @@ def unaccounted(sink):
     used = spool_of(sink)._end - sum(
         size * len(places) for size, places in spool_of(sink)._free.items())
     layers = sink._store._layers
-    return used - sum(plane.block_bytes * len(plane.slots)
-                      for plane in (layers.color, layers.alpha))
+    return used - sum(plane.block_bytes * len(plane.slots) for plane in layers._planes)
 
 
 # Space
@@ -72,8 +71,7 @@ def test_tiles_added_during_a_write_give_back_the_places_of_the_snapshot(tmp_pat
     for _ in range(5):
         sink.write(tmp_path / 'a.tif', progress=progress)
         assert unaccounted(sink) == 0
-    for plane in (sink._store._layers.color, sink._store._layers.alpha):
-        assert plane.pinned == []
+    assert not any(plane.pinned for plane in sink._store._layers._planes)
 
 
 def descriptors():
