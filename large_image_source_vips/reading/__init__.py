@@ -1,3 +1,3 @@
 """
-A file that is read, as a store of pixels.
+Read image files: frames, levels, tiles and metadata, as a ``PixelStore``.
 """

@@ -1,8 +1,8 @@
 """
-Reads what a file says of its channels and frames besides pixels.
+Read the axes, channel names, colours, units and texts of a file.
 
-OME-XML gives names, colours, units and positions; an annotation that this package writes
-gives what OME has no place for (see ``tiff.ome_text``).
+They come from OME-XML, and from the JSON that this package writes for what OME-XML cannot
+hold (see ``tiff.json_text``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .layout import Layout
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-# The texts of makers, which their readers take apart; they are no description by a person.
+# The starts of descriptions that programs write for programs, not for people.
 _NOT_DESCRIPTIONS = ('ImageJ=', 'SCIFIO=', '<')
 
 
@@ -57,7 +57,7 @@ def annotations_of(file: SourceFile, layout: Layout, magnification: float | None
         layout.dtype.kind in 'iu')
     notes = Annotations(axes, tuple(names) or None, tuple(colors), description=description,
                         metadata=own.get('additionalMetadata'), magnification=magnification,
-                        # Programs that make RGB of labels may leave our text in place.
+                        # Programs that convert labels to RGB may keep our JSON.
                         palette=own_labels(own, 'palette') if of_labels else None,
                         class_names=own_labels(own, 'classNames'))
     value_axes = _texts(own.get('frameAxes')) or None
@@ -69,7 +69,7 @@ def annotations_of(file: SourceFile, layout: Layout, magnification: float | None
 
 
 def _with_steps(notes: Annotations, root: Element) -> Annotations:
-    """Add depths in µm and times in s, from the steps that OME-XML states for Z and T."""
+    """Add depths in µm and times in s, from the steps along Z and T in OME-XML."""
     pixels = root.find('Image/Pixels')
     if pixels is None:
         return notes
@@ -103,7 +103,7 @@ def axes_of(frames: Sequence[Mapping[str, int]]) -> Axes:
     """
     if len(frames) < 2:
         return Axes()
-    axes, positions = _around(frames), positions_of(frames)
+    axes, positions = _enclosing_axes(frames), positions_of(frames)
     same = axes.count == len(frames) and all(
         found == wanted for found, wanted in zip(positions, axes.positions(), strict=True))
     return axes if same else Axes()
@@ -115,10 +115,10 @@ def positions_of(frames: Sequence[Mapping[str, int]]) -> list[dict[str, int]]:
             for frame in frames]
 
 
-def _around(frames: Sequence[Mapping[str, int]]) -> Axes:
-    """The smallest axes that have all positions."""
+def _enclosing_axes(frames: Sequence[Mapping[str, int]]) -> Axes:
+    """The shortest axes that contain all positions."""
     lengths = {key: 1 + max(frame.get(key, 0) for frame in frames) for key in frames[0]}
-    # A slow axis is at 1 for the first time after many frames.
+    # The slowest axis is the last one to leave position 0.
     first = {key: next((number for number, frame in enumerate(frames) if frame.get(key)), 0)
              for key in lengths}
     order = sorted(lengths, key=lambda key: -first[key])
@@ -128,17 +128,17 @@ def _around(frames: Sequence[Mapping[str, int]]) -> Axes:
 def with_positions(notes: Annotations, layout: Layout,
                    ) -> tuple[Annotations, list[dict[str, int]] | None]:
     """
-    Annotations with axes for all frames of a file, for a writer.
+    Annotations to write, with axes that cover all frames of a file.
 
     :param notes: those of the file.
-    :returns: the annotations; and the position of each frame, None if the frames fill the
-        axes in order.  Frames that have no axes are on one of the name ''.
+    :returns: the annotations, and the position of each frame (None if the frames fill the
+        axes in order).  Frames without axes get one axis with the name ''.
     """
     count = len(layout.frames)
     if notes.axes.count == count:
         return notes, None
     if layout.axes:
-        return replace(notes, axes=_around(layout.axes)), positions_of(layout.axes)
+        return replace(notes, axes=_enclosing_axes(layout.axes)), positions_of(layout.axes)
     return replace(notes, axes=Axes({'': count})), None
 
 
@@ -155,7 +155,7 @@ def _first_text(file: SourceFile) -> str:
 
 
 def _texts(found: Any) -> tuple[str, ...]:
-    """A list of texts from a file; empty if it is none."""
+    """A list of texts from a file; empty if it is not such a list."""
     if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
         return ()
     return tuple(found)

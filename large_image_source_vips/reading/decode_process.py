@@ -1,10 +1,9 @@
 """
 Decode a picture in a separate process, for forked children.
 
-Some libvips loaders decode with libvips' thread pool.  A forked child has no such
-threads, but libvips there waits for them forever.  In forked children those loaders
-therefore run in a freshly started process, which sends the pixels through a pipe,
-about 4 MB (at least 8 rows) at a time.
+Some libvips loaders use libvips' thread pool.  Its threads do not survive a fork, and the
+loader would wait for them forever.  In forked children these loaders therefore run in a new
+process, which sends the pixels through a pipe, about 4 MB (at least 8 rows) at a time.
 """
 
 from __future__ import annotations
@@ -32,13 +31,13 @@ _CALLING_THREAD_ONLY = frozenset({
     'fitsload', 'gifload', 'heifload', 'jp2kload', 'jpegload', 'jxlload', 'openslideload',
     'pngload', 'ppmload', 'radload', 'svgload', 'tiffload', 'vipsload',
 })
-# The program of the other process, and its exit status for a TileSourceError.
+# The program that the new process runs, and its exit status for a TileSourceError.
 _PROGRAM = 'from large_image_source_vips.reading.decode_program import main; main()'
 FAILED = 3
 
 
 class _State:
-    """Whether this process was forked from one that had loaded the package."""
+    """Whether this process was forked after the package was imported."""
 
     forked = False
 
@@ -60,9 +59,10 @@ def needs_own_process(loader_name: str) -> bool:
     return _State.forked and loader_name not in _CALLING_THREAD_ONLY
 
 
-class _Tail:
+class _ErrorOutput:
     """
-    Reads the error output of a process to its end, so that the process never waits for it.
+    Reads the error output of a process in a thread, so that a full pipe never blocks the
+    process.
 
     :param stream: the output; its last ``LIMITS.reading_message`` bytes are kept.
     """
@@ -78,7 +78,7 @@ class _Tail:
             self._data = (self._data + more)[-LIMITS.reading_message:]
 
     def text(self) -> str:
-        """The end of what was written, once the process has closed it."""
+        """The end of the output, after the process has closed it."""
         self._thread.join()
         return self._data.decode('utf-8', 'replace').strip()
 
@@ -103,8 +103,8 @@ def decode_in_process(request: Any, row_shape: tuple[int, int], dtype: np.dtype[
         assert process.stdin is not None  # they are pipes
         assert process.stdout is not None
         assert process.stderr is not None
-        words = _Tail(process.stderr)
-        # A process that has ended already says why.
+        words = _ErrorOutput(process.stderr)
+        # The process has ended; its error output has the reason.
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(pickle.dumps(request))
             process.stdin.close()
@@ -118,13 +118,13 @@ def decode_in_process(request: Any, row_shape: tuple[int, int], dtype: np.dtype[
                     break
                 yield top, np.frombuffer(data, dtype).reshape(rows, *row_shape)
         except BaseException:
-            # Nobody reads the rest, not even one who only stops asking (GeneratorExit).
+            # The rest is not needed; the caller may also have closed this generator.
             process.kill()
             raise
         finally:
-            # The thread must have read to the end before the stream is closed.
+            # Wait until the thread has read everything, then close the stream.
             message = words.text()
     if process.returncode:
         msg = message if process.returncode == FAILED else (
-            f'the process that decodes it failed: {message[-500:] or process.returncode}')
+            f'the decoding process failed: {message[-500:] or process.returncode}')
         raise TileSourceError(msg)

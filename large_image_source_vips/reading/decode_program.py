@@ -1,5 +1,5 @@
 """
-The program of the process that ``decode_process`` starts.
+The program that runs in the process started by ``decode_process``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
-The tiles of a TIFF level as the file stores them, to pass on without decoding.
+Return the compressed tiles of a TIFF level, to copy to another file or to send to a viewer.
 
-A tile is passed on if its stored bytes mean, to every reader, the pixels that this package
-shows: nothing is converted, turned or masked between.
+Tiles are passed on only if every reader decodes them to the pixels that this package
+returns: without a colour conversion, an orientation or a mask.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from .layout import Picture, Stored
 from .tiff_tiles import TiffTiles
 
 _JPEG, _YCBCR = 7, 6
-# Other numbers of the same compression.
+# Compression numbers with the same meaning, and the usual one.
 _SAME = {32946: 8}
 
 
 def encoded_level(file: SourceFile, picture: Picture, reduction: int) -> EncodedLevel | None:
     """
-    The tiles of a level as stored; None if they cannot be passed on.
+    The compressed tiles of a level; None if they cannot be passed on.
 
     :param file: the file, which must not have changed.
     :param picture: a frame of it.
@@ -55,12 +55,12 @@ def encoded_level(file: SourceFile, picture: Picture, reduction: int) -> Encoded
 
 
 def _compression(coding: Coding) -> int:
-    """TIFF's usual number of a compression."""
+    """The usual TIFF number of a compression."""
     return _SAME.get(coding.compression, coding.compression)
 
 
 def _is_plain(page: Page, tiles: TiffTiles) -> bool:
-    """Whether stored samples are those that are shown, in the order of a new file."""
+    """Whether stored samples equal the pixels returned, in the usual order."""
     coding = tiles.samples.coding
     dtype = tiles.samples.dtype
     return (tiles.is_tiled and page.planes == 1 and tiles.samples.convert is None and
@@ -78,7 +78,7 @@ def _read(file: SourceFile, stored: Stored, column: int, row: int) -> bytes | No
     try:
         data = tiles.stored(column, row)
     except StoredTileError:
-        # Decoding it says what is wrong, and where.
+        # Decoding the tile raises the error with its place.
         return None
     coding = tiles.samples.coding
     if coding.compression == _JPEG:
@@ -99,5 +99,5 @@ def _whole(coding: Coding, tile: Size, data: bytes) -> bytes:
     jpeg = decoder(coding)
     assert isinstance(jpeg, JpegDecoder)
     found = jpeg.complete(data, tile)
-    assert found is not None  # it was checked when it was read
+    assert found is not None  # checked when the tile was read
     return found[0]

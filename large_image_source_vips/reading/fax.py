@@ -1,9 +1,8 @@
 """
 Decode CCITT fax tiles with libvips' TIFF reader.
 
-A tile is shown to it as a TIFF file that holds nothing else, so that every warning of libtiff
-is about its data, and damage is an error.  imagecodecs would decode damaged tiles without a
-word.
+libvips gets a TIFF file with this tile only, so every warning of libtiff concerns the tile,
+and damage is an error.  imagecodecs decodes damaged tiles without an error.
 """
 
 from __future__ import annotations
@@ -29,22 +28,22 @@ _SHORT, _LONG = 3, 4
 _T4_OPTIONS, _T6_OPTIONS = 292, 293
 
 
-_heard = threading.local()
+_thread_warnings = threading.local()
 
 
-class _Listener(logging.Filter):
-    """Keep warnings of libvips from the log in a thread that waits for them."""
+class _WarningCollector(logging.Filter):
+    """Collects the warnings of libvips in a thread that asked for them, instead of logging them."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is logged."""
-        found: list[str] | None = getattr(_heard, 'warnings', None)
+        found: list[str] | None = getattr(_thread_warnings, 'warnings', None)
         if found is None:
             return True
         found.append(record.getMessage().removeprefix('VIPS: '))
         return False
 
 
-logging.getLogger('pyvips').addFilter(_Listener())
+logging.getLogger('pyvips').addFilter(_WarningCollector())
 
 
 @contextlib.contextmanager
@@ -52,15 +51,15 @@ def _warnings() -> Iterator[list[str]]:
     """
     The warnings of libvips in this thread.
 
-    libvips 8.14 logs the warnings of libtiff and goes on, whatever its option ``fail_on``;
-    later versions fail.  A program that raises the level of the logger 'pyvips' above WARNING
-    therefore gets damaged fax tiles of libvips 8.14 as libtiff shows them.
+    libvips 8.14 logs the warnings of libtiff and continues, whatever the option
+    ``fail_on``; later versions fail.  If a program sets the level of the logger 'pyvips'
+    above WARNING, libvips 8.14 therefore returns damaged fax tiles as libtiff decodes them.
     """
-    _heard.warnings = found = list[str]()
+    _thread_warnings.warnings = found = list[str]()
     try:
         yield found
     finally:
-        del _heard.warnings
+        del _thread_warnings.warnings
 
 
 def problem(coding: Coding) -> str | None:
@@ -90,7 +89,7 @@ class FaxDecoder:
         try:
             with _warnings() as warnings:
                 source = pyvips.Source.new_from_memory(file)
-                # Not sequential, libvips would decode in threads of its own.
+                # With random access libvips would decode in its own threads.
                 image = pyvips.Image.tiffload_source(
                     source, fail_on='warning', access='sequential')
                 fetched = pyvips.Region.new(image).fetch(0, 0, width, size.height)
@@ -110,7 +109,7 @@ class FaxDecoder:
         raise NotImplementedError
 
     def _file(self, data: bytes, width: int, height: int) -> bytes:
-        """A TIFF file of one strip, 1 bit for each pixel, 1 being white."""
+        """A TIFF file of one strip, 1 bit for each pixel; 1 is white."""
         coding = self._coding
         tags = {256: (_LONG, width), 257: (_LONG, height), 258: (_SHORT, 1),
                 259: (_SHORT, coding.compression), 262: (_SHORT, 1),

@@ -1,8 +1,9 @@
 """
-Open images of one file, shared by all sources on that file in this process.
+The open descriptors and libvips images of a file, shared by all its sources in this
+process.
 
 Every open checks that the file has not changed, and raises ``TileSourceError`` if it has.
-Open images and descriptors are kept in ``handles.pool``, which bounds them.
+``handles.pool`` bounds the number of open images and descriptors.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import threading
 import weakref
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 
 import pyvips
 
@@ -26,20 +26,18 @@ from ..tiff.page import Page
 from . import loader
 from .handles import Handle, pool
 from .layout import Layout, Opening, Stored
-from .level_cache import planes
+from .level_cache import cached_levels
+from .maker_tags import Scale
 from .one_page import single_directory
 from .tiff_samples import problem
 from .tiff_tiles import OpenFile, TiffTiles, open_tiles
 from .tile_cache import tiles as kept_tiles
 
-if TYPE_CHECKING:
-    from .pixel_size import Description
-
 _serials = itertools.count()
 
 
-class _Nothing:
-    """What the pool holds for a page that libvips has to read, until that is noted."""
+class _ReadByLibvips:
+    """The pool's entry for a page that only libvips can read."""
 
     bytes = 0
 
@@ -51,27 +49,27 @@ class SourceFile:
     :param path: an absolute path.
     :param identity: the identity of that version.
     :param chosen: the loader.
-    :param source: an open source on that version, from which one image can be loaded.
-    :param instead: the loader to use if the first cannot open the file.
+    :param source: an open libvips source of that version; one image can be loaded from it.
+    :param fallback: the loader to use if the first cannot open the file.
     """
 
     def __init__(self, path: str, identity: Identity, chosen: loader.Loader,
                  source: pyvips.Source | None = None,
-                 instead: loader.Loader | None = None) -> None:
+                 fallback: loader.Loader | None = None) -> None:
         self.path = path
         self.identity = identity
         self.loader = chosen
-        self.instead = instead
+        self.fallback = fallback
         self.key = f'{path} {tuple(identity)} {chosen.name} {dpi_setting()!r}'
         self._sources = [source] if source else []
         self.layout: Layout | None = None
-        self.description: Description | None = None
+        self.scale: Scale | None = None
         self.annotations: Annotations | None = None
         self.icc_profiles: list[bytes | None] | None = None
         self.survey_lock = threading.Lock()
-        # The pages that libvips has to read.
+        # The pages that only libvips can read.
         self._irregular: set[tuple[int, int]] = set()
-        # The owner of handles and planes; unlike id() it is never reused.
+        # Identifies the file in caches; unlike id() it is never reused.
         self.serial = next(_serials)
         weakref.finalize(self, _forget, self.serial).atexit = False
 
@@ -98,26 +96,26 @@ class SourceFile:
         """
         if opening.directory is None:
             source = self._take_source()
-            # An open source cannot have been replaced; a path can.
+            # The file at a path may have been replaced; an open source cannot.
             identity = None if source else self.identity
         else:
             source, identity = single_directory(self.path, opening), self.identity
         image = loader.load(self.loader, self.path, identity, dict(opening.options),
                             sequential=sequential, source=source)
         if opening.directory is not None:
-            # libvips calls this object back as long as the image lives; pyvips keeps
-            # such objects in the same list.
+            # libvips calls this object as long as the image exists; pyvips keeps such
+            # objects in this list, too.
             image._references.append(source)
         return image.get(opening.attached) if opening.attached else image
 
     def _take_source(self) -> pyvips.Source | None:
-        """The source with which the loader was found, the first time; one image can use it."""
+        """The source that ``find_loader`` opened, at the first call; one image can use it."""
         with suppress(IndexError):
             return self._sources.pop()
         return None
 
     def forget_source(self) -> None:
-        """Close the source with which the loader was found; only a survey uses it."""
+        """Close the source that ``find_loader`` opened; only ``survey`` uses it."""
         self._sources.clear()
 
     def handle(self, stored: Stored) -> Handle:
@@ -129,7 +127,7 @@ class SourceFile:
         """
         The tiles or strips of a picture, shared by all threads.
 
-        :returns: None if libvips has to read the picture.
+        :returns: None if only libvips can read the picture.
         :raises TileSourceError: if the file has changed.
         """
         page = stored.page
@@ -145,16 +143,16 @@ class SourceFile:
         return None
 
     def problem(self, stored: Stored) -> str:
-        """Why ``tiles`` does not read a picture, as a clause; '' if that is not known."""
-        assert stored.page is not None  # else nobody asks
+        """The reason why ``tiles`` cannot read a picture, as a clause; '' if unknown."""
+        assert stored.page is not None  # a TIFF page
         with self.descriptor() as descriptor:
             return problem(TiffDirectories(descriptor), stored.page) or ''
 
-    def _open_tiles(self, page: Page) -> TiffTiles | _Nothing:
+    def _open_tiles(self, page: Page) -> TiffTiles | _ReadByLibvips:
         path, identity = self.path, self.identity
-        # The tiles must not keep this object alive.
+        # A reference to this object would keep it alive.
         return open_tiles(lambda: OpenFile(_checked_descriptor(path, identity)),
-                          self.serial, page) or _Nothing()
+                          self.serial, page) or _ReadByLibvips()
 
     def discard_handle(self, stored: Stored) -> None:
         """Close the calling thread's image of a picture."""
@@ -181,7 +179,7 @@ def _checked_descriptor(path: str, identity: Identity) -> int:
 
 def _forget(serial: int) -> None:
     pool.forget(serial)
-    planes.forget(serial)
+    cached_levels.forget(serial)
     kept_tiles.forget(serial)
 
 
@@ -195,7 +193,7 @@ def _renew_locks() -> None:
     _files_lock = threading.Lock()
     for file in list(_files.values()):
         file.survey_lock = threading.Lock()
-        # The source shares its file position with the parent.
+        # The parent uses the same file position.
         file.forget_source()
 
 
@@ -218,7 +216,7 @@ def source_file(path: str, loaders: str | Collection[str] = 'all') -> SourceFile
         identity = identity_of_descriptor(descriptor)
     finally:
         os.close(descriptor)
-    key = path, identity, found.loader, found.instead, repr(dpi_setting())
+    key = path, identity, found.loader, found.fallback, repr(dpi_setting())
     with _files_lock:
         file = _files.get(key)
         if file is None:

@@ -1,5 +1,5 @@
 """
-One version of an image file: its pixels, and the description of them.
+The pixels and metadata of one version of an image file.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from .annotations import annotations_of
 from .encoded_level import encoded_level
 from .file import source_file
 from .levels import Levels
-from .pixel_size import Description, describe
+from .maker_tags import Scale
+from .pixel_size import scale_of
 from .survey import survey
 
 
 class Version:
     """
-    The file at a path as it is now; see ``Pixels``.
+    The current version of the file at a path; see ``Pixels``.
 
     :param path: an absolute path.
     :param loaders: as for ``FileReader``.
@@ -76,30 +77,30 @@ class Version:
         """See ``Pixels``."""
         return encoded_level(self.file, self.layout.frames[frame], reduction)
 
-    # Description; two threads may compute it at once, with the same result
+    # Description; two threads may compute it at the same time, with the same result
 
-    def described(self) -> Description:
-        """The pixel size and what else the maker of the file says."""
+    def scale(self) -> Scale:
+        """The pixel size, magnification and further values of the maker."""
         file = self.file
-        if file.description is None:
+        if file.scale is None:
             with vips_errors(f'Cannot read {file.path!r}'):
-                file.description = describe(file, self.layout, _first_image(self))
-        return file.description
+                file.scale = scale_of(file, self.layout, _first_image(self))
+        return file.scale
 
     def annotations(self) -> Annotations:
         """The axes, channels, values and texts of the file."""
         file = self.file
         if file.annotations is None:
             file.annotations = annotations_of(
-                file, self.layout, self.described().magnification)
+                file, self.layout, self.scale().magnification)
         return file.annotations
 
     def internal_metadata(self) -> dict[str, Any]:
         """The header fields of the file, fit for ``json.dumps``."""
-        description = self.described()
+        scale = self.scale()
         with vips_errors(f'Cannot read {self.file.path!r}'):
             return metadata.internal_metadata(
-                self.file, self.layout, _first_image(self), description)
+                self.file, self.layout, _first_image(self), scale)
 
     def icc_profiles(self) -> list[bytes | None]:
         """The ICC profile of each frame; an empty list if no frame has one."""
@@ -118,7 +119,7 @@ def _first_image(version: Version) -> pyvips.Image:
         tiles = file.tiles(first)
         if tiles is None:
             raise
-    # A TIFF file that libvips does not open.
+    # A TIFF file that libvips cannot open.
     samples = tiles.samples
     dtype = np.dtype('f8') if is_wide_integer(samples.dtype) else samples.dtype
     return pyvips.Image.black(*first.size, bands=samples.bands).cast(
@@ -126,7 +127,7 @@ def _first_image(version: Version) -> pyvips.Image:
 
 
 def _place(size: Size, reduction: int, rect: Rect) -> str:
-    """The level and tile of large_image at a rectangle, for errors."""
+    """The level and tile numbers of large_image for a rectangle, for errors."""
     levels = 1 + max(0, (max(size) - 1) // TILE_SIZE).bit_length()
     return (f'level {levels - 1 - reduction}, tile {rect.left // TILE_SIZE}, '
             f'{rect.top // TILE_SIZE} ({rect.width} x {rect.height} pixels at '
@@ -134,7 +135,7 @@ def _place(size: Size, reduction: int, rect: Rect) -> str:
 
 
 def failed(path: str, what: str, exc: Exception) -> TileSourceError:
-    """An error that names the file and what could not be read."""
+    """An error with the name of the file and what could not be read."""
     msg = f'Cannot read {what} of {path!r}: {exc}'
     if isinstance(exc, TileSourceFileNotFoundError):
         return TileSourceFileNotFoundError(msg)

@@ -1,10 +1,10 @@
 """
-Cache open libvips images for each thread and picture.
+Cache open libvips images, one for each thread and picture.
 
-A libvips region can be used by one thread only, and most codecs decode under a lock of the
-image, so every thread has its own image and region.  They share one least-recently-used
-cache of the process, bounded by ``MAX_HANDLES`` and ``MAX_BYTES``: an open tiled TIFF keeps
-about two rows of decoded tiles.
+Only one thread can use a libvips region, and most codecs lock the image while they decode,
+so every thread has its own image and region.  One least-recently-used cache for the process
+keeps at most ``MAX_HANDLES`` images and ``MAX_BYTES`` of decoded pixels: libvips holds
+about two rows of tiles for each open tiled TIFF.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _BASE_BYTES = 1 << 16
 
 
 class Open(Protocol):
-    """Something that is open, for one thread or for all."""
+    """An open resource of one thread, or of all."""
 
-    # Its memory.
+    # The memory it uses.
     bytes: int
 
 
@@ -76,8 +76,8 @@ class Handle:
         """
         return self.unpacker(self._region.fetch(*rect), rect.width, rect.height)
 
-    def here(self) -> Handle:
-        """This handle, or in another thread a new one on the same image."""
+    def for_this_thread(self) -> Handle:
+        """A handle for the calling thread: this one, or a new one on the same image."""
         return self if self._thread is _this_thread() else Handle(self.image)
 
 
@@ -101,7 +101,7 @@ class HandlePool:
         self._reset()
 
     def _reset(self) -> None:
-        # Requests are (index in a key, value): the owners and threads that are gone.
+        # Requests are (index in a key, value) of owners that were closed and threads that ended.
         self._lock: CleanupLock[tuple[int, Hashable]] = CleanupLock(self._collect)
         # By owner (a file), opening and thread.
         self._handles: OrderedDict[tuple[Hashable, Hashable, int], Open] = OrderedDict()
@@ -111,8 +111,8 @@ class HandlePool:
         """
         Start with an empty cache in a forked child.
 
-        Inherited handles share their file position with the parent, so they are not used.
-        They are not freed either: that would run code that needs threads of the parent.
+        Inherited handles are not used, because the parent moves their file position.  They
+        are not freed, because that would run code that needs threads of the parent.
         """
         self._inherited.extend(self._handles.values())
         self._reset()
@@ -133,7 +133,7 @@ class HandlePool:
         :param owner: identifies the file.
         :param what: identifies the picture and how it is opened.
         :param make: opens a handle.
-        :param shared: whether all threads use the same one.
+        :param shared: whether all threads use the same handle.
         """
         key = owner, what, 0 if shared else self._thread()
         with self._lock:
@@ -144,7 +144,7 @@ class HandlePool:
                 return handle
         handle = make()
         with self._lock:
-            # Another thread may have opened a shared one meanwhile.
+            # Another thread may have opened it in the meantime.
             replaced = self._remove(key) if key in self._handles else None
             self._handles[key] = handle
             self._bytes += handle.bytes
@@ -178,9 +178,9 @@ class HandlePool:
 
     def _collect(self) -> list[Open]:
         """
-        Remove the handles that are not needed or exceed the bounds.
+        Remove unneeded handles and those beyond the bounds.
 
-        Call it with the lock held, and free its result without the lock.
+        Call this with the lock held; free the result without the lock.
         """
         dropped: list[Open] = []
         while self._lock.requests:

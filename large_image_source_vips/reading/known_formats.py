@@ -1,5 +1,5 @@
 """
-List the formats that libvips reads, and those that this build of libvips may lack.
+List the formats that libvips can read: suffixes, MIME types, signatures and libraries.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import pyvips
 
 class Format(NamedTuple):
     """
-    What one loader of libvips reads.
+    The formats of one libvips loader.
 
-    :param suffixes: without the dot, separated by spaces, as in libvips' documentation;
+    :param suffixes: without the dot, separated by spaces, from libvips' documentation;
         libvips itself lists only the suffixes that it can save.
     :param mime_types: those registered with IANA and others in use.
-    :param library: what libvips must have been built with.
+    :param library: the library that libvips needs for it.
     """
 
     suffixes: str
@@ -27,7 +27,7 @@ class Format(NamedTuple):
     library: str = ''
 
 
-# By the name of the loader, without its variant.
+# By the name of the loader, without ``_source`` or ``_buffer``.
 FORMATS = {
     'analyzeload': Format('hdr img'),
     'fitsload': Format('fits fit fts', 'image/fits application/fits', 'CFITSIO'),
@@ -69,8 +69,8 @@ class Signature(NamedTuple):
     :param start: their offset in the file.
     :param magic: the bytes.
     :param name: of the format.
-    :param loader: reads it.
-    :param test: looks at the rest of the first 512 bytes, for formats with a short magic.
+    :param loader: the loader that reads it.
+    :param test: checks the first 512 bytes, for formats with a short magic.
     """
 
     start: int
@@ -80,7 +80,7 @@ class Signature(NamedTuple):
     test: Callable[[bytes], bool] | None = None
 
     def matches(self, head: bytes) -> bool:
-        """Whether a file that begins with these bytes has the signature."""
+        """Whether the first bytes of a file have the signature."""
         return head.startswith(self.magic, self.start) and (
             self.test is None or self.test(head))
 
@@ -103,8 +103,8 @@ def _is_tga(head: bytes) -> bool:
              else map_start == map_length == map_bits == 0))
 
 
-# By the kind of image, the numbers of bits of a pixel: palette, RGB and gray, then the same
-# compressed.  ImageMagick takes gray with alpha, of 16 bits, for gray of 16 bits.
+# The possible bits per pixel by image type: palette, RGB and gray, then the same
+# compressed.  ImageMagick would read gray with alpha (16 bits) as gray of 16 bits.
 _TGA_BITS = {1: {8}, 2: {15, 16, 24, 32}, 3: {8}, 9: {8}, 10: {15, 16, 24, 32}, 11: {8}}
 
 
@@ -120,9 +120,9 @@ def _is_pcx(head: bytes) -> bool:
         head[3] in {1, 2, 4, 8}
 
 
-# The only files that ImageMagick may read.  It guesses at any others; and once it has tried
-# its own TIFF reader, an error in any other TIFF file ends the process, because it has
-# replaced libtiff's error handler (seen with ImageMagick 6.9).
+# The only files that ImageMagick may read, because it guesses the format of others.  Once
+# it has tried its TIFF reader, an error in any other TIFF file ends the process, because it
+# replaces libtiff's error handler (seen with ImageMagick 6.9).
 MAGICK_SIGNATURES = (
     Signature(0, b'BM', 'BMP', 'magickload'),
     Signature(0, b'8BPS', 'Photoshop', 'magickload'),
@@ -140,7 +140,7 @@ MAGICK_SIGNATURES = (
     Signature(0, b'', 'TGA', 'magickload', _is_tga),
 )
 
-# To name the missing loader in an error; the first match counts.
+# For errors that name the missing loader; the first match counts.
 SIGNATURES = (
     Signature(0, b'%PDF', 'PDF', 'pdfload'),
     Signature(4, b'jP  \r\n\x87\n', 'JPEG 2000', 'jp2kload'),

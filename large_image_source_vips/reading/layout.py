@@ -1,11 +1,11 @@
 """
 Describe what a file holds: frames with their stored levels, associated images and axes.
 
-All is immutable data and pure functions; nothing here opens a file.  ``survey`` and
-``survey_tiff`` make a ``Layout``, and ``levels`` reads pixels according to it.
+Immutable data and pure functions; nothing here opens a file.  ``survey`` and
+``survey_tiff`` make a ``Layout``; ``levels`` reads the pixels that it describes.
 
-Sizes of a ``Stored`` picture are in pixels as stored; the ``size`` of a ``Picture`` and of
-a ``Layout`` is that of the displayed image, with the orientation applied.
+The size of a ``Stored`` picture is in stored pixels; that of a ``Picture`` or ``Layout``
+has the orientation applied.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import numpy as np
 from ..base.geometry import Size
 from ..tiff.page import Page
 
-# How far the size of a stored level may differ from that of the exact reduction, in pixels
-# or as a share of it: writers round up, down or to whole tiles of a lower level.
+# The allowed difference between the size of a stored level and the exact reduction, in
+# pixels or as a fraction: writers round up, down, or to whole tiles of a lower level.
 _LEVEL_PIXELS = 2
 _LEVEL_SHARE = 0.002
 
@@ -39,9 +39,9 @@ class Opening:
         None for the file as it is.
     :param strips: with a directory, the range (start, stop) of its strips to read; None
         for all.
-    :param shift: with a directory, the bytes from the image that it describes to another one
-        like it, which only this package reads.
-    :param attached: the header field that holds the image; '' for the opened image itself.
+    :param shift: with a directory, the bytes from the image that it describes to a further
+        one without a directory; only this package reads those.
+    :param attached: the header field with the image; '' for the opened image itself.
     """
 
     options: tuple[tuple[str, Any], ...] = ()
@@ -54,7 +54,7 @@ class Opening:
 @dataclass(frozen=True)
 class Stored:
     """
-    One picture as stored in the file.
+    A picture as stored in the file.
 
     :param size: in stored pixels.
     :param opening: how to open an image that contains it.
@@ -63,10 +63,10 @@ class Stored:
     :param random: whether rectangles can be read without decoding the whole picture.
     :param kept_rows: the number of rows that libvips keeps decoded for an open image.
     :param page: the TIFF directory, if there is one.
-    :param alone: for a picture of a stack, how to open it without those behind it, which
-        may be damaged; None if that is not possible.
-    :param masked: whether an alpha band is added, which the mask or its absence gives.
-    :param mask: the picture that says which pixels are opaque; None if all are.
+    :param alone: for a picture of a stack, how to open it without the later ones, which may
+        be damaged; None if that is not possible.
+    :param masked: whether an alpha band is added: the mask, or opaque if there is none.
+    :param mask: the transparency mask; None if all pixels are opaque.
     """
 
     size: Size
@@ -98,8 +98,8 @@ class Picture:
 
     :param levels: the stored levels by reduction; 0 is always present.
     :param orientation: the TIFF/EXIF orientation to apply, 1 to 8.
-    :param is_palette: whether samples were indices into a palette: missing levels are then
-        picked, not averaged, whatever the dtype.
+    :param is_palette: whether samples were indices into a palette; missing levels are then
+        picked, not averaged.
     :param alpha: the unassociated alpha band, counted from the end (-1 is the last); None
         if there is none.
     """
@@ -111,7 +111,7 @@ class Picture:
 
     @property
     def is_masked(self) -> bool:
-        """Whether alpha is that of masks: 0 or opaque, at every level."""
+        """Whether alpha comes from masks: 0 or opaque, at every level."""
         return self.levels[0].masked
 
     @cached_property
@@ -133,9 +133,9 @@ class Layout:
         if no axes are known.
     :param channels: the names of the channels.
     :param associated: associated images by key.
-    :param pages: the number of pages of the file; 0 if libvips' header states it.
-    :param converted: whether colours were converted to sRGB, so that the profiles of the file
-        do not apply to them.
+    :param pages: the number of pages of the file; 0 if libvips' header has it.
+    :param converted: whether colours are converted to sRGB; the profiles of the file then
+        do not apply.
     :param left_out: levels and pages that are not used, with the reasons.
     """
 
@@ -157,7 +157,7 @@ class Layout:
 
     @property
     def shape(self) -> tuple[Any, ...]:
-        """What must stay the same if the file changes while it is open."""
+        """The properties that must stay the same if the file changes while it is open."""
         return self.size, len(self.frames), self.dtype, self.bands, tuple(self.associated)
 
 
@@ -188,7 +188,7 @@ def reduction_between(full: Size, other: Size) -> int | None:
 
 def unique_keys(names: Sequence[str]) -> list[str]:
     """Names made unique by appending numbers to repeated ones."""
-    # By key, the next number to try: a name may be repeated, or equal a numbered one.
+    # The next number to try, by key: a name may be repeated, or equal a numbered one.
     numbers: dict[str, int] = {}
     for name in names:
         key, number = name, numbers.get(name, 2)

@@ -1,7 +1,8 @@
 """
-Decode pictures without random access on demand, as far down as rows are read.
+Decode pictures without random access on demand, from the top down to the last row needed.
 
-All threads share the plane.  A row is decoded once, unless decoding fails below it.
+All threads share the decoded rows.  Each row is decoded once, unless decoding fails further
+down.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from ..base.errors import TileSourceError
 from ..base.threads import side_by_side, submitted
-from .level_cache import Plane
+from .level_cache import CachedLevel
 from .rows import Band, Decoder, Rows
 
 Array = npt.NDArray[Any]
@@ -34,20 +35,20 @@ class _Part:
         self.pieces: Iterator[Rows] | None = None
 
 
-class LazyPlane:
+class LazyLevel:
     """
-    A plane that is decoded band by band when its rows are first read.
+    A cached level whose bands are decoded when their rows are first read.
 
-    A picture of a single band is decoded from its top down to the last row that was
-    read; the decoder pauses there.
+    If the picture is one band, the decoder stops at the last row needed and continues
+    later.
 
-    :param plane: receives the pixels.
+    :param level: receives the pixels.
     :param parts: the bands that make up the picture; each is decoded on its own.
-    :param stops: whether the decoder of a single band may pause.
+    :param stops: whether the decoder of a single band may stop and continue later.
     """
 
-    def __init__(self, plane: Plane, parts: Sequence[Band], *, stops: bool) -> None:
-        self._plane = plane
+    def __init__(self, level: CachedLevel, parts: Sequence[Band], *, stops: bool) -> None:
+        self._level = level
         self._parts = [_Part(band) for band in parts]
         self._tops = np.array([band.top for band in parts])
         self._stops = stops and len(parts) == 1
@@ -58,12 +59,12 @@ class LazyPlane:
     @property
     def nbytes(self) -> int:
         """The bytes of all pixels, decoded or not."""
-        return self._plane.nbytes
+        return self._level.nbytes
 
     @property
     def on_disk(self) -> bool:
         """Whether the pixels are in a temporary file."""
-        return self._plane.on_disk
+        return self._level.on_disk
 
     def rows(self, top: int, bottom: int, decoder: Decoder) -> Array:
         """
@@ -71,14 +72,14 @@ class LazyPlane:
 
         :param top: the first row.
         :param bottom: the row after the last.
-        :param decoder: decodes rows.  No reference to it is kept: it would keep the
-            file open after its last source is closed.
+        :param decoder: decodes rows.  It is not kept, because it would keep the file open
+            after the last source is closed.
         :returns: a read-only view (bottom - top, cols, bands).
         :raises TileSourceError: if the rows cannot be decoded, or the disk is full.
         """
         if not self.complete:
             self._fill(top, bottom, decoder)
-        return self._plane.pixels[top:bottom]
+        return self._level.pixels[top:bottom]
 
     def _fill(self, top: int, bottom: int, decoder: Decoder) -> None:
         """Decode missing bands in parallel."""
@@ -99,7 +100,7 @@ class LazyPlane:
                 try:
                     self._decode_rows(part, bottom, decoder)
                 except TileSourceError:
-                    # The damage may lie below what is needed.
+                    # The damage may be below the rows needed.
                     if part.done < wanted:
                         raise
             if part.done < part.band.bottom:
@@ -107,13 +108,13 @@ class LazyPlane:
         with self._count_lock:
             self._unfinished -= 1
             if not self._unfinished:
-                self._plane.finish()
+                self._level.finish()
                 self.complete = True
 
     def _write_whole(self, part: _Part, bottom: int, decoder: Decoder) -> bool:
-        """Have libvips write the whole picture, if all of it is missing and wanted."""
+        """Let libvips write the whole picture, if nothing is decoded yet and all is needed."""
         if (part.done > part.band.top or bottom < part.band.bottom or len(self._parts) > 1 or
-                not self._plane.fill_file(decoder.write_all)):
+                not self._level.fill_file(decoder.write_all)):
             return False
         part.done = bottom
         return True
@@ -125,16 +126,16 @@ class LazyPlane:
         part.pieces = None
         self._store(part, pieces, bottom)
         if part.done < bottom:
-            msg = f'its pixel data ends early, at row {part.done} of {self._plane.shape[0]}'
+            msg = f'its pixel data ends early, at row {part.done} of {self._level.shape[0]}'
             raise TileSourceError(msg)
         if part.done < part.band.bottom:
             part.pieces = pieces
 
     def _store(self, part: _Part, pieces: Iterator[Rows], bottom: int) -> None:
-        """Copy decoded rows to the plane, at least down to a row."""
-        if not (self._stops and self._plane.on_disk):
+        """Copy decoded rows to the level, at least down to a row."""
+        if not (self._stops and self._level.on_disk):
             for top, rows in pieces:
-                self._plane.put(top, rows)
+                self._level.put(top, rows)
                 part.done = max(part.done, top + rows.shape[0])
                 if part.done >= bottom:
                     return
@@ -148,7 +149,7 @@ class LazyPlane:
                     part.done = reached
                 if top + rows.shape[0] > reached:
                     reached = top + rows.shape[0]
-                    written = submitted(writer, self._plane.put, top, rows)
+                    written = submitted(writer, self._level.put, top, rows)
                 if reached >= bottom:
                     break
             if written is not None:

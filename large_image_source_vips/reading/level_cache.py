@@ -1,9 +1,9 @@
 """
-Hold decoded pictures and computed levels, in memory or in temporary files.
+Cache whole decoded pictures and computed levels, in memory or in temporary files.
 
-Each is a *plane*: pixels made once and shared by all threads and all sources on the
-same file.  One cache per process holds the planes, at most ``MAX_MEMORY`` bytes in
-memory and ``MAX_DISK`` bytes in temporary files, apart from the latest plane.
+One cache per process (``cached_levels``): each level is made once and shared by all threads
+and all sources of the same file.  It keeps at most ``MAX_MEMORY`` bytes in memory and
+``MAX_DISK`` bytes in temporary files, not counting the latest level.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ from ..base.threads import CleanupLock
 MAX_MEMORY = LIMITS.reading_memory
 MAX_DISK = LIMITS.reading_disk
 LARGE_PICTURE = LIMITS.reading_large
-# Bytes per write.  Linux allocates memory for each write; on a virtual machine large
-# writes took 2 s per GB, writes of this size 0.3 s.
+# Bytes per write.  Measured on a virtual machine with Linux: large writes 2 s per GB,
+# writes of this size 0.3 s.
 _WRITE_BYTES = 1 << 16
-MAX_PLANE_MEMORY = LIMITS.reading_image_memory
+MAX_LEVEL_MEMORY = LIMITS.reading_image_memory
 
 
-class Plane:
+class CachedLevel:
     """
     Pixels in memory or in a temporary file, filled by any number of threads.
 
     :param shape: (rows, cols, bands), also of the read-only array ``pixels``.
     :param dtype: of the samples.
-    :raises TileSourceError: if memory or disk space is lacking.
+    :raises TileSourceError: if there is not enough memory or disk space.
     """
 
-    # A cached plane is complete, unlike a ``decoded.LazyPlane``.
+    # See ``CacheItem``; a ``LazyLevel`` may be incomplete.
     complete = True
 
     def __init__(self, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> None:
         self.shape = shape
         self.dtype = dtype
         self.nbytes = shape[0] * shape[1] * shape[2] * dtype.itemsize
-        self.on_disk = self.nbytes > MAX_PLANE_MEMORY
-        # On Windows a mapping may not show later writes to the file, so the mapping
-        # itself is filled there.
+        self.on_disk = self.nbytes > MAX_LEVEL_MEMORY
+        # On Windows a memory map may not show later writes to the file, so there the map
+        # itself is filled.
         self._is_written = self.on_disk and HAS_PREAD
         self._file: Any = None
         try:
@@ -70,7 +70,7 @@ class Plane:
         free = shutil.disk_usage(tempfile.gettempdir()).free
         if free < self.nbytes:
             raise OSError(errno.ENOSPC, f'only {free} bytes are free')
-        # Closed by finish(), or with this object; the array outlives it.
+        # finish() closes it; the array stays valid.
         self._file = tempfile.TemporaryFile(  # noqa: SIM115
             prefix='large_image_source_vips_')
         reserve(self._file.fileno(), 0, self.nbytes)
@@ -80,15 +80,15 @@ class Plane:
 
     def _no_room(self, exc: BaseException) -> str:
         place = f'in {tempfile.gettempdir()!r}' if self.on_disk else 'in memory'
-        return f'No room for {self.nbytes} bytes of decoded pixels {place}: {exc}'
+        return f'Not enough space for {self.nbytes} bytes of decoded pixels {place}: {exc}'
 
     def put(self, top: int, rows: npt.NDArray[Any], left: int = 0) -> None:
         """
         Fill a rectangle.
 
-        :param top: its first row in the plane.
+        :param top: its first row in the level.
         :param rows: an array (rows, cols, bands).
-        :param left: its first column in the plane.
+        :param left: its first column in the level.
         :raises TileSourceError: if the disk is full.
         """
         if not self._is_written:
@@ -98,8 +98,8 @@ class Plane:
             rows = rows.reshape(1, -1)
         try:
             for number, row in enumerate(rows):
-                # Filling the mapping instead costs a page fault per page, and a full
-                # disk would be a SIGBUS.
+                # Writing to the map instead would cost a page fault per page, and SIGBUS if
+                # the disk is full.
                 self._write(((top + number) * self.shape[1] + left), row)
         except OSError as exc:
             raise TileSourceError(self._no_room(exc)) from exc
@@ -110,7 +110,7 @@ class Plane:
 
         :param write: writes all pixels at the position of a descriptor and returns
             True, or writes nothing and returns False.
-        :returns: whether the pixels were written; False for a plane in memory.
+        :returns: whether the pixels were written; False for a level in memory.
         """
         if not (self._is_written and SHARES_DESCRIPTORS):
             return False
@@ -124,15 +124,15 @@ class Plane:
         for start in range(0, len(data), _WRITE_BYTES):
             write_at(self._file.fileno(), data[start:start + _WRITE_BYTES], offset + start)
 
-    def finish(self) -> Plane:
-        """Close the descriptor; the file is deleted with the last array on it."""
+    def finish(self) -> CachedLevel:
+        """Close the descriptor; the file is removed with the last array that uses it."""
         if self._file is not None:
             self._file.close()
         return self
 
 
-class CachedPlane(Protocol):
-    """An item of a ``PlaneCache``."""
+class CacheItem(Protocol):
+    """An item of a ``LevelCache``."""
 
     @property
     def nbytes(self) -> int:
@@ -147,11 +147,11 @@ class CachedPlane(Protocol):
         """Whether all its pixels are there."""
 
 
-P = TypeVar('P', bound=CachedPlane)
+P = TypeVar('P', bound=CacheItem)
 
 
 class _Slot:
-    """The cache entry of one plane: in the making, made, or failed."""
+    """The cache entry of a level: being made, made, or failed."""
 
     def __init__(self) -> None:
         self.done = threading.Event()
@@ -167,12 +167,12 @@ class _Slot:
         return self.made is not None and bool(self.made.on_disk)
 
 
-class PlaneCache:
+class LevelCache:
     """
-    A cache of planes that drops the least recently used ones.
+    A least-recently-used cache of levels; safe for use by several threads.
 
-    :param max_memory: the bound in bytes for planes in memory.
-    :param max_disk: the bound in bytes for planes in temporary files.
+    :param max_memory: the bound in bytes for levels in memory.
+    :param max_disk: the bound in bytes for levels in temporary files.
     """
 
     def __init__(self, max_memory: int = MAX_MEMORY, max_disk: int = MAX_DISK) -> None:
@@ -185,10 +185,11 @@ class PlaneCache:
 
     def after_fork(self) -> None:
         """
-        Keep only complete planes in a forked child; no thread there finishes the others.
+        Keep only complete levels in a forked child, which has no threads to finish the
+        others.
 
-        Those are not freed: freeing an open image would run code that expects threads
-        of the parent.
+        The others are not freed, because freeing an open image would run code that needs
+        threads of the parent.
         """
         gone = self._lock.requests
         self._lock = CleanupLock(self._collect)
@@ -202,17 +203,17 @@ class PlaneCache:
             self.forget(owner)
 
     def peek(self, owner: Hashable, what: Hashable) -> Any:
-        """Return a plane if it has been made, else None."""
+        """Return a level if it is cached, else None."""
         slot = self._slots.get((owner, what))
         return None if slot is None else slot.made
 
     def get(self, owner: Hashable, what: Hashable, make: Callable[[], P]) -> P:
         """
-        Return a plane; the first caller makes it while others wait.
+        Return a level; if it is not cached, the first caller makes it and others wait.
 
         :param owner: the file.
-        :param what: the key of the plane within the file.
-        :param make: makes the plane.
+        :param what: the key of the level within the file.
+        :param make: makes the level.
         :raises TileSourceError: what ``make`` raised; nothing is cached then.
         """
         key = owner, what
@@ -231,10 +232,10 @@ class PlaneCache:
         return made
 
     def _make(self, key: tuple[Hashable, Hashable], slot: _Slot,
-              make: Callable[[], CachedPlane]) -> None:
-        """Make a plane, and wake the waiting threads whatever happens."""
-        # They get the message only: a kept exception would keep its traceback alive,
-        # and open files with it.
+              make: Callable[[], CacheItem]) -> None:
+        """Make a level; wake the waiting threads also after an error."""
+        # They get the message only: an exception would keep its traceback, and so open
+        # files.
         slot.failure = 'Decoding was interrupted in another thread'
         try:
             slot.made = make()
@@ -251,11 +252,11 @@ class PlaneCache:
             del dropped
 
     def forget(self, owner: Hashable) -> None:
-        """Drop all planes of a file; safe to call from a finalizer."""
+        """Drop all levels of a file; safe to call from a finalizer."""
         self._lock.request(owner)
 
     def bytes(self, *, on_disk: bool) -> int:
-        """The bytes of all planes in memory, or in temporary files."""
+        """The bytes of all levels in memory, or in temporary files."""
         with self._lock:
             return self._bytes(on_disk)
 
@@ -264,7 +265,7 @@ class PlaneCache:
         return sum(slot.bytes for slot in self._slots.values() if slot.on_disk == on_disk)
 
     def _collect(self) -> list[_Slot]:
-        """Remove planes, with the lock held; the result is to be freed without it."""
+        """Remove levels, with the lock held; free the result without it."""
         dropped: list[_Slot] = []
         while self._lock.requests:
             owner = self._lock.requests.popleft()
@@ -280,5 +281,5 @@ class PlaneCache:
         return dropped
 
 
-planes = PlaneCache()
-after_fork_in_child(planes.after_fork)
+cached_levels = LevelCache()
+after_fork_in_child(cached_levels.after_fork)

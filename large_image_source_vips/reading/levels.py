@@ -1,14 +1,14 @@
 """
 Read rectangles of a picture at any reduction.
 
-Levels stored in the file are read directly.  Missing levels are computed from the
-next larger stored level:
+Levels stored in the file are read directly.  Missing levels are computed from the next
+larger stored level:
 
 * up to 4 times smaller (8 times for JPEG tiles): from the stored pixels under the
   rectangle, on every read;
-* smaller still: as a whole plane, computed once and cached.  Several threads compute
-  the first plane, 4 (or 8) times smaller, in one pass over the stored level; each
-  further plane is computed from the one twice its size.  Reads use a cached plane
+* smaller still: as a whole level, computed once and cached.  Several threads compute
+  the first computed level, 4 (or 8) times smaller, in one pass over the stored level; each
+  further level is computed from the one twice its size.  Reads use a cached level
   where there is one; its pixels are the same.
 
 The method depends only on the level, so a pixel has the same value whichever
@@ -31,21 +31,21 @@ from ..base.reduce import reduce_pixels
 from ..base.threads import side_by_side
 from .file import SourceFile
 from .layout import Layout, Opening, Picture, Stored
-from .level_cache import LARGE_PICTURE, MAX_PLANE_MEMORY, Plane, planes
+from .level_cache import LARGE_PICTURE, MAX_LEVEL_MEMORY, CachedLevel, cached_levels
 from .rows import Band, bands, decode
 from .stored_levels import StoredLevels
 from .tiff_tiles import TiffTiles
 
 Array = npt.NDArray[Any]
 
-# A level of up to this many halvings is computed per tile, from at most 16 stored
-# tiles; the first plane has this many.
+# Up to this many halvings a level is computed per rectangle, from at most 16 stored tiles;
+# further ones are computed as a whole and cached.
 _DIRECT_HALVINGS = 2
-# The stored pixels that a pass over a level reads at a time, approximately.
+# The approximate size of the pieces in which a stored level is read to reduce it.
 _BLOCK = Size(1024, 512)
-# The most halvings at which tiles are decoded: libjpeg's.
+# The most halvings of JPEG tiles when they are decoded: libjpeg's 1/8.
 _MAX_HALVINGS = 3
-# Rows of a plane that are computed at a time: they fit into the processor's cache.
+# Rows computed at a time; they fit into the processor's cache.
 _HALVED_ROWS = 32
 _MAX_KEPT = LIMITS.reading_kept
 _MAX_ALL_KEPT = LIMITS.reading_kept_disk
@@ -62,8 +62,7 @@ class Levels:
     def __init__(self, file: SourceFile, layout: Layout) -> None:
         self._file = file
         self._layout = layout
-        # Pictures that are not decoded ahead: small ones, too large ones, and those
-        # that failed.
+        # Pictures not to decode ahead: they are small, too large, or damaged.
         self._not_ahead: set[Opening] = set()
         self._stored = StoredLevels(file)
 
@@ -76,8 +75,8 @@ class Levels:
         :param reduction: 0 for full resolution, r for 2 ** r times smaller.
         :param rect: in level pixels of that reduction, inside the picture's
             reduced size.
-        :param keep: whether other parts and reductions are likely to be read soon;
-            if so, more than the rectangle may be decoded and cached.
+        :param keep: whether other parts and reductions will probably be read soon; more
+            than the rectangle may then be decoded and cached.
         :param out: an array (rect.height, rect.width, bands) of any strides, which may be
             filled and returned.
         :returns: an array (rect.height, rect.width, bands), possibly read-only.
@@ -89,19 +88,19 @@ class Levels:
             pixels = self._stored.read(picture, reduction, rect, out)
             if pixels.base is None or pixels is out or picture.levels[reduction].random:
                 return pixels
-            # A view would keep the whole picture alive as long as the tile.
+            # Copied: a view would keep the whole picture in memory.
             whole = rect.width * rect.height == picture.size.reduced(reduction).area
             return pixels if whole else pixels.copy()
         nearest = max(stored for stored in picture.levels if stored < reduction)
         halvings = reduction - nearest
         direct = self._direct_halvings(picture, nearest)
         if halvings == direct:
-            made = planes.peek(self._file.serial, self._plane_key(picture, reduction))
+            made = cached_levels.peek(self._file.serial, self._level_key(picture, reduction))
             if made is not None:
                 return _crop(made.pixels, rect)
         if halvings <= direct:
             return self._read_reduced(picture, nearest, halvings, rect)
-        return _crop(self._plane(picture, nearest, reduction).pixels, rect)
+        return _crop(self._computed_level(picture, nearest, reduction).pixels, rect)
 
     def read_whole(self, picture: Picture, longest: int) -> Array:
         """
@@ -118,7 +117,7 @@ class Levels:
 
     def full(self, picture: Picture) -> Array:
         """
-        Decode a whole picture at full resolution into a shared plane.
+        Decode a whole picture at full resolution into a shared array.
 
         :returns: a read-only array (rows, cols, bands), in memory or in a temporary file.
         :raises TileSourceError: if the pixels cannot be decoded, or there is no room.
@@ -127,14 +126,14 @@ class Levels:
         if not stored.random and picture.orientation == 1 and not picture.is_masked:
             return self._stored.rows(stored, 0, size.height)
 
-        def make() -> Plane:
-            plane = self._stored.new_plane(size, stored)
+        def make() -> CachedLevel:
+            level = self._stored.new_level(size, stored)
             for top in range(0, size.height, _BLOCK.height):
                 rect = Rect(0, top, size.width, min(_BLOCK.height, size.height - top))
-                plane.put(top, self._stored.read(picture, 0, rect))
-            return plane.finish()
+                level.put(top, self._stored.read(picture, 0, rect))
+            return level.finish()
 
-        return planes.get(self._file.serial, self._plane_key(picture, 0), make).pixels
+        return cached_levels.get(self._file.serial, self._level_key(picture, 0), make).pixels
 
     def _direct_halvings(self, picture: Picture, nearest: int) -> int:
         """The number of halvings of a stored level that are computed per rectangle."""
@@ -162,16 +161,17 @@ class Levels:
 
     def _decode_ahead(self, picture: Picture, reduction: int) -> None:
         """
-        Decode full resolution together with a level that the decoder itself shrinks.
+        Decode full resolution when a level shrunk by the decoder is read for the first
+        time.
 
-        A viewer that opens with the small level soon zooms in.  It then waits once,
-        not again for a second or more in the middle of zooming.
+        A viewer that shows the small level soon zooms in.  It then waits once when it opens
+        the image, instead of a second time, for a second or more, while zooming.
         """
         nearest = max(stored for stored in picture.levels if stored <= reduction)
         whole, small = picture.levels[0], picture.levels[nearest]
         if not _is_shrunk(small) or whole.opening in self._not_ahead:
             return
-        found = planes.peek(self._file.serial, whole.opening)
+        found = cached_levels.peek(self._file.serial, whole.opening)
         if found is not None and found.complete:
             return
 
@@ -179,7 +179,7 @@ class Levels:
             try:
                 self._stored.rows(stored, 0, stored.size.height)
             except (TileSourceError, pyvips.Error, OSError, MemoryError):
-                # Not needed yet: a read that needs it decodes it again and raises.
+                # Full resolution is not needed yet; the next read of it raises the error.
                 self._not_ahead.add(stored.opening)
 
         layout = self._layout
@@ -191,39 +191,40 @@ class Levels:
 
     # Missing levels
 
-    def _plane_key(self, picture: Picture, reduction: int) -> tuple[Any, ...]:
-        """The cache key of a plane among those of this file."""
+    def _level_key(self, picture: Picture, reduction: int) -> tuple[Any, ...]:
+        """The cache key of a level among those of this file."""
         first = picture.levels[0]
         return first.opening, first.top, reduction
 
-    def _plane(self, picture: Picture, nearest: int, reduction: int) -> Plane:
+    def _computed_level(self, picture: Picture, nearest: int, reduction: int) -> CachedLevel:
         """
-        A whole missing level, computed once.
+        Compute a whole missing level, once.
 
         :param nearest: the stored reduction to compute it from.
         :param reduction: at least ``_direct_halvings`` more than ``nearest``.
         """
-        def make() -> Plane:
-            plane = self._stored.new_plane(picture.size.reduced(reduction), picture.levels[nearest])
+        def make() -> CachedLevel:
+            level = self._stored.new_level(picture.size.reduced(reduction), picture.levels[nearest])
             if reduction - nearest > self._direct_halvings(picture, nearest):
-                self._halve(picture, self._plane(picture, nearest, reduction - 1).pixels, plane)
+                larger = self._computed_level(picture, nearest, reduction - 1)
+                self._halve(picture, larger.pixels, level)
             else:
-                self._reduce_level(picture, nearest, plane)
-            return plane.finish()
+                self._reduce_level(picture, nearest, level)
+            return level.finish()
 
-        return planes.get(self._file.serial, self._plane_key(picture, reduction), make)
+        return cached_levels.get(self._file.serial, self._level_key(picture, reduction), make)
 
-    def _halve(self, picture: Picture, larger: Array, plane: Plane) -> None:
-        """Fill a plane from the plane twice its size."""
+    def _halve(self, picture: Picture, larger: Array, level: CachedLevel) -> None:
+        """Fill a level from the level twice its size."""
         rows = 2 * _HALVED_ROWS
 
         def work(top: int) -> None:
-            plane.put(top // 2, _reduce(picture, larger[top:top + rows], 2))
+            level.put(top // 2, _reduce(picture, larger[top:top + rows], 2))
 
         side_by_side(work, range(0, larger.shape[0], rows))
 
-    def _reduce_level(self, picture: Picture, nearest: int, plane: Plane) -> None:
-        """Fill a plane in one pass over a stored level."""
+    def _reduce_level(self, picture: Picture, nearest: int, level: CachedLevel) -> None:
+        """Fill a level in one pass over a stored level."""
         stored = picture.levels[nearest]
         halvings = self._direct_halvings(picture, nearest)
         factor = 1 << halvings
@@ -231,7 +232,7 @@ class Levels:
         def stream(band: Band) -> None:
             done = band.top
             for top, rows in decode(self._file, stored, band):
-                plane.put(top // factor, _reduce(picture, rows, factor))
+                level.put(top // factor, _reduce(picture, rows, factor))
                 done = top + rows.shape[0]
             if done < band.bottom:
                 msg = f'its pixel data ends early, at row {done} of {stored.size.height}'
@@ -241,23 +242,23 @@ class Levels:
             for block in blocks:
                 rect = Rect(block.left // factor, block.top // factor,
                             -(-block.width // factor), -(-block.height // factor))
-                plane.put(rect.top, self._read_reduced(picture, nearest, halvings, rect), rect.left)
+                level.put(rect.top, self._read_reduced(picture, nearest, halvings, rect), rect.left)
 
-        if self._is_streamed(picture, stored, plane.nbytes * factor * factor):
+        if self._is_streamed(picture, stored, level.nbytes * factor * factor):
             side_by_side(stream, bands(stored))
         else:
             side_by_side(read, _rows_of_blocks(picture.size.reduced(nearest), stored))
 
     def _is_streamed(self, picture: Picture, stored: Stored, size: int) -> bool:
-        """Whether a pass over a level of ``size`` bytes drops what it decodes."""
+        """Whether a level of ``size`` bytes is reduced while it is decoded, without caching it."""
         if stored.random or stored.opened_size != stored.size or picture.orientation != 1 \
                 or picture.is_masked:
             return False
-        if planes.peek(self._file.serial, stored.opening) is not None:
-            # Part of it is decoded already.
+        if cached_levels.peek(self._file.serial, stored.opening) is not None:
+            # A part is already decoded.
             return False
-        # Several bands: any of them can be decoded again quickly.
-        bound = _MAX_KEPT if len(bands(stored)) == 1 else MAX_PLANE_MEMORY
+        # With several bands, any of them can be decoded again quickly.
+        bound = _MAX_KEPT if len(bands(stored)) == 1 else MAX_LEVEL_MEMORY
         return size > bound
 
 
@@ -273,20 +274,20 @@ def _reduce(picture: Picture, pixels: Array, factor: int) -> Array:
 
 
 def _is_shrunk(stored: Stored) -> bool:
-    """Whether the decoder shrinks the picture; scaled vector drawings do not count."""
+    """Whether the decoder shrinks the picture; scaled vector graphics do not count."""
     return any(name == 'shrink' for name, _ in stored.opening.options)
 
 
 def _may_be_kept(size: int) -> bool:
-    """Whether a picture of so many bytes may be cached before it is needed."""
-    return size <= _MAX_KEPT and planes.bytes(on_disk=True) + size <= _MAX_ALL_KEPT
+    """Whether a picture of ``size`` bytes may be cached before it is needed."""
+    return size <= _MAX_KEPT and cached_levels.bytes(on_disk=True) + size <= _MAX_ALL_KEPT
 
 
 def _rows_of_blocks(size: Size, stored: Stored) -> list[list[Rect]]:
     """
-    Divide a stored level of a size in pixels into rows of blocks.
+    Divide a stored level into rows of blocks.
 
-    No tile of the file lies in two blocks, so no tile is decoded twice.
+    Blocks consist of whole tiles of the file, so no tile is decoded twice.
     """
     tile = stored.page.tile if stored.page and stored.page.tile else Size(1, 1)
     if any(extent % (1 << _MAX_HALVINGS) for extent in tile):
@@ -299,6 +300,6 @@ def _rows_of_blocks(size: Size, stored: Stored) -> list[list[Rect]]:
 
 
 def _crop(pixels: Array, rect: Rect) -> Array:
-    """A copy of a part: a view would keep the whole plane alive as long as the tile."""
+    """A copy of a rectangle; a view would keep the whole level in memory."""
     part: Array = pixels[rect.top:rect.bottom, rect.left:rect.right].copy()
     return part

@@ -1,13 +1,13 @@
 """
 Find libvips' loader for a file and open images with it.
 
-libvips names the loader from the bytes of a file.  The loader is then called by name on a
-libvips *source*, so that a path is never parsed for ``[options]``, an image never comes
-from libvips' cache of operations, and its descriptor is closed when it is freed.  Loaders
-without a variant for sources get the path as a plain argument.
+libvips chooses the loader from the first bytes of a file.  The loader is called by name
+with a libvips *source*, so that libvips does not parse the path for ``[options]``, does not
+return an image from its cache of operations, and closes the descriptor with the image.
+Loaders that cannot read sources get the path.
 
-The setting ``source_vips_loaders`` (``base.settings``) is checked for each file, before
-libvips decodes anything of it.
+The setting ``source_vips_loaders`` (``base.settings``) is checked for each file before
+libvips decodes it.
 """
 
 from __future__ import annotations
@@ -38,26 +38,23 @@ from .known_formats import (
     has_operation,
 )
 
-# Loaders of tables of numbers and of bytes without a header, which are not images.
+# Loaders for tables of numbers and for bytes without a header: not images.
 _NOT_IMAGES = frozenset({'csvload', 'matrixload', 'rawload'})
-# Loaders that read from a source only if it has a file name, with the bytes that their
-# files begin with.
+# Loaders that need sources with a file name, and the first bytes of their files.
 _NAMED_SOURCES = {
     # CFITSIO also reads gzipped files.
     'fitsload': (b'SIMPLE', b'\x1f\x8b'), 'openslideload': (b'',),
     'vipsload': (b'\x08\xf2\xa6\xb6', b'\xb6\xa6\xf2\x08')}
-# How TIFF and BigTIFF files begin.
+# The first bytes of TIFF and BigTIFF files.
 _TIFF_HEADS = frozenset({b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'})
-# The least serious problem at which a loader fails instead of returning what it could
-# decode.  In TIFF a damaged tile is only a warning; other libraries also warn about files
-# that they decode correctly.
+# The least serious problem at which a loader fails.  In TIFF a damaged tile is only a
+# warning; other libraries also warn about files that they decode correctly.
 _FAIL_ON = {'tiffload': 'warning'}
 _DEFAULT_FAIL_ON = 'error'
-# What libtiff and libheif say of a codec that they were built without.
+# In error messages of libtiff and libheif if a codec is missing.
 _LACKS = ('not configured', 'not implemented', 'not been built in', 'Unsupported codec',
           'Unsupported feature')
-# Ultra HDR files are JPEG files with a second image, which tells a screen how much brighter
-# than white parts of the first are.
+# Ultra HDR files are JPEG files with a second image, the gain map for HDR displays.
 _READ_AS = {'uhdrload': 'jpegload'}
 # VIPS_OPERATION_UNTRUSTED of libvips' VipsOperationFlags, since libvips 8.13.
 _UNTRUSTED = 16
@@ -68,8 +65,8 @@ class Loader(NamedTuple):
     A loader of libvips and how to call it.
 
     :param name: without the variant, such as 'tiffload'.
-    :param through: what it reads from: 'descriptor' or 'file', the two kinds of source,
-        or 'path'; 'codec' if imagecodecs decodes the file instead of libvips.
+    :param through: its input: 'descriptor' or 'file' for a source without or with a file
+        name, 'path' for a path; 'codec' if imagecodecs decodes the file instead of libvips.
     """
 
     name: str
@@ -90,13 +87,14 @@ class Found(NamedTuple):
     The loader for a file.
 
     :param loader: the loader.
-    :param source: the source with which it was found, if an image can be loaded from it.
-    :param instead: a loader that also reads such files, if the first cannot open this one.
+    :param source: the source in which libvips recognised the format, if an image can be
+        loaded from it.
+    :param fallback: a loader that also reads such files, if the first cannot open this one.
     """
 
     loader: Loader
     source: pyvips.Source | None = None
-    instead: Loader | None = None
+    fallback: Loader | None = None
 
 
 def find_loader(path: str, descriptor: int, default: str | Collection[str] = 'all') -> Found:
@@ -106,12 +104,12 @@ def find_loader(path: str, descriptor: int, default: str | Collection[str] = 'al
     :param path: an absolute path.
     :param descriptor: an open descriptor of that file.
     :param default: the loaders that the setting 'default' stands for.
-    :raises TileSourceError: if no loader knows the file or the settings do not allow it.
+    :raises TileSourceError: if no loader can read the file, or the setting does not allow
+        it.
     """
     allowed = _loader_filter(default)
     head = read_at(descriptor, 512, 0)
-    # A named source lets untrusted loaders (OpenSlide) inspect the file; a descriptor
-    # does not.
+    # Untrusted loaders (OpenSlide) open only sources with a file name.
     named = any(head.startswith(starts) and (allowed is None or allowed(name)) and
                 has_loader(name) for name, starts in _NAMED_SOURCES.items())
     with vips_errors(f'Cannot read {path!r}'):
@@ -120,8 +118,7 @@ def find_loader(path: str, descriptor: int, default: str | Collection[str] = 'al
         found = vips_lib.vips_foreign_find_load_source(source.pointer)
     through = 'descriptor'
     if found == ffi.NULL and (allowed is None or any(map(allowed, _loaders_by_path()))):
-        # libvips parses only the last '[...]' as options; an empty one keeps it from
-        # parsing a part of the path.
+        # libvips parses the last '[...]' as options; an empty one protects the path.
         found = vips_lib.vips_foreign_find_load(os.fsencode(path) + b'[]')
         through = 'path'
     vips_lib.vips_error_clear()
@@ -131,8 +128,8 @@ def find_loader(path: str, descriptor: int, default: str | Collection[str] = 'al
     if not _LIBVIPS_READS_JPEG_2000 and _is_jpeg_2000(head):
         name, (base, through) = 'jp2kload_source', _JPEG_2000
     if base in {'', 'magickload'} and head[:4] in _TIFF_HEADS:
-        # libvips reads the first directory to recognise a file.  This package reads some
-        # that libtiff does not, and says what is wrong with the others.
+        # libvips reads the first directory to recognise TIFF.  This package reads some
+        # files that libtiff cannot, and gives better errors for the others.
         base, through = 'tiffload', 'descriptor'
     if not base or (base == 'magickload' and not any(
             signature.matches(head) for signature in MAGICK_SIGNATURES)):
@@ -149,14 +146,15 @@ def find_loader(path: str, descriptor: int, default: str | Collection[str] = 'al
     if through in {'path', 'codec'}:
         return Found(Loader(base, through))
     if base in _NAMED_SOURCES or not SHARES_DESCRIPTORS:
-        # OpenSlide recognises some TIFF files, such as exports of slides, that it then refuses.
-        instead = (Loader('tiffload', 'descriptor' if SHARES_DESCRIPTORS else 'file')
+        # OpenSlide recognises some TIFF files, such as exported slides, and then refuses
+        # them.
+        fallback = (Loader('tiffload', 'descriptor' if SHARES_DESCRIPTORS else 'file')
                    if base == 'openslideload' and head[:4] in _TIFF_HEADS and
                    (allowed is None or allowed('tiffload')) else None)
-        return Found(Loader(base, 'file'), instead=instead)
+        return Found(Loader(base, 'file'), fallback=fallback)
     # libvips refuses some subsampled images.
-    instead = _JPEG_2000 if base == 'jp2kload' else None
-    return Found(Loader(base, through), None if named else source, instead)
+    fallback = _JPEG_2000 if base == 'jp2kload' else None
+    return Found(Loader(base, through), None if named else source, fallback)
 
 
 def _is_jpeg_2000(head: bytes) -> bool:
@@ -209,7 +207,7 @@ def lacks_codec(error: pyvips.Error) -> bool:
 
 def why_not_decoded(compression: str, error: pyvips.Error) -> str:
     """
-    The reason why pixels could not be decoded, with the remedy if there is one.
+    The reason why pixels could not be decoded, with the remedy if the codec is missing.
 
     :param compression: its name, '' if the format has only one.
     :param error: the error of libvips.
@@ -234,7 +232,7 @@ def _is_trusted(name: str) -> bool:
 
 
 def _loader_filter(default: str | Collection[str]) -> Callable[[str], bool] | None:
-    """The test whether a loader is allowed; None if all are."""
+    """A function that tells whether a loader is allowed; None if all are."""
     allowed = allowed_loaders(default)
     if 'all' in allowed:
         return None
@@ -244,7 +242,7 @@ def _loader_filter(default: str | Collection[str]) -> Callable[[str], bool] | No
 
 
 def _unnamed_source(descriptor: int) -> pyvips.Source:
-    """A source on an open file, without its name."""
+    """A source without a file name on an open file."""
     if SHARES_DESCRIPTORS:
         return pyvips.Source.new_from_descriptor(descriptor)
     reader = PositionedReader(descriptor)
@@ -274,12 +272,12 @@ def _no_loader_message(path: str, head: bytes) -> str:
             return (f'Cannot read {path!r}: it looks like {signature.name}, and this libvips '
                     f'({version}) has no {signature.loader}, which needs '
                     f'{FORMATS[signature.loader].library}; {GET_A_FULLER_LIBVIPS}')
-    return f'Cannot read {path!r}: it is in no image format that this libvips ({version}) knows'
+    return f'Cannot read {path!r}: this libvips ({version}) does not recognise its format'
 
 
 def _load_source(name: str, path: str, source: pyvips.Source,
                  arguments: dict[str, Any]) -> pyvips.Image:
-    """Load from a source; the path is for errors only."""
+    """Load from a source; the path is for error messages."""
     with vips_errors(f'Cannot read {path!r}'):
         return getattr(pyvips.Image, f'{name}_source')(source, **arguments)
 
@@ -305,9 +303,9 @@ def _decode_jpeg_2000(path: str, descriptor: int) -> pyvips.Image:
 
 
 def _load_path(name: str, path: bytes, arguments: dict[str, Any]) -> pyvips.Image:
-    """Load with a loader that takes only paths."""
+    """Load with a loader that reads only paths."""
     image = getattr(pyvips.Image, name)(path, **arguments)
-    # The image may come from libvips' cache, from before the file changed; libvips does
-    # not return an invalidated image again.
+    # The image may come from libvips' cache, from before the file changed.  After
+    # invalidation libvips does not return it again.
     image.invalidate()
     return getattr(pyvips.Image, name)(path, **arguments)

@@ -1,8 +1,7 @@
 """
-Read the tags of a TIFF file in which its maker states pixel size and magnification.
+Read the tags in which makers of scanners store pixel size and magnification in TIFF files.
 
-Texts and numbers are not trusted: they are read up to a limit, and malformed ones count as
-missing.
+Input is not trusted: texts are read up to a limit, and malformed values count as missing.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ UNKNOWN: PixelSize = (None, None)
 
 # A private tag.
 _XMP = 700
-# The pages in which Ventana's XML is looked for: it belongs to the label, usually the first.
+# The number of pages in which to look for Ventana's XML: it belongs to the label, usually page 0.
 _VENTANA_PAGES = 8
 
 
 class Scale(NamedTuple):
     """
-    What a maker says.
+    Pixel size and magnification.
 
-    :param pixel_size: (x, y) in mm, before the orientation is applied.
+    :param pixel_size: (x, y) in mm; in TIFF before the orientation is applied.
     :param magnification: that of the objective.
     :param further: more entries for the internal metadata.
     """
@@ -44,10 +43,10 @@ class Scale(NamedTuple):
 
 class Header:
     """
-    The tags of a TIFF file that makers use, read when they are needed.
+    The tags of a TIFF file that makers use, each read on demand.
 
     :param tiff: the open file.
-    :param first: its first page, which has the texts.
+    :param first: its first page, with the descriptions.
     :param page: the page of the first frame.
     :param resolution: the pixel size according to the resolution tags of that page.
     """
@@ -66,16 +65,16 @@ class Header:
 
     @property
     def fields_text(self) -> str:
-        """Its beginning, which is all of a text of fields."""
+        """Its beginning; texts with fields are short."""
         return self.description[:LIMITS.tiff_field_text]
 
     @cached_property
     def description_root(self) -> Element | None:
-        """The ImageDescription as XML; None if it is none."""
+        """The ImageDescription as XML; None if it is not XML."""
         return xml_root(self.description) if self.description.lstrip()[:1] == '<' else None
 
     def root(self, tag: str) -> Element | None:
-        """The same, if its root element has this tag."""
+        """The ImageDescription as XML if its root element has this tag."""
         root = self.description_root if f'<{tag}' in self.description else None
         return root if root is not None and root.tag == tag else None
 
@@ -117,12 +116,12 @@ class Header:
 
 
 def decimal(text: str | None) -> float | None:
-    """A number above 0, also with a decimal comma, which some scanners write by locale."""
+    """A number above 0; some scanners write a decimal comma, depending on the locale."""
     return positive((text or '')[:100].replace(',', '.'))
 
 
 def fields_of(parts: Iterable[str]) -> dict[str, str]:
-    """The ``key = value`` pairs among some texts; the first of equal keys counts."""
+    """The ``key = value`` pairs in texts; of equal keys the first counts."""
     fields: dict[str, str] = {}
     for part in parts:
         key, mark, value = part.partition('=')

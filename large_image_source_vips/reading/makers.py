@@ -1,11 +1,11 @@
 """
-Read pixel size and magnification from what makers write into TIFF files.
+Determine pixel size and magnification of TIFF files, one function per maker.
 
-``MAKERS`` has one row for each maker and program.  A row that recognises a file reads what
-that maker states; a pixel size that no row finds is taken from the resolution tags.
+``MAKERS`` has one row for each maker or program.  Its function recognises the maker's files
+and reads the values.  If no row has a pixel size, the resolution tags are used.
 
-Sources: the format pages and the code of OpenSlide, tifffile and Bio-Formats; the OME schema;
-ImageJ's TiffEncoder.  Texts and numbers are not trusted: malformed ones count as missing.
+Sources: the format pages and the code of OpenSlide, tifffile and Bio-Formats; the OME
+schema; ImageJ's TiffEncoder.  Input is not trusted: malformed values count as missing.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Maker(NamedTuple):
     A row of the table.
 
     :param name: of the maker or program.
-    :param place: where the scale is.
-    :param read: returns the scale, or None if the file is not by this maker.
+    :param place: where the values are stored, for the documentation.
+    :param read: returns the values; None if the file is not from this maker.
     """
 
     name: str
@@ -47,12 +47,11 @@ class Maker(NamedTuple):
     read: Callable[[Header], Scale | None]
 
 
-def describe_tiff(header: Header) -> Scale:
+def tiff_scale(header: Header) -> Scale:
     """
     The scale of a TIFF file.
 
-    If several rows recognise the file, the first one that knows a value counts; if none
-    knows the pixel size, the resolution tags do.
+    If several rows recognise the file, the first that has a value counts.
     """
     size, magnification = UNKNOWN, None
     further: dict[str, Any] = {}
@@ -72,7 +71,7 @@ def _square(size: float | None, unit: float) -> PixelSize:
 
 
 def _aperio(header: Header) -> Scale | None:
-    """Fields after the first '|'; what is before, or inside of a value, is free text."""
+    """Fields after the first '|'; text before it, and values, are free text."""
     if not header.description.startswith('Aperio'):
         return None
     fields = fields_of(header.fields_text.split('|')[1:])
@@ -105,7 +104,7 @@ def _philips(header: Header) -> Scale | None:
     """
     DICOM_PIXEL_SPACING, in mm between rows, then between columns.
 
-    That of the scanned image counts, else the smallest of its levels.
+    The value of the scanned image is used, else the smallest of its levels.
     """
     root = header.root('DataObject')
     if root is None or root.get('ObjectType') != 'DPUfsImport':
@@ -116,7 +115,7 @@ def _philips(header: Header) -> Scale | None:
     sizes = [size for size in map(_philips_spacing, candidates) if all(size)]
     own = _philips_spacing(slide)
     derivation = _philips_text(slide, 'DICOM_DERIVATION_DESCRIPTION').partition('sourceFilename')[0]
-    # The first of the 'levels' is the magnification, or a number above 10000.
+    # The first entry of 'levels' is the magnification, or a number above 10000.
     levels = fields_of(reversed(derivation.split('-'))).get('levels', '').partition(',')[0]
     power = positive(levels)
     return Scale(own if all(own) else min(sizes, default=UNKNOWN),
@@ -137,10 +136,10 @@ def _philips_spacing(item: Element) -> PixelSize:
 
 
 def _hamamatsu(header: Header) -> Scale | None:
-    """NDPI: the tag SourceLens; resolution tags are in the usual meaning."""
+    """NDPI: the tag SourceLens, and the usual resolution tags."""
     if not header.has(_NDPI_FORMAT):
         return None
-    # The keys are misspelt so.
+    # Hamamatsu misspells these keys.
     properties = fields_of(header.text(_NDPI_PROPERTIES).splitlines())
     power = (header.number(_NDPI_LENS, header.page) or
              positive(properties.get('Objective.Lens.Magnificant')))
@@ -148,7 +147,7 @@ def _hamamatsu(header: Header) -> Scale | None:
 
 
 def _leica(header: Header) -> Scale | None:
-    """SCN: the extent of each image in nm and in pixels; that of the frame's size counts."""
+    """SCN: the extent of each image in nm and pixels; the image of the frame's size counts."""
     root = header.root('scn')
     if root is None:
         return None
@@ -163,7 +162,7 @@ def _leica(header: Header) -> Scale | None:
             fits = extents[1] == list(header.page.size)
             found.append((not fits, across or 0.0, down or 0.0, decimal(image.findtext(
                 'scanSettings/objectiveSettings/objective'))))
-    # If no size fits: the image with the smallest pixels.  The others are overviews.
+    # If no size fits, the image with the smallest pixels: the others are overviews.
     best = min(found, key=lambda item: item[:3], default=None)
     return Scale() if best is None else Scale((best[1] or None, best[2] or None), best[3])
 
@@ -181,7 +180,7 @@ def _ventana(header: Header) -> Scale | None:
 
 
 def _trestle(header: Header) -> Scale | None:
-    """The resolution tags are µm per pixel, whatever their unit; the text has the rest."""
+    """The resolution tags are µm per pixel, whatever their unit; the magnification is text."""
     if not header.software.startswith('MedScan'):
         return None
     fields = fields_of(header.fields_text.split(';'))
@@ -200,7 +199,7 @@ def _argos(header: Header) -> Scale | None:
 
 
 def _perkin_elmer(header: Header) -> Scale | None:
-    """QPTIFF: XML of the first page; the resolution tags are in the usual meaning."""
+    """QPTIFF: XML of the first page, and the usual resolution tags."""
     root = header.root('PerkinElmer-QPI-ImageDescription')
     if root is None:
         return None
@@ -224,13 +223,13 @@ def _metaseries(header: Header) -> Scale | None:
 
 
 def _micro_manager(header: Header) -> Scale | None:
-    """JSON in a private tag; 0 means that the pixels were not calibrated."""
+    """JSON in a private tag; 0 means not calibrated."""
     values = _json(header.text(_MICRO_MANAGER))
     return None if values is None else Scale(_square(positive(values.get('PixelSizeUm')), _MICRON))
 
 
 def _large_image(header: Header) -> Scale | None:
-    """large_image's converter keeps the metadata of its source as JSON."""
+    """large_image's converter stores the metadata of its source as JSON."""
     text = header.fields_text
     values = _json(text) if text.startswith('{') and 'large_image_converter' in text else None
     kept = values.get('large_image_converter') if values else None
@@ -239,13 +238,13 @@ def _large_image(header: Header) -> Scale | None:
 
 
 def _this_package(header: Header) -> Scale | None:
-    """The writer of this package keeps what TIFF has no tag for as JSON."""
+    """This package stores values without a TIFF tag as JSON."""
     own = read_own(header.description) if header.description[:1] == '{' else {}
     return Scale(UNKNOWN, positive(own.get('magnification'))) if own else None
 
 
 def _json(text: str) -> dict[str, Any] | None:
-    """An object in JSON; None if the text is none."""
+    """Parse a JSON object; None if the text is not one."""
     try:
         values = json.loads(text) if text else None
     except (ValueError, RecursionError):
@@ -280,7 +279,7 @@ def _olympus(header: Header) -> Scale | None:
 
 
 def _pointer(header: Header, tag: int) -> int:
-    """Where the structure is that a tag holds or refers to."""
+    """The offset of the structure that a tag holds or refers to."""
     entry = header.first.entries[tag]
     return entry.offset if entry.values > 1 else int(header.number(tag) or 0)
 
@@ -296,7 +295,8 @@ def _fei(header: Header) -> Scale | None:
     return Scale((across, down))
 
 
-# Descriptions come before private tags: programs that change a file often leave those alone.
+# Descriptions come before private tags, which programs often leave unchanged when they edit
+# a file.
 MAKERS = (
     Maker('Aperio', 'ImageDescription: MPP, AppMag; private tags', _aperio),
     Maker('OME', 'ImageDescription: PhysicalSizeX, Objective', _ome),

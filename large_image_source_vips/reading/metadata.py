@@ -1,8 +1,8 @@
 """
 Collect the header fields and ICC profiles of a file.
 
-Header fields are fit for ``json.dumps``; long texts and lists are cut.  No page but the
-first is opened with libvips.
+All values can be serialised with ``json.dumps``; long texts and lists are cut.  libvips
+opens only the first page.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from ..tiff.directories import TiffDirectories, TiffFormatError, decode_text
 from ..tiff.page import DESCRIPTION, ICC_PROFILE, Entry
 from .file import SourceFile
 from .layout import Layout
-from .pixel_size import Description
+from .maker_tags import Scale
 from .png_chunks import png_texts
 from .storage import storage
 from .unpack import unpacker
 
 
 def internal_metadata(file: SourceFile, layout: Layout, image: pyvips.Image,
-                      description: Description) -> dict[str, Any]:
+                      scale: Scale) -> dict[str, Any]:
     """
-    The header fields of the first frame, and those in which other frames differ.
+    The header fields of the first frame, and fields of other frames that differ.
 
-    Under 'storage' it says how levels and associated images are stored.
+    The entry 'storage' describes how levels and associated images are stored.
 
     :param image: an open image of the first frame.
     """
@@ -41,12 +41,12 @@ def internal_metadata(file: SourceFile, layout: Layout, image: pyvips.Image,
     fields['filename'] = json_safe(file.path)
     fields['vips-loader'] = file.loader.name
     if layout.pages:
-        # libvips counts 1 if it was given a single directory.
+        # libvips counts 1 page if it opened a single directory.
         fields['n-pages'] = layout.pages
     if layout.left_out:
         fields['left-out'] = json_safe(list(layout.left_out))
     fields.update(_texts_as_written(file, layout, fields))
-    fields.update(json_safe_table(description.further))
+    fields.update(json_safe_table(scale.further))
     fields['storage'] = storage(layout)
     if len(layout.frames) > 1:
         fields['frames'] = _frame_fields(file, layout, image)
@@ -57,14 +57,14 @@ def icc_profiles(file: SourceFile, layout: Layout, image: pyvips.Image) -> list[
     """
     The ICC profile of each frame; an empty list if no frame has one.
 
-    In TIFF each page has its own profile; profiles that pages share are read once.  In
-    other formats every frame has the profile of the file.
+    In TIFF each page has its own profile; shared ones are read once.  In other formats all
+    frames have the profile of the file.
 
     :param image: an open image of the first frame.
     :raises TileSourceError: if a profile cannot be read.
     """
     if layout.converted or unpacker(image).converts_colour:
-        # The pixels are converted to sRGB already.
+        # The pixels are already converted to sRGB.
         return []
     count = len(layout.frames)
     if file.loader.name == 'tiffload':
@@ -77,7 +77,7 @@ def icc_profiles(file: SourceFile, layout: Layout, image: pyvips.Image) -> list[
 
 
 def header_fields(image: pyvips.Image) -> dict[str, Any]:
-    """Every header field of an open image, by name, fit for ``json.dumps``."""
+    """All header fields of an open image, by name, for ``json.dumps``."""
     fields = {}
     for raw in _field_names(image):
         name = decode_text(raw)
@@ -90,7 +90,7 @@ def header_fields(image: pyvips.Image) -> dict[str, Any]:
 
 
 def _field_names(image: pyvips.Image) -> list[bytes]:
-    """The names of the header fields; files may have some that are not UTF-8."""
+    """The names of the header fields, which need not be UTF-8."""
     array = vips_lib.vips_image_get_fields(image.pointer)
     names = []
     for number in itertools.count():
@@ -106,8 +106,8 @@ def json_safe(value: Any, name: str = '') -> Any:
     """
     A value that ``json.dumps`` accepts.
 
-    Bytes become text if they hold XMP or XML, else a dictionary with their length and
-    hash.  Long texts and lists are cut and end with a note of their full length.
+    XMP and XML bytes become text; other bytes become a dictionary with their length and
+    hash.  Long texts and lists are cut and end with their full length.
 
     :param value: a header field.
     :param name: its name.
@@ -145,7 +145,7 @@ def json_safe_table(value: Any) -> Any:
 
 def _texts_as_written(file: SourceFile, layout: Layout,
                       fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Header fields whose text is not UTF-8, which libvips replaces by other characters."""
+    """Texts that are not UTF-8; libvips would replace their characters."""
     page = layout.frames[0].levels[0].page
     with file.descriptor() as descriptor:
         if page is not None and DESCRIPTION in page.entries:
@@ -160,7 +160,7 @@ def _texts_as_written(file: SourceFile, layout: Layout,
 
 
 def _frame_fields(file: SourceFile, layout: Layout, image: pyvips.Image) -> list[dict[str, Any]]:
-    """The own fields of frames 1, 2 and so on."""
+    """The fields of frames 1, 2 and so on that differ from frame 0."""
     frames = layout.frames[1:LIMITS.reading_described_frames]
     entries: list[dict[str, Any]] = [{} for _ in frames]
     delays = image.get('delay') if image.get_typeof('delay') else []
@@ -168,11 +168,11 @@ def _frame_fields(file: SourceFile, layout: Layout, image: pyvips.Image) -> list
         for entry, delay in zip(entries, delays[1:], strict=False):
             entry['delay'] = delay
     found = [frame.levels[0].page for frame in frames]
-    described = [page.entries[DESCRIPTION] if page is not None and DESCRIPTION in page.entries
+    scale = [page.entries[DESCRIPTION] if page is not None and DESCRIPTION in page.entries
                  else None for page in found]
-    if any(described):
+    if any(scale):
         with file.descriptor() as descriptor:
-            for entry, text in zip(entries, _texts(TiffDirectories(descriptor), described),
+            for entry, text in zip(entries, _texts(TiffDirectories(descriptor), scale),
                                    strict=True):
                 if text is not None:
                     entry['image-description'] = text
@@ -196,10 +196,10 @@ def _texts(tiff: TiffDirectories, entries: Sequence[Entry | None]) -> Iterator[s
 
 
 def _tiff_profiles(file: SourceFile, layout: Layout) -> list[bytes | None]:
-    """The profile of each frame; pages that share the bytes of one share the object."""
+    """The profile of each frame; equal profiles are one object."""
     pages = [frame.levels[0].page for frame in layout.frames]
     entries = [page.entries.get(ICC_PROFILE) if page else None for page in pages]
-    # By their place in the file, then by their bytes.
+    # Found by position in the file, then by content.
     places: dict[tuple[int, int], bytes] = {}
     profiles: dict[bytes, bytes] = {}
     if any(entries):
@@ -219,7 +219,7 @@ def _tiff_profiles(file: SourceFile, layout: Layout) -> list[bytes | None]:
 
 def _check_profiles(profiles: Collection[bytes]) -> None:
     """
-    Bound the memory of all different profiles of a file.
+    Check the total size of the different profiles of a file.
 
     :raises TiffFormatError: if they are too large.
     """
@@ -230,7 +230,7 @@ def _check_profiles(profiles: Collection[bytes]) -> None:
 
 
 def _describe_bytes(data: bytes, name: str) -> Any:
-    """Bytes as text if they hold XMP or XML, else as a digest."""
+    """XMP or XML bytes as text, others as a digest."""
     stripped = data.rstrip(b'\0')
     if 'xmp' in name or stripped[:1] == b'<':
         try:

@@ -1,8 +1,8 @@
 """
-Open one directory of a TIFF file as if it were the only one.
+Open one directory of a TIFF file without reading those before it.
 
-To open a page, libtiff follows the chain of directories from the first.  Here libvips
-reads the file with a few bytes replaced, the pointers in the header and in the
+libtiff follows the chain of directories from the first one to the page that it opens.  Here
+libvips reads the file through a source that replaces the pointers in the header and in the
 directory, so every page opens equally fast.
 """
 
@@ -23,7 +23,7 @@ from .layout import Opening
 
 class _PatchedReader(PositionedReader):
     """
-    Reads a file with a few bytes replaced.
+    A reader that replaces a few bytes of a file.
 
     :param descriptor: of the file; closed with this object.
     :param patches: the replacement bytes by their offset in the file.
@@ -50,7 +50,7 @@ class _PatchedReader(PositionedReader):
 
 def single_directory(path: str, opening: Opening) -> pyvips.SourceCustom:
     """
-    Make a libvips source on a TIFF file that has a single directory.
+    A libvips source in which a TIFF file has a single directory.
 
     :param path: the absolute path of the file.
     :param opening: the offset of the directory, optionally a range of strips.

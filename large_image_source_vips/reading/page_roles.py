@@ -1,7 +1,7 @@
 """
 Decide which pages of a TIFF file are frames, levels, masks and associated images.
 
-All is a pure function of the directories and texts of the file.
+The result depends only on the directories and descriptions; nothing here reads the file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..tiff.page import Page
 from .layout import reduction_between, unique_keys
 
 _MASK_SUBFILE = 4
-# The start of a description in which the name of an associated image is looked for.
+# The number of characters of a description in which to look for "label", "macro" and so on.
 NAME_TEXT = 200
 _NAMES = re.compile(r'\b(label|macro|thumbnail|overview)\b', re.IGNORECASE)
 
@@ -28,7 +28,7 @@ class Place(NamedTuple):
     Where a picture is stored.
 
     :param page: its directory.
-    :param number: of the page of the main chain that it is, or is a sub-IFD of.
+    :param number: the page in the main chain, or the page that has it as a sub-IFD.
     :param sub_page: its index among the sub-IFDs of that page; None for the page itself.
     """
 
@@ -40,16 +40,15 @@ class Place(NamedTuple):
 @dataclass(frozen=True)
 class Directories:
     """
-    What is known of a file.
+    The directories and descriptions of a file.
 
     :param pages: the pages of the main chain.
     :param sub_pages: the sub-IFDs of each page that has any; None for unreadable ones.
     :param texts: the ImageDescription of the first pages, by page number.
-    :param file_name: without its folder, because OME-XML may also describe other files.
-    :param images: the number of images that the first page holds, and the bytes from one to
-        the next.
-    :param why_unreadable: says why the pixels of a page cannot be decoded, from its header
-        fields; None if they can.
+    :param file_name: without its folder; OME-XML may also describe other files.
+    :param images: the number of images that the first page contains, and the bytes from one
+        to the next.
+    :param why_unreadable: returns the reason why a page cannot be decoded; None if it can.
     """
 
     pages: Sequence[Page]
@@ -72,7 +71,7 @@ class Directories:
 
 
 @dataclass
-class Arrangement:
+class PageRoles:
     """
     The role of each page.
 
@@ -80,10 +79,9 @@ class Arrangement:
     :param axes: the position of each frame on each axis; empty if no axes are known.
     :param channels: the names of the channels.
     :param levels: the reduced levels of each frame, by reduction.
-    :param masks: the transparency mask of each picture that has one, by the offsets of its
-        directory.
+    :param masks: the transparency mask of a page, by the offset of the page's directory.
     :param associated: associated images, by key.
-    :param left_out: why pages that could be levels or associated images are not used.
+    :param left_out: pages that are not used, with the reasons.
     """
 
     frames: list[Place]
@@ -95,11 +93,11 @@ class Arrangement:
     left_out: list[str] = field(default_factory=list)
 
 
-def arrange(found: Directories) -> Arrangement:
+def assign_roles(found: Directories) -> PageRoles:
     """Decide which pages are frames, levels, masks and associated images."""
     pages = found.pages
     own = read_own(found.text)
-    apart = _own_associated(found, own)
+    apart = _associated_of_this_package(found, own)
     base = 0 if apart else _base_page(pages)
     alike = [Place(page, number) for number, page in enumerate(pages)
              if page.size == pages[base].size and page.kind == pages[base].kind
@@ -111,29 +109,29 @@ def arrange(found: Directories) -> Arrangement:
                  for number in range(count)]
     series = ome.ome_series(
         found.text, found.file_name, max(1, pages[base].samples), len(pages))
-    plan = (_own_frames(own, series, alike) or _ome_frames(series, alike) or
-            _imagej_frames(found.text, alike) or Arrangement(alike))
-    plan.levels = [{} for _ in plan.frames]
-    taken = {frame.number for frame in plan.frames}
-    _add_sub_levels(plan, found, pages[base])
-    taken |= _add_chain_levels(plan, found, pages[base], taken | apart)
-    taken |= _add_masks(plan, found)
-    _name_others(plan, found, series, taken, base)
-    _rename(plan, own)
-    return plan
+    roles = (_frames_of_this_package(own, series, alike) or _ome_frames(series, alike) or
+             _imagej_frames(found.text, alike) or PageRoles(alike))
+    roles.levels = [{} for _ in roles.frames]
+    taken = {frame.number for frame in roles.frames}
+    _add_sub_levels(roles, found, pages[base])
+    taken |= _add_chain_levels(roles, found, pages[base], taken | apart)
+    taken |= _add_masks(roles, found)
+    _name_others(roles, found, series, taken, base)
+    _restore_keys(roles, own)
+    return roles
 
 
 def is_mask(page: Page) -> bool:
-    """Whether a page says which pixels of another are opaque."""
+    """Whether a page is the transparency mask of another page."""
     return bool(page.subfile_type & _MASK_SUBFILE)
 
 
 def _base_page(pages: Sequence[Page]) -> int:
     """
-    The number of the page that gives the size of the frames.
+    The page number of the full-resolution image.
 
-    It is the first page, or the largest if that has more than four times the area of the
-    first, which is a thumbnail then.
+    This is the first page.  If the largest page has more than four times its area, the
+    first page is a thumbnail, and the largest page counts.
     """
     areas = [0 if is_mask(page) and number else page.size.area
              for number, page in enumerate(pages)]
@@ -141,7 +139,7 @@ def _base_page(pages: Sequence[Page]) -> int:
     return largest if areas[largest] > 4 * areas[0] else 0
 
 
-def _own_associated(found: Directories, own: Mapping[str, Any]) -> set[int]:
+def _associated_of_this_package(found: Directories, own: Mapping[str, Any]) -> set[int]:
     """
     The pages that are associated images of a file that this package wrote, whatever their size.
 
@@ -158,22 +156,22 @@ def _own_associated(found: Directories, own: Mapping[str, Any]) -> set[int]:
 
 # Levels
 
-def _add_sub_levels(plan: Arrangement, found: Directories, base: Page) -> None:
+def _add_sub_levels(roles: PageRoles, found: Directories, base: Page) -> None:
     """Add the levels that are sub-IFDs of their frames."""
-    for position, frame in enumerate(plan.frames):
+    for position, frame in enumerate(roles.frames):
         for place in found.subs(frame.number):
             reduction = _reduction(place.page, base)
-            if reduction and _is_usable(plan, found, place, reduction):
-                plan.levels[position].setdefault(reduction, place)
+            if reduction and _is_usable(roles, found, place, reduction):
+                roles.levels[position].setdefault(reduction, place)
 
 
-def _add_chain_levels(plan: Arrangement, found: Directories, base: Page,
+def _add_chain_levels(roles: PageRoles, found: Directories, base: Page,
                       taken: set[int]) -> set[int]:
     """
-    Add the levels that are pages: the levels of a reduction are in the file in the same
-    order as the frames, which is not always the order of frames.
+    Add the levels that are pages of the main chain: those of one reduction are in the file
+    order of the frames' pages.
 
-    :returns: the numbers of the pages that are levels, also of those that are not used.
+    :returns: the numbers of the pages that are levels, used or not.
     """
     aperio = found.text.startswith('Aperio')
     by_reduction: dict[int, list[Place]] = {}
@@ -182,16 +180,16 @@ def _add_chain_levels(plan: Arrangement, found: Directories, base: Page,
             reduction = _reduction(page, base)
             if reduction:
                 by_reduction.setdefault(reduction, []).append(Place(page, number))
-    in_file_order = sorted(range(len(plan.frames)), key=lambda frame: (
-        plan.frames[frame].number, plan.frames[frame].page.shift))
+    in_file_order = sorted(range(len(roles.frames)), key=lambda frame: (
+        roles.frames[frame].number, roles.frames[frame].page.shift))
     levels = set[int]()
     for reduction, places in by_reduction.items():
-        if len(places) != len(plan.frames) and len(plan.frames) > 1:
+        if len(places) != len(roles.frames) and len(roles.frames) > 1:
             continue
         for position, place in zip(in_file_order, places, strict=False):
             levels.add(place.number)
-            if _is_usable(plan, found, place, reduction):
-                plan.levels[position].setdefault(reduction, place)
+            if _is_usable(roles, found, place, reduction):
+                roles.levels[position].setdefault(reduction, place)
     return levels
 
 
@@ -202,65 +200,65 @@ def _reduction(page: Page, base: Page) -> int | None:
     return reduction_between(base.size, page.size)
 
 
-def _is_usable(plan: Arrangement, found: Directories, place: Place, reduction: int) -> bool:
-    """Whether a level can be decoded; notes why if it cannot."""
+def _is_usable(roles: PageRoles, found: Directories, place: Place, reduction: int) -> bool:
+    """Whether a level can be decoded; if not, the reason is added to ``left_out``."""
     reason = found.why_unreadable(place.page)
     if reason:
         width, height = place.page.size
-        plan.left_out.append(
+        roles.left_out.append(
             f'the level of {width} x {height} pixels, which is computed instead: {reason}')
     return not reason
 
 
 # Masks
 
-def _add_masks(plan: Arrangement, found: Directories) -> set[int]:
+def _add_masks(roles: PageRoles, found: Directories) -> set[int]:
     """
     Find the mask of each picture.
 
-    A mask that is a page follows its picture, not always at once; one that is a sub-IFD
-    belongs to the page, or to a level of that frame.
+    A mask in the main chain follows its picture, possibly with other pages between.  A mask
+    in a sub-IFD belongs to the page or to a level of that frame.
 
     :returns: the numbers of the pages that are masks.
     """
-    levels = {frame.number: level for frame, level in zip(plan.frames, plan.levels, strict=True)}
+    levels = {frame.number: level for frame, level in zip(roles.frames, roles.levels, strict=True)}
     for number, page in enumerate(found.pages):
         pictures = [page, *(level.page for level in levels.get(number, {}).values())]
         for mask in found.subs(number):
             if is_mask(mask.page):
-                _add_mask(plan, found, mask, pictures)
-    # Pictures without a mask by size, the latest last.
+                _add_mask(roles, found, mask, pictures)
+    # Pictures without a mask, by size, in file order.
     waiting: dict[Size, list[Page]] = {}
     masks = set[int]()
     for number, page in enumerate(found.pages):
         if number and is_mask(page):
             masks.add(number)
-            _add_mask(plan, found, Place(page, number), waiting.get(page.size, [])[-1:])
-            if waiting.get(page.size) and waiting[page.size][-1].offset in plan.masks:
+            _add_mask(roles, found, Place(page, number), waiting.get(page.size, [])[-1:])
+            if waiting.get(page.size) and waiting[page.size][-1].offset in roles.masks:
                 waiting[page.size].pop()
-        elif page.offset not in plan.masks:
+        elif page.offset not in roles.masks:
             waiting.setdefault(page.size, []).append(page)
     return masks
 
 
-def _add_mask(plan: Arrangement, found: Directories, mask: Place,
+def _add_mask(roles: PageRoles, found: Directories, mask: Place,
               pictures: Sequence[Page]) -> None:
-    """Give a mask to the first picture of its size that has none."""
+    """Assign a mask to the first picture of its size that has none."""
     for picture in pictures:
         if picture.size == mask.page.size and not is_mask(picture) \
-                and picture.offset not in plan.masks:
+                and picture.offset not in roles.masks:
             reason = found.why_unreadable(mask.page)
             if reason:
-                plan.left_out.append(
+                roles.left_out.append(
                     f'the mask of {picture.size.width} x {picture.size.height} pixels: {reason}')
             else:
-                plan.masks[picture.offset] = mask
+                roles.masks[picture.offset] = mask
             return
 
 
 # Frames
 
-def _ome_frames(series: Sequence[ome.Series], alike: Sequence[Place]) -> Arrangement | None:
+def _ome_frames(series: Sequence[ome.Series], alike: Sequence[Place]) -> PageRoles | None:
     """The frames in the order and with the axes of OME-XML, if it describes these pages."""
     allowed = {place.number: place for place in alike}
     present = [(image, [plane for plane in image.planes if plane.page in allowed])
@@ -268,38 +266,38 @@ def _ome_frames(series: Sequence[ome.Series], alike: Sequence[Place]) -> Arrange
     present = [(image, planes) for image, planes in present if planes]
     if allowed.keys() - {plane.page for _, planes in present for plane in planes} \
             or len(allowed) < len(alike):
-        # It does not describe every image, so it belongs to another file.
+        # OME-XML that does not describe all pages belongs to another file.
         return None
-    plan = Arrangement([])
+    roles = PageRoles([])
     seen = set[int]()
     for position, (_, planes) in enumerate(present):
         for plane in planes:
             if plane.page in seen:
                 continue
             seen.add(plane.page)
-            plan.frames.append(allowed[plane.page])
+            roles.frames.append(allowed[plane.page])
             axes = dict(plane.axes)
             if len(present) > 1:
                 axes['IndexXY'] = position
-            plan.axes.append(axes)
-    _even_out(plan)
-    plan.channels = _channel_names(present[0][0])
-    return plan
+            roles.axes.append(axes)
+    _complete_axes(roles)
+    roles.channels = _channel_names(present[0][0])
+    return roles
 
 
-def _own_frames(own: Mapping[str, Any], series: Sequence[ome.Series],
-                alike: Sequence[Place]) -> Arrangement | None:
-    """The frames of a file that this package wrote: its first pages, in frame order."""
+def _frames_of_this_package(own: Mapping[str, Any], series: Sequence[ome.Series],
+                alike: Sequence[Place]) -> PageRoles | None:
+    """The frames of a file written by this package: its first pages, in frame order."""
     axes = own_axes(own)
     if axes is None or [place.number for place in alike[:axes.count]] != list(range(axes.count)):
         return None
-    plan = Arrangement(list(alike[:axes.count]))
+    roles = PageRoles(list(alike[:axes.count]))
     if axes.lengths and '' not in axes.lengths:
-        plan.axes = [{f'Index{axis.upper()}': place for axis, place in position.items()}
+        roles.axes = [{f'Index{axis.upper()}': place for axis, place in position.items()}
                      for position in axes.positions()]
     if series:
-        plan.channels = _channel_names(series[0])
-    return plan
+        roles.channels = _channel_names(series[0])
+    return roles
 
 
 def _channel_names(image: ome.Series) -> list[str]:
@@ -310,21 +308,21 @@ def _channel_names(image: ome.Series) -> list[str]:
                         for number, channel in enumerate(image.channels)])
 
 
-def _even_out(plan: Arrangement) -> None:
-    """Give every frame the same axes, with position 0 on those it lacks."""
-    keys = sorted({key for axes in plan.axes for key in axes})
-    plan.axes = [{key: axes.get(key, 0) for key in keys} for axes in plan.axes]
+def _complete_axes(roles: PageRoles) -> None:
+    """Give every frame the same axes; missing positions become 0."""
+    keys = sorted({key for axes in roles.axes for key in axes})
+    roles.axes = [{key: axes.get(key, 0) for key in keys} for axes in roles.axes]
 
 
-def _imagej_frames(text: str, alike: Sequence[Place]) -> Arrangement | None:
+def _imagej_frames(text: str, alike: Sequence[Place]) -> PageRoles | None:
     """The frames with the axes of an ImageJ hyperstack."""
     axes = ome.imagej_axes(ome.imagej_fields(text), len(alike)) if text else []
-    return Arrangement(list(alike), list(axes)) if axes else None
+    return PageRoles(list(alike), list(axes)) if axes else None
 
 
 # Associated images
 
-def _name_others(plan: Arrangement, found: Directories, series: Sequence[ome.Series],
+def _name_others(roles: PageRoles, found: Directories, series: Sequence[ome.Series],
                  taken: set[int], base: int) -> None:
     """Name the other pages as associated images, from their descriptions."""
     ome_names = {plane.page: image.name for image in series for plane in image.planes}
@@ -334,7 +332,7 @@ def _name_others(plan: Arrangement, found: Directories, series: Sequence[ome.Ser
             continue
         reason = found.why_unreadable(page)
         if reason:
-            plan.left_out.append(f'page {number}: {reason}')
+            roles.left_out.append(f'page {number}: {reason}')
             continue
         numbers.append(number)
         text = f'{ome_names.get(number, "")} {found.texts.get(number, "")[:NAME_TEXT]}'
@@ -346,12 +344,12 @@ def _name_others(plan: Arrangement, found: Directories, series: Sequence[ome.Ser
             names.append('thumbnail')
         else:
             names.append(f'page_{number}')
-    plan.associated = {key: Place(found.pages[number], number)
+    roles.associated = {key: Place(found.pages[number], number)
                        for key, number in zip(unique_keys(names), numbers, strict=True)}
 
 
-def _rename(plan: Arrangement, own: Mapping[str, Any]) -> None:
-    """Give associated images of a file that this package wrote the keys that they had."""
+def _restore_keys(roles: PageRoles, own: Mapping[str, Any]) -> None:
+    """Restore the keys of associated images in a file written by this package."""
     keys = own_associated(own)
-    if len(keys) == len(plan.associated):
-        plan.associated = dict(zip(keys, plan.associated.values(), strict=True))
+    if len(keys) == len(roles.associated):
+        roles.associated = dict(zip(keys, roles.associated.values(), strict=True))

@@ -1,17 +1,15 @@
 """
 Determine the pixel size and magnification of an image from its file.
 
-Sizes are in mm per full-resolution pixel, after the orientation is applied.  Unknown values
-are None.  Resolutions that writers fill in without knowing one (``MADE_UP``) count as
-unknown.
+Sizes are in mm per full-resolution pixel, after the orientation is applied; None if
+unknown.  Default resolutions that programs write (``MADE_UP``) count as unknown.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pyvips
@@ -22,8 +20,8 @@ from ..tiff.ome import positive
 from ..tiff.page import RESOLUTION_UNIT, X_RESOLUTION, Y_RESOLUTION, Page
 from .file import SourceFile
 from .layout import TRANSPOSED, Layout
-from .maker_tags import UNKNOWN, Header, PixelSize
-from .makers import describe_tiff
+from .maker_tags import UNKNOWN, Header, PixelSize, Scale
+from .makers import tiff_scale
 from .png_chunks import png_chunks
 
 # Lengths in mm.
@@ -34,12 +32,12 @@ _TIFF_UNITS = {2: _INCH, 3: _CENTIMETRE}
 
 class MadeUp(NamedTuple):
     """
-    A resolution that is written when the real one is unknown.
+    A resolution that programs write if they do not know the real one.
 
-    :param kind: the header that states it; '' for any.
+    :param kind: the header that contains it; '' for any.
     :param unit: the unit of length in mm; 1 for any unit.
     :param pixels: the number of pixels per unit, in both directions.
-    :param reason: what writes it.
+    :param reason: the program or standard that writes it.
     """
 
     kind: str
@@ -48,8 +46,8 @@ class MadeUp(NamedTuple):
     reason: str
 
 
-# These apply to numbers in headers, not to makers' texts and OpenSlide's properties, which no
-# writer fills in by default.
+# These apply to numbers in headers, not to makers' texts and OpenSlide's properties, which
+# have no default values.
 MADE_UP = (
     MadeUp('', 1.0, 1, 'the default of libvips, 1 pixel per mm, which its savers write'),
     MadeUp('JFIF', _INCH, 25, 'the same as whole pixels per inch, as JFIF stores it'),
@@ -60,21 +58,6 @@ MADE_UP = (
 )
 # Headers round resolutions to 32-bit floats or fractions.
 _ROUNDING = 1e-5
-
-
-@dataclass(frozen=True)
-class Description:
-    """
-    The scale of an image.
-
-    :param pixel_size: (x, y) in mm.
-    :param magnification: that of the objective.
-    :param further: more entries for the internal metadata.
-    """
-
-    pixel_size: PixelSize = UNKNOWN
-    magnification: float | None = None
-    further: Mapping[str, Any] = field(default_factory=dict)
 
 
 def size_from_resolution(kind: str, unit: float | None, across: Any, down: Any) -> PixelSize:
@@ -104,27 +87,27 @@ def size_from_resolution(kind: str, unit: float | None, across: Any, down: Any) 
     return size if all(size) else UNKNOWN
 
 
-def describe(file: SourceFile, layout: Layout, image: pyvips.Image) -> Description:
+def scale_of(file: SourceFile, layout: Layout, image: pyvips.Image) -> Scale:
     """
     The scale of the first frame of a file.
 
     :param image: an open image of that frame.
     """
-    found = _DESCRIBERS.get(file.loader.name, _describe_nothing)(file, layout, image)
+    found = _READERS.get(file.loader.name, _scale_unknown)(file, layout, image)
     across, down = found.pixel_size
     across, down = across or down, down or across
     if layout.frames[0].orientation in TRANSPOSED:
         across, down = down, across
-    return Description((across, down), found.magnification, found.further)
+    return Scale((across, down), found.magnification, found.further)
 
 
-def _describe_nothing(file: SourceFile, layout: Layout, image: pyvips.Image) -> Description:
+def _scale_unknown(file: SourceFile, layout: Layout, image: pyvips.Image) -> Scale:
     del file, layout, image
-    return Description()
+    return Scale()
 
 
-def _describe_tiff(file: SourceFile, layout: Layout, image: pyvips.Image) -> Description:
-    """Makers' texts take precedence over the resolution tags; see ``makers``."""
+def _tiff_scale(file: SourceFile, layout: Layout, image: pyvips.Image) -> Scale:
+    """TIFF: makers' texts, else the resolution tags; see ``makers``."""
     del image
     with file.descriptor() as descriptor:
         try:
@@ -132,9 +115,9 @@ def _describe_tiff(file: SourceFile, layout: Layout, image: pyvips.Image) -> Des
             first = next(tiff.pages())
             page = layout.frames[0].levels[0].page or first
             header = Header(tiff, first, page, _tiff_resolution(tiff, page))
-            return Description(*describe_tiff(header))
+            return tiff_scale(header)
         except (TiffFormatError, StopIteration):
-            return Description()
+            return Scale()
 
 
 def _tiff_resolution(tiff: TiffDirectories, page: Page) -> PixelSize:
@@ -146,19 +129,19 @@ def _tiff_resolution(tiff: TiffDirectories, page: Page) -> PixelSize:
         *(tiff.number(page.entries.get(tag)) for tag in (X_RESOLUTION, Y_RESOLUTION)))
 
 
-def _describe_openslide(file: SourceFile, layout: Layout, image: pyvips.Image) -> Description:
-    """The properties of OpenSlide that are the same for every vendor."""
+def _openslide_scale(file: SourceFile, layout: Layout, image: pyvips.Image) -> Scale:
+    """OpenSlide's properties ``openslide.mpp-x`` and so on, equal for all vendors."""
     del file, layout
 
     def number(name: str) -> float | None:
         return positive(image.get(name)) if image.get_typeof(name) else None
 
     across, down = (number(f'openslide.mpp-{axis}') for axis in 'xy')
-    return Description((across and across / 1000, down and down / 1000),
+    return Scale((across and across / 1000, down and down / 1000),
                        number('openslide.objective-power'))
 
 
-def _describe_png(file: SourceFile, layout: Layout, image: pyvips.Image) -> Description:
+def _png_scale(file: SourceFile, layout: Layout, image: pyvips.Image) -> Scale:
     """The chunk pHYs (PNG 1.2, 11.3.5.3), in pixels per metre if its unit is 1; else EXIF."""
     del layout
     with file.descriptor() as descriptor:
@@ -167,12 +150,12 @@ def _describe_png(file: SourceFile, layout: Layout, image: pyvips.Image) -> Desc
                 data = read_at(descriptor, 9, chunk.offset)
                 if len(data) == 9:
                     across, down, unit = struct.unpack('>IIB', data)
-                    return Description(size_from_resolution(
+                    return Scale(size_from_resolution(
                         'PNG', _METRE if unit == 1 else None, across, down))
-    return Description(_exif_resolution(image))
+    return Scale(_exif_resolution(image))
 
 
-def _describe_jpeg(file: SourceFile, layout: Layout, image: pyvips.Image) -> Description:
+def _jpeg_scale(file: SourceFile, layout: Layout, image: pyvips.Image) -> Scale:
     """
     The density of the JFIF header (unit 1: inch, 2: cm), else that of EXIF.
 
@@ -185,14 +168,14 @@ def _describe_jpeg(file: SourceFile, layout: Layout, image: pyvips.Image) -> Des
         unit, across, down = struct.unpack_from('>BHH', head, 13)
         size = size_from_resolution('JFIF', {1: _INCH, 2: _CENTIMETRE}.get(unit), across, down)
         if any(size):
-            return Description(size)
-    return Description(_exif_resolution(image))
+            return Scale(size)
+    return Scale(_exif_resolution(image))
 
 
-def _describe_exif(file: SourceFile, layout: Layout, image: pyvips.Image) -> Description:
+def _exif_scale(file: SourceFile, layout: Layout, image: pyvips.Image) -> Scale:
     """Formats that state a resolution only in EXIF."""
     del file, layout
-    return Description(_exif_resolution(image))
+    return Scale(_exif_resolution(image))
 
 
 def _exif_resolution(image: pyvips.Image) -> PixelSize:
@@ -208,26 +191,26 @@ def _exif_resolution(image: pyvips.Image) -> PixelSize:
 
 
 def _ratio(text: str) -> float | None:
-    """A positive number, written as one or as numerator/denominator."""
+    """A positive number, written as a decimal or as numerator/denominator."""
     above, slash, below = text.partition('/')
     top, bottom = positive(above), positive(below) if slash else 1.0
     return top / bottom if top and bottom else None
 
 
-def _describe_resolution(file: SourceFile, layout: Layout, image: pyvips.Image) -> Description:
-    """Formats for which libvips returns the resolution of the file or its rendering."""
+def _libvips_scale(file: SourceFile, layout: Layout, image: pyvips.Image) -> Scale:
+    """Formats for which libvips returns the resolution of the file or of the rendering."""
     del file, layout
-    return Description(size_from_resolution('libvips', 1.0, image.xres, image.yres))
+    return Scale(size_from_resolution('libvips', 1.0, image.xres, image.yres))
 
 
-_DESCRIBERS: dict[str, Callable[[SourceFile, Layout, pyvips.Image], Description]] = {
-    'heifload': _describe_exif,
-    'jpegload': _describe_jpeg,
-    'jxlload': _describe_exif,
-    'openslideload': _describe_openslide,
-    'pdfload': _describe_resolution,
-    'pngload': _describe_png,
-    'tiffload': _describe_tiff,
-    'vipsload': _describe_resolution,
-    'webpload': _describe_exif,
+_READERS: dict[str, Callable[[SourceFile, Layout, pyvips.Image], Scale]] = {
+    'heifload': _exif_scale,
+    'jpegload': _jpeg_scale,
+    'jxlload': _exif_scale,
+    'openslideload': _openslide_scale,
+    'pdfload': _libvips_scale,
+    'pngload': _png_scale,
+    'tiffload': _tiff_scale,
+    'vipsload': _libvips_scale,
+    'webpload': _exif_scale,
 }

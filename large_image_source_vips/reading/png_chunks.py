@@ -43,10 +43,10 @@ def png_chunks(descriptor: int) -> Iterator[Chunk]:
 
 def png_texts(descriptor: int) -> Iterator[tuple[int, str, str]]:
     """
-    Iterate over the chunks tEXt, which libvips takes for UTF-8.
+    Iterate over the tEXt chunks, which libvips decodes as UTF-8.
 
-    :returns: yields the number of a text chunk (of any kind), its keyword and its text,
-        which are Latin-1 by the standard, but UTF-8 by some writers.
+    :returns: yields the number of a text chunk (of any kind), its keyword and its text.
+        The standard requires Latin-1, but some programs write UTF-8.
     """
     texts = (chunk for chunk in png_chunks(descriptor) if chunk.kind in _TEXTS)
     for number, chunk in enumerate(texts):

@@ -1,9 +1,9 @@
 """
-Read pixels and metadata of one image file: the ``PixelStore`` of a file.
+Read the pixels and metadata of an image file: the ``PixelStore`` for files.
 
-Every error is a ``TileSourceError`` that names the file, and the frame, level and tile
-where there is one.  A file that changed is read anew or refused; its old and new pixels
-are never mixed.
+Every error is a ``TileSourceError`` that names the file, and the frame, level and tile if
+it has them.  A file that changed is opened again or refused; old and new pixels are never
+mixed.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from .layout import Layout
 
 _MAX_ASSOCIATED = LIMITS.reading_associated_side
 
-# The height of the areas that a picture lists as filled.
+# The height of the rectangles of ``Picture.filled``.
 _FILLED_ROWS = 256
 
 
 class _Held(threading.local):
-    """The version of the file that a thread has to read, if there is one."""
+    """The version of the file that a thread reads inside of ``held``."""
 
     opened: Version | None = None
 
@@ -50,9 +50,9 @@ class FileReader:
     """
     The pixels and metadata of one file.
 
-    The path is made absolute at once, so a later change of the working directory does not
-    matter.  If the file has changed at the next read, the new image is read if its size,
-    frames, bands and dtype are the same; else the read fails.
+    The path is made absolute, so the working directory may change later.  If the file has
+    changed, the next read returns the new pixels if size, frames, bands and dtype are the
+    same, and fails otherwise.
 
     :param path: a str, bytes or path object.
     :param loaders: the loaders that the value 'default' of the setting
@@ -70,7 +70,7 @@ class FileReader:
 
     @property
     def generation(self) -> int:
-        """0 for the version that was opened first, another number for each later one."""
+        """0 for the version opened first, another number for each later one."""
         return self._generation
 
     @property
@@ -111,17 +111,17 @@ class FileReader:
     @property
     def pixel_size(self) -> tuple[float | None, float | None]:
         """The width and height of a full-resolution pixel in mm; None where unknown."""
-        return self._looked_at().described().pixel_size
+        return self._described_version().scale().pixel_size
 
     @property
     def magnification(self) -> float | None:
         """The magnification of the objective, None if unknown."""
-        return self._looked_at().described().magnification
+        return self._described_version().scale().magnification
 
     @property
     def annotations(self) -> Annotations:
         """The axes, channels, values and texts of the file."""
-        return self._looked_at().annotations()
+        return self._described_version().annotations()
 
     def frame_axes(self) -> list[dict[str, Any]]:
         """
@@ -133,7 +133,7 @@ class FileReader:
         notes = self.annotations
         if notes.axes.lengths:
             return notes.frames()
-        axes = self._looked_at().layout.axes or ({},) * self.frame_count
+        axes = self._described_version().layout.axes or ({},) * self.frame_count
         return [dict(axis) for axis in axes]
 
     def channel_names(self) -> list[str] | None:
@@ -142,21 +142,21 @@ class FileReader:
         return None if names is None else list(names)
 
     def internal_metadata(self) -> dict[str, Any]:
-        """The header fields of the file, fit for ``json.dumps``."""
-        return self._looked_at().internal_metadata()
+        """The header fields of the file, for ``json.dumps``."""
+        return self._described_version().internal_metadata()
 
     def icc_profiles(self) -> list[bytes | None]:
         """The ICC profile of each frame; an empty list if no frame has one."""
         try:
-            # The file may have changed since it was opened.
+            # Check whether the file has changed.
             return self._current().icc_profiles()
         except (TileSourceError, pyvips.Error, OSError) as exc:
             what = 'the ICC profiles'
             raise failed(self._path, what, exc) from exc
 
-    def _looked_at(self) -> Version:
+    def _described_version(self) -> Version:
         """
-        The current version of the file, for its description.
+        The current version of the file, for metadata.
 
         :raises TileSourceError: as ``_current``.
         """
@@ -185,7 +185,7 @@ class FileReader:
             raise failed(self._path, what, exc) from exc
 
     def latest(self) -> Version:
-        """The version that was current at the last look."""
+        """The version that the last check found, without checking again."""
         return self._held.opened or self._opened
 
     @contextmanager
@@ -234,7 +234,7 @@ class FileReader:
         if changed.layout.shape != opened.layout.shape:
             msg = 'it was replaced by a different image after it was opened'
             raise TileSourceError(msg)
-        # Not a count: other processes share caches, and may have missed a version.
+        # Not a counter: processes that share a cache may have seen different versions.
         self._opened, self._generation = changed, zlib.crc32(changed.file.key.encode()) or 1
         return changed
 
@@ -264,8 +264,8 @@ class FileReader:
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
-        """See ``PixelStore``; a file is read while the context lasts."""
-        notes, positions = with_positions(self.annotations, self._looked_at().layout)
+        """See ``PixelStore``; pixels are read inside the context."""
+        notes, positions = with_positions(self.annotations, self._described_version().layout)
         with ExitStack() as kept:
             yield Snapshot(
                 repr(self._path), self.frame_count,
@@ -286,14 +286,14 @@ class FileReader:
         """
         chosen = checked_frame(frame, self.frame_count, repr(self._path))
         if is_wide_integer(self.dtype):
-            msg = f'{self._path!r} has integers of 64 bits, which are read but not written.'
+            msg = f'{self._path!r} has 64-bit integers, which cannot be written.'
             raise TileSourceError(msg)
         meaning = meaning_of(self.interpretation, self.bands)
         opaque = self.bands == meaning.color_bands
         profiles = self.icc_profiles()
         profile = profiles[chosen] if profiles else None
 
-        # One version of the file, whatever becomes of it meanwhile.
+        # All pixels come from one version of the file.
         pixels = self.current()
 
         def read(rect: Rect) -> ColorAndAlpha:

@@ -1,10 +1,10 @@
 """
-Decode the rows of a picture in order, from top to bottom.
+Decode a picture without random access from top to bottom.
 
-Rows are fetched in the calling thread from a sequential libvips image, so nothing
-stays in libvips' cache, and decoding works in forked children, where libvips' thread
-pool does not.  A decoder holds two arrays of about 1 MB (at least 8 rows), one inflated
-strip or one run of empty strips, apart from what the libvips loader needs.
+Rows are fetched in the calling thread from a sequential libvips image, so libvips caches
+nothing, and decoding works in forked children, which have no thread pool.  A decoder holds
+two arrays of about 1 MB (at least 8 rows), one decompressed strip or one run of empty
+strips, and the memory of the libvips loader.
 """
 
 from __future__ import annotations
@@ -32,19 +32,18 @@ from .layout import Opening, Stored
 from .loader import Loader, why_not_decoded
 from .unpack import Unpacker
 
-# The number of the first row, and rows.  The array is reused for the next rows, or, if
-# it comes from a libvips image, for the next but one.
+# The number of the first row, and rows.  The array is overwritten by the next rows; from a
+# libvips image, by the next but one.
 Rows = tuple[int, npt.NDArray[Any]]
 
-# The bound in bytes of one fetch of more than 8 rows.  Larger memory blocks come fresh
-# from the system each time, which took longer than decoding into them.
+# The bound in bytes of one fetch of more than 8 rows.  The system allocates larger memory
+# blocks anew each time; measured, that took longer than decoding.
 _PIECE_BYTES = 120_000
-# Bytes of rows that are yielded at a time, approximately: they fit into the processor's
-# cache.
+# The approximate bytes of rows yielded at a time; they fit into the processor's cache.
 _CHUNK_BYTES = 1 << 20
-# Rows are yielded in multiples of this many, so that they can be reduced by 8.
+# Rows are yielded in multiples of this number, so that they can be reduced by 8.
 _ROWS = 8
-# The least bytes of pixels in a band of strips: opening one takes some milliseconds.
+# The minimum size of a band of strips in bytes: opening a band takes some milliseconds.
 _BAND_BYTES = 4 << 20
 
 
@@ -65,7 +64,7 @@ class Band(NamedTuple):
 
 def bands(stored: Stored) -> list[Band]:
     """
-    Divide a picture into bands: groups of TIFF strips, else the whole picture.
+    Divide a picture into bands: groups of TIFF strips, or the whole picture.
 
     :param stored: a picture without random access.
     """
@@ -85,7 +84,7 @@ def bands(stored: Stored) -> list[Band]:
 
 
 def decode_error(stored: Stored, error: pyvips.Error) -> str:
-    """The message for a libvips error while decoding a picture."""
+    """The error text for a libvips error during decoding."""
     return why_not_decoded(stored.page.compression_name if stored.page else '', error)
 
 
@@ -116,13 +115,13 @@ def shape_of(file: SourceFile, stored: Stored) -> tuple[np.dtype[Any], int]:
 
 
 def unpacker_of(file: SourceFile, stored: Stored) -> Unpacker:
-    """How the samples of a picture are converted."""
+    """The conversion of the samples of a picture."""
     return file.handle(stored).unpacker if stored.random else _handle(file, stored).unpacker
 
 
 def decode(file: SourceFile, stored: Stored, band: Band | None = None) -> Iterator[Rows]:
     """
-    Decode the image that a picture is in.
+    Decode the image that contains a picture.
 
     :param band: one of ``bands(stored)``; None for all rows.
     :returns: yields the number of a first row and rows (rows, cols, bands), in
@@ -136,14 +135,14 @@ def decode(file: SourceFile, stored: Stored, band: Band | None = None) -> Iterat
     strips = band.strips if band else None
     tiles = file.tiles(stored)
     if tiles is not None and not tiles.is_tiled and not stored.opening.strips:
-        return _aligned(tiles.strips(*(strips or (0, tiles.down))))
+        return _in_multiples_of_8(tiles.strips(*(strips or (0, tiles.down))))
     empty = empty_tiles(file, stored)
     if empty is not None:
         first, end = strips or (0, empty.size)
-        return _aligned(_around_empty_strips(file, stored, empty, first, end))
+        return _in_multiples_of_8(_with_blank_strips(file, stored, empty, first, end))
     if band is None or strips is None:
-        # This iterator may be paused for long, so it must not refer to ``file``, which
-        # then could not be closed.
+        # This iterator may pause for long; a reference to ``file`` would keep the file
+        # open.
         return _rows(stored, _handle(file, stored))
     part = _strips(stored, *strips)
     return _rows(part, _handle(file, part), band.top)
@@ -151,7 +150,7 @@ def decode(file: SourceFile, stored: Stored, band: Band | None = None) -> Iterat
 
 class Decoder:
     """
-    Decodes one picture into a plane.
+    Decodes the rows of one picture.
 
     :param file: the file of the picture.
     :param stored: the picture.
@@ -169,8 +168,7 @@ class Decoder:
         """
         Have libvips write all rows to a descriptor.
 
-        libvips decodes and writes in two threads, which is faster than passing the
-        rows through Python.
+        libvips decodes and writes in two threads, faster than by way of Python.
 
         :returns: False if libvips cannot, and nothing was written.
         :raises TileSourceError: if the picture cannot be decoded.
@@ -185,7 +183,7 @@ class Decoder:
                 target = pyvips.Target.new_to_descriptor(descriptor)
                 handle.image.rawsave_target(target)
             else:
-                # Its name up to 8.15.
+                # The name of the option up to libvips 8.15.
                 handle.image.rawsave_fd(descriptor)
         except pyvips.Error as exc:
             raise TileSourceError(decode_error(self._stored, exc)) from exc
@@ -193,7 +191,7 @@ class Decoder:
 
 
 def decode_file(path: str, identity: Identity, loader: Loader, stored: Stored) -> Iterator[Rows]:
-    """Do what ``decode`` does in a process that has not opened the file yet."""
+    """Do the same as ``decode`` in a process that has not opened the file yet."""
     return decode(SourceFile(path, identity, loader), stored)
 
 
@@ -212,19 +210,20 @@ def _handle(file: SourceFile, stored: Stored) -> Handle:
 
 def _rendering(file: SourceFile, stored: Stored, image: pyvips.Image) -> pyvips.Image:
     """
-    Render a vector drawing at least as large as a picture, from ``image`` on.
+    Render a vector graphic at least as large as a picture, starting with ``image``.
 
-    Loaders round sizes in different ways.  A rendering that is a pixel too small is made
-    larger by fractions of a pixel; of one that is too large, the edge is not read.
+    Loaders round sizes in different ways.  A rendering that is a pixel too small is
+    enlarged by fractions of a pixel; of a rendering that is too large, the edge is not
+    read.
 
-    :raises TileSourceError: if the drawing has another size altogether.
+    :raises TileSourceError: if the graphic has a different size.
     """
     wants, has = stored.opened_size, _size(image)
-    if any(abs(here - there) > 2 for here, there in zip(has, wants, strict=True)):
+    if any(abs(side - wanted) > 2 for side, wanted in zip(has, wants, strict=True)):
         msg = (f'its size is {has.width} x {has.height} pixels, not '
                f'{wants.width} x {wants.height}')
         raise TileSourceError(msg)
-    least = min([there for here, there in zip(has, wants, strict=True) if here < there],
+    least = min([wanted for side, wanted in zip(has, wants, strict=True) if side < wanted],
                 default=0)
     for quarters in (1, 2, 3, 4, 8):
         if _size(image).width >= wants.width and _size(image).height >= wants.height:
@@ -265,11 +264,11 @@ def _rows(stored: Stored, handle: Handle, first: int = 0) -> Iterator[Rows]:
                     raise TileSourceError(decode_error(stored, exc)) from exc
                 buffer[top - start:top - start + rect.height, left:rect.right] = piece
         yield first + start, buffer[:end - start]
-        # Another thread may have resumed this generator.
-        handle = handle.here()
+        # Another thread may have continued this generator.
+        handle = handle.for_this_thread()
 
 
-def _aligned(pieces: Iterator[Rows]) -> Iterator[Rows]:
+def _in_multiples_of_8(pieces: Iterator[Rows]) -> Iterator[Rows]:
     """Regroup rows into multiples of 8, except for the last."""
     kept_top, kept = 0, None
     for top, rows in pieces:
@@ -284,7 +283,7 @@ def _aligned(pieces: Iterator[Rows]) -> Iterator[Rows]:
 
 
 def _strips(stored: Stored, first: int, end: int) -> Stored:
-    """A range of strips as a picture of its own."""
+    """A range of strips as a picture."""
     page = stored.page
     assert page is not None  # else there are no strips
     rows = min(end * page.rows_per_strip, stored.size.height) - first * page.rows_per_strip
@@ -293,7 +292,7 @@ def _strips(stored: Stored, first: int, end: int) -> Stored:
         opening=Opening(directory=page.offset, strips=(first, end)))
 
 
-def _around_empty_strips(file: SourceFile, stored: Stored, empty: npt.NDArray[np.bool_],
+def _with_blank_strips(file: SourceFile, stored: Stored, empty: npt.NDArray[np.bool_],
                          begin: int, stop: int) -> Iterator[Rows]:
     """Decode strips; those that are declared empty are blank."""
     page, unpack = stored.page, _handle(file, stored).unpacker

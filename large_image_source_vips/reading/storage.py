@@ -1,5 +1,5 @@
 """
-Describe where the pixels of a file come from: the entry ``storage`` of the internal metadata.
+Describe how levels and associated images are stored: ``storage`` in the internal metadata.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 from ..base.geometry import Size, level_count
 from .layout import Layout, Picture, Stored, oriented
 
-# Reductions made by the decoder: the option of libvips' loader, and what it means.
+# Reductions made by the decoder: options of libvips' loaders, and texts for them.
 _DECODED = {'shrink': 'decoded at 1/{}', 'scale': 'rendered at scale {:g}'}
 _NUMBERED = {'level': 'level {} of the file', 'page': 'page {}'}
 
@@ -55,7 +55,7 @@ def _entry(stored: Stored | None, size: Size, orientation: int) -> dict[str, Any
 
 
 def _place(stored: Stored) -> str:
-    """Where a stored picture is in its file."""
+    """The place of a stored picture in its file."""
     options = dict(stored.opening.options)
     if 'subifd' in options:
         return f'sub-IFD {options["subifd"]} of page {options["page"]}'

@@ -1,9 +1,9 @@
 """
-Read rectangles of the levels that a file stores.
+Read rectangles of the levels stored in a file.
 
-Tiles of a TIFF page are read by ``tiff_tiles``, other pictures with random access by libvips in
-the calling thread.  A picture without random access is decoded once, as far as needed, and
-kept in ``level_cache``.
+Tiles of a TIFF page are read by ``tiff_tiles``, other pictures with random access by
+libvips, in the calling thread.  A picture without random access is decoded once, as far as
+needed, and kept in ``level_cache``.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ from .decode_process import needs_own_process
 from .file import SourceFile
 from .handles import Handle
 from .layout import Opening, Picture, Stored, oriented
-from .lazy_level import LazyPlane
-from .level_cache import Plane, planes
+from .lazy_level import LazyLevel
+from .level_cache import CachedLevel, cached_levels
 from .rows import Decoder, bands, decode_error, empty_tiles, shape_of
 
 Array = npt.NDArray[Any]
 
-# Below this many bytes a picture is decoded to its end at once: a paused decoder keeps
-# the file open.
+# Smaller pictures, in bytes, are decoded completely: a paused decoder keeps the file open.
 _MIN_STOPPED = 64 << 20
 
 
@@ -48,14 +47,15 @@ class StoredLevels:
     def read(self, picture: Picture, reduction: int, rect: Rect,
                      out: Array | None = None) -> Array:
         """
-        Read a rectangle of a stored level, oriented; possibly into ``out``.
+        Read a rectangle of a stored level, with the orientation applied; possibly into
+        ``out``.
 
         The last row and column are repeated where the level is slightly too small.
         """
         stored = picture.levels[reduction]
         if picture.orientation == 1 and rect.right <= stored.size.width \
                 and rect.bottom <= stored.size.height:
-            # Nearly every tile.
+            # The usual case.
             return self._fetch(stored, rect, out)
         size = oriented(stored.size, picture.orientation)
         inside = _within(rect, size)
@@ -69,7 +69,7 @@ class StoredLevels:
         return pixels[rows[:, np.newaxis], cols]
 
     def _fetch(self, stored: Stored, rect: Rect, out: Array | None = None) -> Array:
-        """Read a rectangle of a stored picture, not oriented; possibly into ``out``."""
+        """Read a rectangle of a stored picture, as stored; possibly into ``out``."""
         if stored.masked:
             return self._fetch_masked(stored, rect, out)
         tiles = self._file.tiles(stored)
@@ -84,10 +84,10 @@ class StoredLevels:
         except pyvips.Error as exc:
             # libvips may have cached the failed tile.
             self._file.discard_handle(stored)
-            return self._fetch_around_empty(stored, rect, exc)
+            return self._fetch_with_empty_tiles(stored, rect, exc)
 
     def _fetch_masked(self, stored: Stored, rect: Rect, out: Array | None) -> Array:
-        """Read a rectangle with an alpha band that is 0 or opaque, as the mask says."""
+        """Read a rectangle with the mask as alpha band, 0 or opaque."""
         colours = self._fetch(stored.unmasked, rect)
         pixels = out if out is not None else np.empty(
             (rect.height, rect.width, colours.shape[2] + 1), colours.dtype)
@@ -97,9 +97,9 @@ class StoredLevels:
             self._fetch(stored.mask, rect)[..., 0], opaque, 0)
         return pixels
 
-    def _fetch_around_empty(self, stored: Stored, rect: Rect, error: pyvips.Error) -> Array:
+    def _fetch_with_empty_tiles(self, stored: Stored, rect: Rect, error: pyvips.Error) -> Array:
         """
-        Read a rectangle tile by tile; tiles that the file declares empty are blank.
+        Read a rectangle tile by tile; empty tiles (offset and byte count 0) are blank.
 
         :raises TileSourceError: from ``error``, if the rectangle has no empty tile.
         """
@@ -136,10 +136,10 @@ class StoredLevels:
 
     def rows(self, stored: Stored, top: int, bottom: int) -> Array:
         """
-        A view of rows of a picture without random access, decoded as far as needed.
+        A view of rows of a picture without random access, decoded down to the last one.
 
-        A damaged picture of a stack does not hide those before it: from then on, each
-        picture of the stack is decoded alone.
+        If a picture of a stack is damaged, the pictures of the stack are decoded one by
+        one, so that those before it remain readable.
         """
         if stored.opening in self._damaged_stacks and stored.alone is not None:
             stored = replace(stored, opening=stored.alone, opened=None, top=0, alone=None)
@@ -153,19 +153,19 @@ class StoredLevels:
 
     def _rows_of(self, stored: Stored, top: int, bottom: int) -> Array:
         """The same for a picture that is opened in one way."""
-        def make() -> LazyPlane:
-            plane = self.new_plane(stored.opened_size, stored)
-            return LazyPlane(plane, bands(stored), stops=(
-                plane.nbytes > _MIN_STOPPED and stored.page is None and
+        def make() -> LazyLevel:
+            level = self.new_level(stored.opened_size, stored)
+            return LazyLevel(level, bands(stored), stops=(
+                level.nbytes > _MIN_STOPPED and stored.page is None and
                 not needs_own_process(self._file.loader.name)))
 
-        decoded = planes.get(self._file.serial, stored.opening, make)
+        decoded = cached_levels.get(self._file.serial, stored.opening, make)
         return decoded.rows(stored.top + top, stored.top + bottom, Decoder(self._file, stored))
 
-    def new_plane(self, size: Size, stored: Stored) -> Plane:
-        """An empty plane for the samples of a stored picture."""
+    def new_level(self, size: Size, stored: Stored) -> CachedLevel:
+        """An empty level for the samples of a stored picture."""
         dtype, bands_each = shape_of(self._file, stored)
-        return Plane((size.height, size.width, bands_each + stored.masked), dtype)
+        return CachedLevel((size.height, size.width, bands_each + stored.masked), dtype)
 
 
 def _within(rect: Rect, size: Size) -> Rect:

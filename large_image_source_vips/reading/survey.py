@@ -1,7 +1,7 @@
 """
-Find the frames, levels and associated images of a file of any format except TIFF.
+Find the frames, levels and associated images of a file in any format but TIFF.
 
-Images are opened for their headers only.  Each page is opened at most once.
+Only headers are read, and each page is opened at most once.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ from ..base.limits import LIMITS
 from ..base.settings import dpi
 from .file import SourceFile
 from .layout import Layout, Opening, Picture, Stored, reduction_between, unique_keys
-from .level_cache import LARGE_PICTURE, MAX_PLANE_MEMORY
+from .level_cache import LARGE_PICTURE, MAX_LEVEL_MEMORY
 from .loader import lacks_codec, why_not_decoded
 from .survey_tiff import is_aperio, survey_tiff
 from .unpack import unpacker
 
-# Drawings without a resolution are rendered with at least so many pixels on the longer side.
+# The least pixels on the longer side of a rendered graphic without a resolution.
 _VECTOR_PIXELS = 4096
-# The lowest level that is rendered has so many pixels on the longer side, or fewer.
+# The longer side of the lowest rendered level is at most this long.
 _VECTOR_LEAST = 1024
-# Reductions by jpegload's option "shrink".  Reduction 3 is the cheapest to decode;
-# reduction 2 takes a quarter more time, half of that of the whole image.
+# Reductions by jpegload's option "shrink".  Measured: reduction 2 takes half of the time of
+# the whole image, and a quarter more than reduction 3.
 _JPEG_REDUCTION = 3
 _JPEG_LARGE_REDUCTION = 2
-# The longer side from which on a reduced level is used.
+# The minimum longer side for a reduced level.
 _JPEG_WORTH = 4096
 # Loaders that apply the orientation themselves.
 _ORIENT_THEMSELVES = frozenset({'heifload', 'jxlload', 'openslideload'})
 # Loaders that return premultiplied colours, as OpenEXR stores them.
 _MULTIPLIED = frozenset({'openexrload'})
-# Formats that libvips maps into memory.
+# Loaders that map the file into memory.
 _RANDOM = frozenset({'vipsload'})
-# The codecs of HEIF by the types of items, which are listed near the beginning of a file.
+# HEIF codecs by item type; the types are listed near the start of a file.
 _HEIF_CODECS = {
     b'hvc1': 'HEVC', b'hev1': 'HEVC', b'av01': 'AV1', b'vvc1': 'VVC', b'avc1': 'H.264',
     b'j2k1': 'JPEG 2000', b'jpeg': 'JPEG', b'unci': 'uncompressed'}
 _HEIF_HEAD = 1 << 16
-# The sets of codecs that this process has decoded.
+# Sets of codecs that this process has decoded successfully.
 _decoded_codecs: set[frozenset[str]] = set()
 
 
@@ -66,17 +66,17 @@ def survey(file: SourceFile) -> Layout:
 
 
 def _survey(file: SourceFile) -> Layout:
-    """The layout according to the loader of the file, or the one to use instead."""
-    if file.loader.name == 'openslideload' and file.instead is not None and is_aperio(file):
-        # All tiles can be decoded here: faster, with the colour profile, and as they are stored
-        # for whoever passes them on.
-        file.loader, file.instead = file.instead, None
+    """The layout according to the loader of the file, or its fallback."""
+    if file.loader.name == 'openslideload' and file.fallback is not None and is_aperio(file):
+        # This package can decode all pages: that is faster, keeps the colour profile, and
+        # tiles can be passed on as stored.
+        file.loader, file.fallback = file.fallback, None
     try:
         return _SURVEYS.get(file.loader.name, _survey_pages)(file)
     except (TileSourceError, pyvips.Error):
-        if file.instead is None:
+        if file.fallback is None:
             raise
-        file.loader, file.instead = file.instead, None
+        file.loader, file.fallback = file.fallback, None
     return _survey(file)
 
 
@@ -86,7 +86,7 @@ def field(image: pyvips.Image, name: str, default: Any = None) -> Any:
 
 
 def orientation_of(file: SourceFile, image: pyvips.Image) -> int:
-    """The TIFF/EXIF orientation, 1 to 8, that the loader has not applied."""
+    """The TIFF/EXIF orientation, 1 to 8, still to be applied."""
     if file.loader.name in _ORIENT_THEMSELVES:
         return 1
     value = field(image, 'orientation', 1)
@@ -114,8 +114,8 @@ def _alpha_of(image: pyvips.Image) -> int | None:
     """
     The alpha band of an unpacked image, counted from the end.
 
-    :returns: None if there is none, or if colours are premultiplied: then plain means
-        are right.
+    :returns: None if there is none, or if colours are premultiplied, which are averaged
+        without weights.
     """
     if field(image, 'vips-loader') in _MULTIPLIED:
         return None
@@ -123,15 +123,15 @@ def _alpha_of(image: pyvips.Image) -> int | None:
     return alpha_band(unpack.interpretation, unpack.bands)
 
 
-def _takes(file: SourceFile, option: str) -> bool:
+def _has_option(file: SourceFile, option: str) -> bool:
     """Whether the loader of a file has an option."""
     name = file.loader.name if file.loader.through == 'path' else f'{file.loader.name}_source'
     return option in pyvips.Introspect.get(name).optional_input
 
 
 def _survey_pages(file: SourceFile) -> Layout:
-    """Any format: the image, or the pages stacked in it."""
-    opening = Opening((('n', -1),) if _takes(file, 'n') else ())
+    """Any format: one image, or pages stacked in it."""
+    opening = Opening((('n', -1),) if _has_option(file, 'n') else ())
     image = file.open(opening)
     opened = Size(image.width, image.height)
     rows = _page_rows(image)
@@ -162,12 +162,12 @@ def _page_rows(image: pyvips.Image) -> int:
 
 def _survey_heif(file: SourceFile) -> Layout:
     """
-    HEIF, whose images can be decoded separately.
+    HEIF; each image is decoded on its own.
 
-    The primary image is the first frame.  Images of its size, dtype and bands are frames,
-    too, in the order of the file; the others are associated images.
+    The primary image is the first frame.  Images of the same size, dtype and bands are
+    further frames, in file order; the others are associated images.
     """
-    # Without a page, libvips opens the primary image.
+    # Without the option page, libvips opens the primary image.
     image = file.open(Opening())
     count = min(int(field(image, 'n-pages', 1)), LIMITS.reading_heif_images)
     primary = int(field(image, 'heif-primary', 0))
@@ -192,9 +192,9 @@ def _survey_heif(file: SourceFile) -> Layout:
 
 def _check_heif_codec(file: SourceFile, image: pyvips.Image) -> None:
     """
-    Decode a pixel of a HEIF image, unless one of the same codecs was decoded before.
+    Decode a pixel of a HEIF image, unless its codecs were decoded before.
 
-    :raises TileSourceError: if libheif lacks the codec, which its header does not tell.
+    :raises TileSourceError: if libheif lacks the codec; the header does not show that.
     """
     with file.descriptor() as descriptor:
         head = read_at(descriptor, _HEIF_HEAD, 0)
@@ -206,9 +206,9 @@ def _check_heif_codec(file: SourceFile, image: pyvips.Image) -> None:
     except pyvips.Error as exc:
         if lacks_codec(exc):
             msg = (f'Cannot read {file.path!r}: {why_not_decoded("/".join(sorted(codecs)), exc)}; '
-                   'large-image-source-pil with pillow-heif reads it, too')
+                   'or use large-image-source-pil with pillow-heif')
             raise TileSourceError(msg) from exc
-        # A damaged image raises when it is read.
+        # Reading a damaged image raises the error.
     else:
         _decoded_codecs.add(codecs)
 
@@ -219,14 +219,14 @@ def _survey_jpeg(file: SourceFile) -> Layout:
     size = Size(image.width, image.height)
     orientation = orientation_of(file, image)
     levels = {0: Stored(size, Opening())}
-    # Of a large image, the larger reduced level serves more tiles without decoding the
-    # whole; but it should fit in memory.
+    # For a large image, the larger reduced level serves more tiles without a full decode;
+    # but it should fit in memory.
     decoded = size.area * image.bands
     large = (decoded >= LARGE_PICTURE and
-             decoded <= MAX_PLANE_MEMORY << 2 * _JPEG_LARGE_REDUCTION)
+             decoded <= MAX_LEVEL_MEMORY << 2 * _JPEG_LARGE_REDUCTION)
     reduction = _JPEG_LARGE_REDUCTION if large else _JPEG_REDUCTION
     shrink = 1 << reduction
-    # libvips drops the last, partial block; after a rotation it would be the first.
+    # libvips drops the last, partial block; after a rotation that would be the first.
     aligned = orientation == 1 or not (size.width % shrink or size.height % shrink)
     if max(size) >= _JPEG_WORTH and aligned:
         smaller = Size(size.width // shrink, size.height // shrink)
@@ -236,7 +236,7 @@ def _survey_jpeg(file: SourceFile) -> Layout:
 
 
 def _survey_pdf(file: SourceFile) -> Layout:
-    """PDF: pages of the size of the first are frames, the others associated images."""
+    """PDF: pages of the same size as the first are frames, others are associated images."""
     base = (('dpi', dpi()),)
     first = file.open(Opening(base))
     full = Size(first.width, first.height)
@@ -244,7 +244,7 @@ def _survey_pdf(file: SourceFile) -> Layout:
     if count > LIMITS.reading_pages:
         msg = f'Cannot read {file.path!r}: it has {count} pages, more than {LIMITS.reading_pages}'
         raise TileSourceError(msg)
-    # Opened together, libvips would widen narrow pages to the widest.
+    # If opened together, libvips would widen narrow pages to the widest.
     looked_at = min(count, LIMITS.reading_pdf_sizes)
     others_open = (file.open(Opening((*base, ('page', number)))) for number in range(1, looked_at))
     sizes = [full, *(Size(image.width, image.height) for image in others_open)]
@@ -264,7 +264,7 @@ def _scaled(file: SourceFile, size: Size, options: tuple[tuple[str, Any], ...],
     """
     A picture of a vector format; each lower level is rendered separately.
 
-    Loaders round the sizes of renderings in different ways; ``rows`` sees to that.
+    Loaders round sizes in different ways; ``rows`` corrects that.
     """
     levels: dict[int, Stored] = {}
     reduction = 0
@@ -272,7 +272,7 @@ def _scaled(file: SourceFile, size: Size, options: tuple[tuple[str, Any], ...],
         reduced = size.reduced(reduction)
         rendering = (*options, ('scale', scale / (1 << reduction)))
         levels[reduction] = Stored(reduced, Opening(rendering))
-        if max(reduced) <= _VECTOR_LEAST or not _takes(file, 'scale'):
+        if max(reduced) <= _VECTOR_LEAST or not _has_option(file, 'scale'):
             return Picture(levels)
         reduction += 1
 
@@ -289,10 +289,10 @@ def _survey_svg(file: SourceFile) -> Layout:
 
 def _survey_jpeg2000(file: SourceFile) -> Layout:
     """
-    JPEG 2000, whose resolutions libvips opens as pages.
+    JPEG 2000; libvips opens its resolutions as pages.
 
-    They are not used for images with alpha, because the wavelets mix the colours of
-    transparent pixels into them.
+    Images with alpha do not use them, because the wavelets mix in the colours of
+    transparent pixels.
     """
     image = file.open(Opening())
     full = Size(image.width, image.height)
@@ -305,7 +305,8 @@ def _survey_jpeg2000(file: SourceFile) -> Layout:
         try:
             reduced = file.open(opening)
         except TileSourceError:
-            # libvips 8.14 refuses some sizes of subsampled images; the level is computed.
+            # libvips 8.14 refuses some sizes of subsampled images; then the level is
+            # computed.
             continue
         size = Size(reduced.width, reduced.height)
         reduction = reduction_between(full, size)
@@ -316,8 +317,8 @@ def _survey_jpeg2000(file: SourceFile) -> Layout:
 
 def _survey_openslide(file: SourceFile) -> Layout:
     """A slide read by OpenSlide: its levels and associated images."""
-    # Without alpha: areas that were not scanned get the background colour of the slide.
-    base = (('rgb', True),) if _takes(file, 'rgb') else ()
+    # No alpha: areas that were not scanned have the background colour of the slide.
+    base = (('rgb', True),) if _has_option(file, 'rgb') else ()
     image = file.open(Opening(base))
     full = Size(image.width, image.height)
     levels: dict[int, Stored] = {}
@@ -333,8 +334,8 @@ def _survey_openslide(file: SourceFile) -> Layout:
     associated = {}
     for key, name in zip(unique_keys(names), names, strict=True):
         header = file.open(Opening((('associated', name),)))
-        # libvips 8.14 crashes when it decodes an image opened with the option
-        # 'associated', so the pixels are read from an image attached to the slide.
+        # libvips 8.14 crashes when it decodes an image opened with the option 'associated',
+        # so the image attached to the slide is read.
         opening = Opening((('attach_associated', True),), attached=f'openslide.associated.{name}')
         associated[key] = _like(
             header, Picture({0: Stored(Size(header.width, header.height), opening)}))

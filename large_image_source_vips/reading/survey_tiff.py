@@ -1,8 +1,8 @@
 """
 Find the frames, levels and associated images of a TIFF file.
 
-The directories are parsed here instead of opening each page with libvips; libvips opens
-only the first frame.  ``page_roles`` decides what the pages are.
+This package parses the directories; libvips opens at most the first frame.  ``page_roles``
+decides which pages are frames, levels, masks and associated images.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from ..tiff.tile_table import tile_table
 from .file import SourceFile
 from .layout import Layout, Opening, Picture, Stored
 from .loader import lacks_codec, why_not_decoded
-from .page_roles import NAME_TEXT, Arrangement, Directories, Place, arrange
+from .page_roles import NAME_TEXT, Directories, PageRoles, Place, assign_roles
 from .rows import empty_tiles
 from .tiff_samples import COLOR_MAP, Samples, problem
 from .unpack import Unpacker, unpacker
 
 _logger = logging.getLogger(__name__)
 
-# The pages whose descriptions are read.
+# The number of pages whose descriptions are read.
 _DESCRIBED = 64
 # In the tag ExtraSamples.
 _ALPHA = frozenset({colours.ASSOCIATED, colours.UNASSOCIATED})
-# Interpretations whose colours are converted to sRGB, for which the profile does not hold.
+# Colours that are converted to sRGB; the profile then does not apply.
 _CONVERTED = frozenset({colours.CMYK, colours.CIELAB, colours.ICCLAB})
-# libtiff follows the chain of directories at each open.  In files with more pages than this
-# each page is opened as if it were the only one.
+# libtiff follows the chain of directories at each open.  In files with more pages, each
+# page is opened as if it were the only one.
 _MANY_PAGES = 64
 # Compressions that every libtiff decodes: none, LZW, JPEG, deflate, PackBits.
 _ALWAYS_THERE = frozenset({1, 5, 7, 8, 32773, 32946})
-# The most bytes that one compressed byte can expand to: a PackBits run has 128 bytes in 2,
-# an LZW code of 12 bits at most 4096 bytes, deflate 1032 to 1 (zlib's manual).  JPEG takes a
-# bit for the mean of a block of 64 samples, or of 128 where chroma is subsampled; a block of
-# ZSTD has 128 kB in 4 bytes (RFC 8878, 3.1.1.2).
+# The most bytes that one compressed byte can expand to.  PackBits: a run of 128 bytes in 2;
+# LZW: at most 4096 bytes in a code of 12 bits; deflate: 1032 to 1 (zlib's manual); JPEG: at
+# least a bit for a block of 64 samples, or of 128 with subsampled chroma; ZSTD: a block of
+# 128 kB in 4 bytes (RFC 8878, 3.1.1.2).
 _MAX_EXPANSION = {
     1: 1, 5: 2731, 7: 1024, 8: 1033, 32773: 64, 32946: 1033, 50000: 32768}
 _EXTRA_BYTES = LIMITS.tiff_missing
@@ -77,11 +77,11 @@ def survey_tiff(file: SourceFile) -> Layout:
             subs = _sub_pages(tiff, pages)
             labels = own_labels(read_own(texts[0]), 'palette') is not None
             if labels:
-                # The ColorMap colours labels, which stay labels.
+                # The ColorMap has the colours of labels; the samples stay labels.
                 pages = [_uncoloured(page) for page in pages]
                 subs = {number: [page and _uncoloured(page) for page in found]
                         for number, found in subs.items()}
-            plan = arrange(Directories(
+            plan = assign_roles(Directories(
                 pages, subs, texts, os.path.basename(file.path),
                 contiguous_images(tiff, pages, texts.get(0, '')),
                 lambda page: why_unreadable(tiff, page)))
@@ -113,7 +113,7 @@ def survey_tiff(file: SourceFile) -> Layout:
 
 
 def is_aperio(file: SourceFile) -> bool:
-    """Whether a TIFF file is a slide of Aperio, and each of its pages can be decoded here."""
+    """Whether a TIFF file is an Aperio slide, and this package can decode each page."""
     with file.descriptor() as descriptor:
         try:
             tiff = TiffDirectories(descriptor)
@@ -126,7 +126,7 @@ def is_aperio(file: SourceFile) -> bool:
 
 
 def _uncoloured(page: Page) -> Page:
-    """A page whose samples are not looked up in its palette."""
+    """A page with indices as samples, without its palette."""
     return page if page.photometric != colours.PALETTE else replace(
         page, photometric=colours.BLACK_IS_ZERO)
 
@@ -137,10 +137,9 @@ def alpha_band(tiff: TiffDirectories, page: Page) -> int | None:
 
     The tag ExtraSamples (TIFF 6.0, section 18) gives the meaning of the samples after the
     colours; 0 is unspecified data.  Without the tag, a single extra sample is alpha.
-    Colours with associated alpha (1) are divided by it when they are read, so that it equals
-    unassociated alpha (2).
+    Reading converts associated (1) to unassociated alpha (2).
 
-    :returns: None if there is none, or more than one, which libvips writes for data.
+    :returns: None if there is none, or more than one: libvips writes data bands so.
     """
     count = colours.COLOURS.get(page.photometric)
     if count is None or page.samples <= count:
@@ -157,10 +156,10 @@ def _open_first(file: SourceFile, stored: Stored, reason: str | None) -> Samples
     """
     Open the first frame, and decode a pixel if its codec may be missing.
 
-    Failing here lets large_image try another source.
+    An error lets large_image try another source.
 
-    :param reason: why this package cannot decode it, if so.
-    :returns: what its pixels are.
+    :param reason: why this package cannot decode it; None if it can.
+    :returns: the format of its pixels.
     :raises TileSourceError: if neither this package nor libvips can decode it.
     """
     page = stored.page
@@ -174,7 +173,7 @@ def _open_first(file: SourceFile, stored: Stored, reason: str | None) -> Samples
         if page.compression not in _ALWAYS_THERE or reason:
             pyvips.Region.new(file.open(stored.opening, sequential=True)).fetch(0, 0, 1, 1)
     except pyvips.Error as exc:
-        # A damaged tile raises when it is read; the rest of the file can still be read.
+        # Reading a damaged tile raises the error; the rest of the file can be read.
         if reason or lacks_codec(exc):
             said = why_not_decoded(page.compression_name, exc)
             msg = f'Cannot read {file.path!r}: {reason + "; libvips: " if reason else ""}{said}'
@@ -189,10 +188,10 @@ def _open_first(file: SourceFile, stored: Stored, reason: str | None) -> Samples
 
 def contiguous_images(tiff: TiffDirectories, pages: Sequence[Page], text: str) -> tuple[int, int]:
     """
-    The images that follow one another, uncompressed, where the only directory is that of the
-    first: ImageJ writes stacks of more than 4 GB so, and tifffile on request.
+    Find uncompressed images that follow one another, with a directory for the first only:
+    ImageJ's stacks of more than 4 GB, and tifffile's on request.
 
-    :param text: its description, which tells their number.
+    :param text: the description of the first, which gives their number.
     :returns: the number of images, and the bytes from one to the next.
     """
     page = pages[0]
@@ -285,7 +284,7 @@ def _picture(places: Mapping[int, Place], alpha: int | None, alone: bool, *,
                    (labels and page.samples - (alpha is not None) == 1), alpha)
 
 
-def _with_masks(picture: Picture, plan: Arrangement, alone: bool) -> Picture:
+def _with_masks(picture: Picture, plan: PageRoles, alone: bool) -> Picture:
     """
     A picture with the alpha band of its masks, opaque if it has none.
 

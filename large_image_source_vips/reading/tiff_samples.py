@@ -1,7 +1,7 @@
 """
-What the samples of a TIFF page are: how they are coded, and how they become pixels.
+Determine how the samples of a TIFF page are coded, and how to convert them to pixels.
 
-Header fields in, plain values out; nothing here decodes.
+Only the directory is read; nothing here decodes.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def coding_of(tiff: TiffDirectories, page: Page) -> Coding:
 
 
 def colours_of(tiff: TiffDirectories, page: Page, dtype: np.dtype[Any]) -> colours.Colours:
-    """What the decoded samples of a page, of a dtype, mean."""
+    """The meaning of the decoded samples of a page."""
     entries = page.entries
     palette = tiff.array(entries.get(COLOR_MAP)) if page.photometric == colours.PALETTE else None
     meaning = colours.Colours(
@@ -82,9 +82,9 @@ def colours_of(tiff: TiffDirectories, page: Page, dtype: np.dtype[Any]) -> colou
 
 def problem(tiff: TiffDirectories, page: Page) -> str | None:
     """
-    Why this package cannot decode a page, a clause for an error message.
+    The reason why this package cannot decode a page, a clause for an error message.
 
-    :returns: None if it can.  libvips may be able to decode the others.
+    :returns: None if it can; if not, libvips may be able to.
     """
     coding = coding_of(tiff, page)
     reason = (fax.problem(coding) if coding.compression in fax.COMPRESSIONS
@@ -95,19 +95,19 @@ def problem(tiff: TiffDirectories, page: Page) -> str | None:
 
 
 def samples_of(tiff: TiffDirectories, page: Page) -> Samples:
-    """The pixels of a page without a ``problem``."""
+    """The pixel format of a page without a ``problem``."""
     coding = coding_of(tiff, page)
     assert coding.dtype is not None  # else there is a problem
     meaning = colours_of(tiff, page, coding.dtype)
     dtype, bands, interpretation, convert = colours.conversion(meaning)
     if page.planes > 1 and interpretation in {'b-w', 'grey16'} and not any(meaning.extra):
-        # Gray bands stored apart are channels.
+        # Gray bands in separate planes are channels.
         interpretation = 'multiband'
     profile = tiff.data(page.entries.get(ICC_PROFILE))
     if page.photometric == colours.CMYK and dtype == np.uint8 and profile and convert is not None:
         convert = cmyk_through_profile(profile, bands + 1) or convert
     if dtype.kind == 'c':
-        dtype, bands, convert = np.dtype(f'f{dtype.itemsize // 2}'), 2 * bands, _parts
+        dtype, bands, convert = np.dtype(f'f{dtype.itemsize // 2}'), 2 * bands, _real_and_imaginary
     elif dtype == np.float16:
         dtype, convert = np.dtype(np.float32), _widened(convert)
     return Samples(coding, dtype, bands, interpretation, convert)
@@ -125,13 +125,13 @@ def _rationals(tiff: TiffDirectories, page: Page, tag: int) -> tuple[float, ...]
     return tuple(float(above) / float(below) for above, below in values.tolist())
 
 
-def _parts(values: Array) -> Array:
+def _real_and_imaginary(values: Array) -> Array:
     """Complex numbers as two bands, real and imaginary."""
     return np.ascontiguousarray(values).view(f'f{values.dtype.itemsize // 2}')
 
 
 def _widened(convert: Callable[[Array], Array] | None) -> Callable[[Array], Array]:
-    """A conversion whose result is of 32-bit floats."""
+    """A conversion with 32-bit floats as result."""
     if convert is None:
         return lambda values: values.astype(np.float32)
     return lambda values: convert(values).astype(np.float32)

@@ -1,10 +1,10 @@
 """
-Read rectangles of a TIFF page from its tiles: one positioned read and one decode for each.
+Read rectangles of a TIFF page: one positioned read and one decode for each tile or strip.
 
-Tiles are decoded in the calling thread, straight into the result where a tile is as wide
-as the result and lies wholly in it; else a part is copied and the tile is kept for the next
-read (``tile_cache``).  Of uncompressed pages only the rows, or the parts of rows, that are
-needed are read.  Strips are tiles as wide as the page.
+Tiles are decoded in the calling thread.  A tile that is as wide as the result is decoded
+straight into it; of others a part is copied, and the tile is kept for the next read
+(``tile_cache``).  From uncompressed pages only the needed rows, or parts of rows, are read.
+Strips are tiles as wide as the page.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from .tile_cache import tiles as kept_tiles
 
 Array = npt.NDArray[Any]
 
-# Rows of an uncompressed page that are longer than this are read in parts.
+# Longer rows of an uncompressed page, in bytes, are read in parts.
 _LONG_ROW = 1 << 14
-# The planes of YCbCr whose pixels may be fewer.
+# The planes of YCbCr that may be subsampled.
 _CHROMA = frozenset({1, 2})
 # The largest JPEG coding unit (MCU).
 _MCU = 16
@@ -59,16 +59,16 @@ class OpenFile:
 
 class TiffTiles:
     """
-    The tiles of a regular page; threads may share it.
+    The tiles of a page; threads may share this object.
 
-    The file is kept open with this object if the page is read at random, so that a region is
-    read from one version of it; for strips that have to be decoded it is open while they are.
+    With random access the file stays open as long as this object, so a region comes from
+    one version of the file.  For compressed strips it is open during decoding only.
 
     :param open_file: opens the file.
     :param owner: identifies the file in caches.
     :param page: the page.
     :param tiles: where its tiles are.
-    :param samples: how they are decoded, for which ``codecs.table`` has no problem.
+    :param samples: how they are decoded; ``codecs.table`` has no ``problem`` with them.
     """
 
     def __init__(self, open_file: Callable[[], OpenFile], owner: Hashable, page: Page,
@@ -85,7 +85,7 @@ class TiffTiles:
         self._compression = page.compression_name
         self.samples = samples
         self.is_tiled = page.tile is not None
-        #: The pixels of a tile, or of every strip but the last.
+        #: The size of a tile, or of every strip but the last, in pixels.
         self.tile = tiles.tile
         #: The number of rows of tiles, or of strips.
         self.down = tiles.down
@@ -93,14 +93,14 @@ class TiffTiles:
         self.bytes = tiles.bytes
         coding = samples.coding
         self._is_direct = samples.convert is None and self._planes == 1
-        # Whether the samples are in the file as they are in memory, but for the byte order.
+        # Whether the samples in the file equal those in memory, except for the byte order.
         self._is_raw = (
             page.compression == UNCOMPRESSED and coding.predictor == 1 and
             coding.fill_order == 1 and self._is_direct and coding.dtype is not None and
             coding.dtype.kind != 'c' and coding.bits == 8 * coding.dtype.itemsize)
         self._is_swapped = (coding.order != np.dtype('u2').newbyteorder('=').str[0]
                             and samples.dtype.itemsize > 1)
-        #: Whether a rectangle is read without decoding much more than it.
+        #: Whether reading a rectangle decodes little more than the rectangle.
         self.is_random = self.is_tiled or self._is_raw
         #: The most halvings at which tiles are decoded directly.
         self.halvings = (self._decoder.halvings if self.is_tiled and self._is_direct and
@@ -109,9 +109,9 @@ class TiffTiles:
     @cached_property
     def jpeg_chroma(self) -> tuple[int, int] | None:
         """
-        The chroma subsampling of the JPEG tiles, as the first one that is not empty says.
+        The chroma subsampling of the first JPEG tile that is not empty.
 
-        :returns: None if it cannot be passed on undecoded, or if there is none.
+        :returns: None if there is none, or if it cannot be passed on undecoded.
         """
         for number in range(self._tiles.count):
             if not self._tiles.is_empty(number):
@@ -126,7 +126,8 @@ class TiffTiles:
 
     def stored(self, column: int, row: int) -> bytes | None:
         """
-        The stored bytes of a tile of a page that is not in planes; None if it is empty.
+        The compressed bytes of a tile of a page without separate planes; None if it is
+        empty.
 
         :raises StoredTileError: if it cannot be read.
         """
@@ -135,7 +136,7 @@ class TiffTiles:
                 self._tiles.read(self._descriptor(), number))
 
     def keep_open(self, file: OpenFile) -> None:
-        """Read from a file that is open already."""
+        """Read from an open file."""
         self._file = file
 
     def read(self, rect: Rect, out: Array | None = None) -> Array:
@@ -167,7 +168,7 @@ class TiffTiles:
 
     def read_smaller(self, halvings: int, rect: Rect) -> Array:
         """
-        Read a rectangle of the page at reduced size; a pixel is the same in any rectangle.
+        Read a rectangle at reduced size; pixels do not depend on the rectangle.
 
         :param halvings: 1 to ``self.halvings``.
         :param rect: in pixels of the smaller picture.
@@ -179,8 +180,8 @@ class TiffTiles:
         out = np.empty((rect.height, rect.width, self.samples.bands), self.samples.dtype)
         full = Rect(*(value * factor for value in rect)).clipped(Rect(0, 0, *size))
         for number, whole, _ in self._under(full):
-            # The last coding units may reach beyond the edge of the page, and would mix
-            # what is there into the last pixels.
+            # The last coding units may extend beyond the page; samples from there would be
+            # averaged into the last pixels.
             if any(extent < most and extent % _MCU
                    for extent, most in zip(whole[2:], tile, strict=True)):
                 pixels = reduce_pixels(self.read(whole), factor, averaged=True)
@@ -233,7 +234,7 @@ class TiffTiles:
         """The descriptor of the file, opened if it is not yet."""
         file = self._file
         if file is None:
-            # Two threads may do this at once; one of the files is closed again.
+            # If two threads do this at the same time, one of the files is closed again.
             file = self._file = self._open_file()
         return file.descriptor
 
@@ -254,7 +255,7 @@ class TiffTiles:
         numbers = [number + plane * self._tiles.count for plane in range(self._planes)]
         size = self._tiles.tile_size(number)
         if all(map(self._tiles.is_empty, numbers)):
-            # The pixels are blank, whatever the conversion.
+            # Blank pixels; they are not converted.
             return np.zeros((size.height, size.width, self.samples.bands), self.samples.dtype)
         if self._planes == 1:
             pixels = self._decoded(number)
@@ -274,11 +275,11 @@ class TiffTiles:
         """
         Read and decode a tile.
 
-        :raises TileSourceError: if that is not possible, or its picture is too small.
+        :raises TileSourceError: if it cannot be read or decoded, or has too few pixels.
         """
         size = self._tiles.tile_size(number)
         if number // self._tiles.count in _CHROMA:
-            # The chroma planes of YCbCr have fewer pixels.
+            # Chroma planes may be subsampled.
             across, down = self.samples.coding.subsampling
             size = Size(-(-size.width // across), -(-size.height // down))
         try:
@@ -311,8 +312,8 @@ class TiffTiles:
         except (StoredTileError, DecodeError) as exc:
             raise self._failed(number, str(exc)) from exc
         if pixels.shape[0] < rows or pixels.shape[1] < cols:
-            # A frame that ends at the edge of the page is decoded as a whole, which also
-            # says what is wrong with it.
+            # A tile cut at the edge of the page, or a damaged one, is decoded at full size;
+            # that raises the error.
             whole = self._decoded(number)
             return reduce_pixels(whole, scale, averaged=True)
         return pixels
@@ -340,7 +341,7 @@ class TiffTiles:
             for row in range(part.height):
                 self._read_into(number, view[row], start + row * row_bytes + left)
         else:
-            # From the first pixel to the last: a file may end there.
+            # From the first pixel to the last: the file may end there.
             rows = scratch('stored rows', (part.height, self.tile.width, self.samples.bands),
                            self.samples.dtype)
             used = (part.height - 1) * self.tile.width + part.width
@@ -378,7 +379,7 @@ def open_tiles(open_file: Callable[[], OpenFile], owner: Hashable,
     :param open_file: opens the file.
     :param owner: identifies the file in caches.
     :param page: the page.
-    :returns: None if libvips has to read the page.
+    :returns: None if only libvips can read the page.
     :raises TileSourceError: if the file cannot be opened.
     """
     file = open_file()
@@ -392,7 +393,7 @@ def open_tiles(open_file: Callable[[], OpenFile], owner: Hashable,
             return None
         found = TiffTiles(open_file, owner, page, tiles, samples)
     except (TiffFormatError, StoredTileError, DecodeError):
-        # libvips says what is wrong.
+        # libvips raises the error.
         return None
     if found.is_random:
         found.keep_open(file)

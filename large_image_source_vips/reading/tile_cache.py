@@ -1,8 +1,8 @@
 """
-Keep decoded TIFF tiles of which only a part was needed.
+Cache decoded TIFF tiles of which only a part was needed.
 
-A file whose tiles are not those of large_image, such as 240 x 240, would otherwise have
-each tile decoded up to four times.  One cache of the process, bounded by ``MAX_BYTES``.
+Without it, each tile of a file whose tiles are not 256 x 256, such as 240 x 240, would be
+decoded up to four times.  One cache for the process, at most ``MAX_BYTES``.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class TileCache:
             return found
 
     def put(self, owner: Hashable, page: Hashable, number: int, pixels: Array) -> None:
-        """Keep a tile, which must not be changed any more."""
+        """Keep a tile; do not change it afterwards."""
         dropped = []
         with self._lock:
             key = owner, page, number

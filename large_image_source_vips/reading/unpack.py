@@ -1,5 +1,5 @@
 """
-Convert pixels as libvips holds them to the samples that sources return.
+Convert libvips pixels to the samples that sources return.
 
 =============  ==========================  ====================================
 libvips        returned                    conversion
@@ -13,8 +13,8 @@ cmyk, 16 bit   uint16 R, G, B              as Pillow converts 8 bit
 anything else  unchanged                   a view
 =============  ==========================  ====================================
 
-numpy does this, not libvips: libvips caches its latest operations, which would keep
-the file open.
+The conversions use numpy, because libvips would cache the operations and keep the file
+open.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Unpacker:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the samples stay as libvips holds them."""
+        """Whether the samples are not converted."""
         return self._convert is None
 
     @property
@@ -138,7 +138,7 @@ def cmyk_through_profile(profile: bytes, inks: int) -> Convert | None:
 
 
 def _cmyk_converter(image: pyvips.Image, dtype: np.dtype[Any]) -> Convert:
-    """CMYK to RGB by the embedded profile, or without one if it is missing or unusable."""
+    """CMYK to RGB by the embedded profile, or by Pillow's formula if it is missing or unusable."""
     if dtype == np.uint8 and image.get_typeof('icc-profile-data'):
         transform = _profile_transform(bytes(image.get('icc-profile-data')))
         if transform is not None:

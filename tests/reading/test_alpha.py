@@ -76,7 +76,7 @@ def test_turned_tiff(tmp_path, orientation):
 
 def test_strips_that_are_only_passed_over(tmp_path, monkeypatch):
     monkeypatch.setattr(levels_module, '_MAX_KEPT', 1000)
-    monkeypatch.setattr(levels_module, 'MAX_PLANE_MEMORY', 1000)
+    monkeypatch.setattr(levels_module, 'MAX_LEVEL_MEMORY', 1000)
     monkeypatch.setattr(decoding, '_BAND_BYTES', 1000)
     tifffile.imwrite(tmp_path / 'a.tif', columns(1301, 701), photometric='rgb', rowsperstrip=13,
                      extrasamples=['unassalpha'])

@@ -14,7 +14,7 @@ from helpers.pixels import random_pixels
 from helpers.reading import level
 from large_image_source_vips.base.threads import CleanupLock
 from large_image_source_vips.reading.handles import HandlePool, pool
-from large_image_source_vips.reading.level_cache import Plane, PlaneCache, planes
+from large_image_source_vips.reading.level_cache import CachedLevel, LevelCache, cached_levels
 from large_image_source_vips.reading.reader import FileReader
 
 PIXELS = random_pixels((600, 700, 3))
@@ -59,12 +59,12 @@ HOLDERS = [in_another_thread, in_the_same_thread, with_nobody_in_the_way]
 
 
 def what_is_held(serial):
-    return ([key for key in planes._slots if key[0] == serial],
+    return ([key for key in cached_levels._slots if key[0] == serial],
             [key for key in pool._handles if key[0] == serial])
 
 
 @pytest.mark.parametrize('holder', HOLDERS)
-@pytest.mark.parametrize('lock', ['planes', 'handles'])
+@pytest.mark.parametrize('lock', ['levels', 'handles'])
 @pytest.mark.parametrize('name', ['a.png', 'a.tif', 'strips.tif'])
 def test_all_of_a_file_goes_with_its_last_reader(tmp_path, name, lock, holder):
     path = tmp_path / name
@@ -83,7 +83,7 @@ def test_all_of_a_file_goes_with_its_last_reader(tmp_path, name, lock, holder):
         readers.clear()
         gc.collect()
 
-    holder({'planes': planes, 'handles': pool}[lock]._lock, drop)
+    holder({'levels': cached_levels, 'handles': pool}[lock]._lock, drop)
     assert what_is_held(serial) == ([], [])
 
 
@@ -96,7 +96,7 @@ def test_the_garbage_collector_finds_a_reader_in_a_circle(tmp_path, holder):
     circle.append(circle)
     del circle
     assert any(what_is_held(serial))
-    holder(planes._lock, gc.collect)
+    holder(cached_levels._lock, gc.collect)
     assert what_is_held(serial) == ([], [])
 
 
@@ -124,7 +124,7 @@ def test_handles_of_a_thread_that_ends(holder):
 
 
 def test_what_goes_may_take_others_with_it():
-    cache = PlaneCache()
+    cache = LevelCache()
 
     class Chain:
         nbytes, on_disk, complete = 10, False, True
@@ -165,8 +165,8 @@ def test_no_request_is_left_over_among_threads():
 
 
 def test_an_error_with_the_lock_does_not_lose_a_request():
-    cache = PlaneCache()
-    cache.get('file', 'level', lambda: Plane((10, 10, 3), np.dtype('uint8')))
+    cache = LevelCache()
+    cache.get('file', 'level', lambda: CachedLevel((10, 10, 3), np.dtype('uint8')))
 
     def fail():
         cache.forget('file')
@@ -179,9 +179,9 @@ def test_an_error_with_the_lock_does_not_lose_a_request():
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='there is no fork')
 def test_a_fork_while_the_lock_is_held():
-    cache = PlaneCache()
+    cache = LevelCache()
     for owner in 'ab':
-        cache.get(owner, 'level', lambda: Plane((10, 10, 3), np.dtype('uint8')))
+        cache.get(owner, 'level', lambda: CachedLevel((10, 10, 3), np.dtype('uint8')))
 
     def held_in_child():
         cache.after_fork()

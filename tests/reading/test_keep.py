@@ -36,9 +36,9 @@ def small_bounds(monkeypatch):
         monkeypatch.setattr(module, 'LARGE_PICTURE', 1 << 20)
     monkeypatch.setattr(stored_levels, '_MIN_STOPPED', 1 << 20)
     monkeypatch.setattr(decoding, '_BAND_BYTES', 1 << 16)
-    monkeypatch.setattr(level_cache, 'MAX_PLANE_MEMORY', 1 << 20)
+    monkeypatch.setattr(level_cache, 'MAX_LEVEL_MEMORY', 1 << 20)
     monkeypatch.setattr(level_cache, '_WRITE_BYTES', 1000)
-    monkeypatch.setattr(levels, 'MAX_PLANE_MEMORY', 1 << 20)
+    monkeypatch.setattr(levels, 'MAX_LEVEL_MEMORY', 1 << 20)
 
 
 def save_jpeg(path):
@@ -58,7 +58,7 @@ def kept(source):
     """Whether all of the first frame of a source, or a reader, is decoded."""
     store = getattr(source, '_store', source)
     first = store._layout.frames[0].levels[0]
-    found = level_cache.planes.peek(store._file.serial, first.opening)
+    found = level_cache.cached_levels.peek(store._file.serial, first.opening)
     return found is not None and found.complete
 
 
@@ -200,7 +200,7 @@ def test_drawings_are_not_drawn_larger_than_asked_for(tmp_path):
     (1 << 20, 1 << 20, 2), (1 << 20, 300_000, 3), (1 << 24, 1 << 20, 3)])
 def test_the_smaller_jpeg(tmp_path, monkeypatch, large, memory, reduction):
     monkeypatch.setattr(survey, 'LARGE_PICTURE', large)
-    monkeypatch.setattr(survey, 'MAX_PLANE_MEMORY', memory)
+    monkeypatch.setattr(survey, 'MAX_LEVEL_MEMORY', memory)
     save_jpeg(tmp_path / 'a.jpg')
     reader = FileReader(tmp_path / 'a.jpg')
     assert list(reader._layout.frames[0].levels) == [0, reduction]

@@ -14,7 +14,7 @@ from helpers.pixels import block_means, random_pixels, smooth_pixels
 from helpers.reading import level, level_by_tiles
 from large_image_source_vips.base.geometry import Rect
 from large_image_source_vips.base.reduce import reduce_pixels
-from large_image_source_vips.reading import level_cache as planes_module
+from large_image_source_vips.reading import level_cache as level_cache_module
 from large_image_source_vips.reading import levels as levels_module
 from large_image_source_vips.reading import rows as decoding
 from large_image_source_vips.reading.reader import FileReader
@@ -171,20 +171,20 @@ def test_a_level_is_made_once_for_all_threads_and_sources(tmp_path, monkeypatch)
 def test_planes_that_do_not_fit_into_memory_go_to_a_file(tmp_path, monkeypatch):
     pixels = random_pixels((1300, 1701, 3))
     tifffile.imwrite(tmp_path / 'a.tif', pixels, photometric='rgb', compression='zlib')
-    monkeypatch.setattr(planes_module, 'MAX_PLANE_MEMORY', 100_000)
+    monkeypatch.setattr(level_cache_module, 'MAX_LEVEL_MEMORY', 100_000)
     reader = FileReader(tmp_path / 'a.tif')
     np.testing.assert_array_equal(level_by_tiles(reader), pixels)
-    assert planes_module.planes.bytes(on_disk=True) >= pixels.nbytes
+    assert level_cache_module.cached_levels.bytes(on_disk=True) >= pixels.nbytes
     assert list(tmp_path.iterdir()) == [tmp_path / 'a.tif']
 
 
 def test_no_room_for_a_plane_is_said(tmp_path, monkeypatch):
     tifffile.imwrite(tmp_path / 'a.tif', random_pixels((300, 301, 3)), photometric='rgb',
                      compression='zlib')
-    monkeypatch.setattr(planes_module, 'MAX_PLANE_MEMORY', 1000)
-    monkeypatch.setattr(planes_module.tempfile, 'tempdir', str(tmp_path / 'missing'))
+    monkeypatch.setattr(level_cache_module, 'MAX_LEVEL_MEMORY', 1000)
+    monkeypatch.setattr(level_cache_module.tempfile, 'tempdir', str(tmp_path / 'missing'))
     reader = FileReader(tmp_path / 'a.tif')
-    with pytest.raises(TileSourceError, match='No room for 270900 bytes'):
+    with pytest.raises(TileSourceError, match='Not enough space for 270900 bytes'):
         level(reader)
 
 
@@ -198,11 +198,11 @@ def test_a_picture_too_large_to_keep_is_only_passed_over(tmp_path, monkeypatch, 
         declare_empty(tmp_path / 'a.tif', empty)
         pixels[13 * empty:13 * empty + 13] = 0
     monkeypatch.setattr(levels_module, '_MAX_KEPT', 1000)
-    monkeypatch.setattr(levels_module, 'MAX_PLANE_MEMORY', 1000)
+    monkeypatch.setattr(levels_module, 'MAX_LEVEL_MEMORY', 1000)
     monkeypatch.setattr(decoding, '_BAND_BYTES', band_bytes)
     reader = FileReader(tmp_path / 'a.tif')
     found = level(reader, 3)
-    held = planes_module.planes
+    held = level_cache_module.cached_levels
     opening = reader._layout.frames[0].levels[0].opening
     assert {key[1] for key in held._slots if key[0] == reader._file.serial} == {
         (opening, 0, 2), (opening, 0, 3)}

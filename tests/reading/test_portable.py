@@ -14,7 +14,7 @@ from helpers.around import in_threads
 from helpers.pixels import smooth_pixels
 from large_image_source_vips.base import files
 from large_image_source_vips.reading import level_cache, loader
-from large_image_source_vips.reading.level_cache import Plane
+from large_image_source_vips.reading.level_cache import CachedLevel
 
 
 @pytest.fixture
@@ -30,9 +30,9 @@ def folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize('positions', [True, False])
 def test_a_plane_in_a_file_holds_what_threads_put_into_it(folder, monkeypatch, positions):
     monkeypatch.setattr(level_cache, 'HAS_PREAD', positions)
-    monkeypatch.setattr(level_cache, 'MAX_PLANE_MEMORY', 1000)
+    monkeypatch.setattr(level_cache, 'MAX_LEVEL_MEMORY', 1000)
     pixels = smooth_pixels(300, 200)
-    plane = Plane(pixels.shape, pixels.dtype)
+    plane = CachedLevel(pixels.shape, pixels.dtype)
     assert plane.on_disk
 
     def work(top):
@@ -51,9 +51,9 @@ def test_a_full_temporary_folder_is_named(folder, monkeypatch):
         raise OSError(errno.ENOSPC, 'full')
 
     monkeypatch.setattr(level_cache, 'reserve', refuse)
-    monkeypatch.setattr(level_cache, 'MAX_PLANE_MEMORY', 1000)
+    monkeypatch.setattr(level_cache, 'MAX_LEVEL_MEMORY', 1000)
     with pytest.raises(TileSourceError, match=f'{folder}.*full'):
-        Plane((300, 200, 3), np.dtype(np.uint8))
+        CachedLevel((300, 200, 3), np.dtype(np.uint8))
 
 
 # libvips where it does not share descriptors with Python

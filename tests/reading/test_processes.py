@@ -19,7 +19,7 @@ from helpers.reading import level, level_by_tiles
 from large_image_source_vips.base.geometry import Rect
 from large_image_source_vips.reading import handles as handles_module
 from large_image_source_vips.reading.handles import HandlePool, pool
-from large_image_source_vips.reading.level_cache import Plane, PlaneCache, planes
+from large_image_source_vips.reading.level_cache import CachedLevel, LevelCache, cached_levels
 from large_image_source_vips.reading.reader import FileReader
 
 linux = pytest.mark.skipif(not os.path.isdir('/proc/self/fd'), reason='there is no /proc/self/fd')
@@ -246,13 +246,13 @@ def test_handles_of_real_slides_stay_within_the_bound(tmp_path, monkeypatch):
 
 
 def make_plane(size):
-    plane = Plane((size, 1, 1), np.dtype('uint8'))
+    plane = CachedLevel((size, 1, 1), np.dtype('uint8'))
     plane.put(0, np.zeros((size, 1, 1), 'uint8'))
     return plane.finish()
 
 
 def test_planes_are_bounded():
-    some = PlaneCache(max_memory=1000)
+    some = LevelCache(max_memory=1000)
     for number in range(20):
         some.get('file', number, lambda: make_plane(150))
     assert some.bytes(on_disk=False) == 900
@@ -265,10 +265,10 @@ def test_planes_go_with_their_file(tmp_path):
     reader = FileReader(tmp_path / 'a.png')
     level(reader)
     serial = reader._file.serial
-    assert any(key[0] == serial for key in planes._slots)
+    assert any(key[0] == serial for key in cached_levels._slots)
     del reader
     gc.collect()
-    assert not any(key[0] == serial for key in planes._slots)
+    assert not any(key[0] == serial for key in cached_levels._slots)
 
 
 def test_two_sources_share_what_is_decoded_and_closing_one_leaves_the_other(tmp_path):
@@ -280,7 +280,7 @@ def test_two_sources_share_what_is_decoded_and_closing_one_leaves_the_other(tmp_
 
 
 def test_a_plane_that_failed_is_tried_again():
-    some = PlaneCache()
+    some = LevelCache()
     attempts = []
 
     def make():
