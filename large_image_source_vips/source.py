@@ -26,7 +26,7 @@ from large_image.tilesource.utilities import (
     _imageToPIL,
 )
 
-from .base.arrays import fit_edge, jpeg_file, owned, writable
+from .base.arrays import caller_copy, fit_edge, jpeg_file, writable
 from .base.attributes import CheckedAttributes, Profiles, StoreSize
 from .base.geometry import TILE_SIZE, Rect, Size, level_count
 from .base.identity import absolute_path, file_identity
@@ -219,7 +219,7 @@ class StoreTileSource(Described, CheckedAttributes, ShownInNotebooks, FileTileSo
                 pixels = self._regions.tile(place, TILE_SIZE)
                 if pixels is not None:
                     return pixels
-            return owned(self._cached_tile(
+            return caller_copy(self._cached_tile(
                 x, y, z, pilImageAllowed, numpyAllowed, sparseFallback, frame, **kwargs))
 
     def _reading(self) -> AbstractContextManager[None]:
@@ -338,7 +338,7 @@ class StoreTileSource(Described, CheckedAttributes, ShownInNotebooks, FileTileSo
         """
         if applyStyle and getattr(self, '_style', None):
             # Style functions may write to it, and caches may hold it.
-            tile = owned(tile)
+            tile = caller_copy(tile)
         styled, mode = self._outputTileNumpyStyle(
             tile, applyStyle, x, y, z, self._getFrame(**kwargs))
         if self.edge:
@@ -378,13 +378,13 @@ class StoreTileSource(Described, CheckedAttributes, ShownInNotebooks, FileTileSo
                      **kwargs: Any) -> Any:
         # The base class caches the result; its lock may have been held at a fork.
         with self._reading():
-            return owned(super().getThumbnail(width, height, **kwargs))
+            return caller_copy(super().getThumbnail(width, height, **kwargs))
 
     @wraps(FileTileSource.histogram)
     def histogram(self, *args: Any, **kwargs: Any) -> Any:
         # As getThumbnail.
         with self._reading():
-            return owned(super().histogram(*args, **kwargs))
+            return caller_copy(super().histogram(*args, **kwargs))
 
     @wraps(FileTileSource.tileFrames)
     def tileFrames(self, *args: Any, **kwargs: Any) -> Any:

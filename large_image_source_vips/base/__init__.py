@@ -1,3 +1,4 @@
 """
-What everything else is built on: no files of images, no sinks, no TIFF.
+Formats, geometry, reducing pixels, files, threads and limits, used by all other parts of
+the package.
 """

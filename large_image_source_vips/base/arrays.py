@@ -1,5 +1,5 @@
 """
-The arrays that callers get: cropped or filled at the edges, and safe to change in place.
+Prepare arrays for callers: crop or fill at the edges of the image, and copy cached data.
 """
 
 from __future__ import annotations
@@ -62,13 +62,12 @@ def jpeg_file(tile: npt.NDArray[Any], quality: Any, subsampling: Any) -> bytes |
     return encoded
 
 
-def owned(value: Any) -> Any:
+def caller_copy(value: Any) -> Any:
     """
-    Copy a value of large_image's cache, so that the caller may change it in place.
+    Copy a value from large_image's cache, so that the caller may change it in place.
 
-    :param value: an array, a PIL image, or dictionaries, lists and tuples of
-        these.  Anything else, such as encoded images, is immutable and returned
-        as it is.
+    :param value: an array, a PIL image, or dictionaries, lists and tuples of these.
+        Anything else, such as an encoded image, is immutable and returned unchanged.
     """
     if isinstance(value, np.ndarray):
         # Keeps subclasses; makes the memory C-contiguous.
@@ -76,18 +75,18 @@ def owned(value: Any) -> Any:
     if isinstance(value, PIL.Image.Image):
         return value.copy()
     if type(value) is tuple or type(value) is list:
-        return type(value)(map(owned, value))
+        return type(value)(map(caller_copy, value))
     if type(value) is dict:
-        return {key: owned(part) for key, part in value.items()}
+        return {key: caller_copy(part) for key, part in value.items()}
     return value
 
 
 def writable(value: Any) -> Any:
     """
-    Copy read-only arrays, such as NumPy makes from a PIL image.
+    Copy read-only arrays, such as those that NumPy makes from PIL images.
 
-    :param value: an array or a tuple of values, as ``getRegion`` returns it;
-        anything else is returned as it is.
+    :param value: an array or a tuple of values, as ``getRegion`` returns it; anything else
+        is returned unchanged.
     """
     if isinstance(value, np.ndarray):
         return value if value.flags.writeable else value.copy()

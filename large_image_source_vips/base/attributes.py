@@ -1,8 +1,8 @@
 """
-Attributes of a source: those computed from its pixel store, and those that can be set.
+Attributes of a source: refuse misspelt ones, and compute some from the pixel store.
 
-Misspelt, unsupported and read-only attributes cannot be set.  Without this,
-``sink.minwidth = 500`` would silently create an attribute that nothing reads.
+Setting a misspelt, unsupported or read-only attribute is an error.  Otherwise
+``sink.minwidth = 500`` would create an attribute without effect.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _NOT_SUPPORTED = frozenset(('gcps', 'projection'))
 # Parameters of a source that large_image documents and keeps as attributes.
 _PARAMETERS = frozenset((
     'edge', 'encoding', 'jpegQuality', 'jpegSubsampling', 'style', 'tiffCompression'))
-# difflib's similarity from which a name counts as misspelt: one letter in four may be
-# missing or extra.  `width` is not taken for minWidth.
+# difflib's similarity above which a name counts as misspelt: one letter in four may be
+# missing or extra.  `width` does not count as minWidth.
 _SIMILARITY = 0.83
 
 
@@ -31,7 +31,7 @@ class SourceAttributeError(TileSourceError, AttributeError):
 
 class CheckedAttributes:
     """
-    Refuses attributes that nothing would read.
+    Refuses attributes that would have no effect.
 
     After a source is made, setting a new public attribute whose name is similar
     to a settable or unsupported one is an error; so is setting a read-only property.

@@ -1,7 +1,7 @@
 """
-Makes files survive a crash: write to disk, lock, create and replace as a whole.
+Write files so that they survive a crash: sync to disk, lock, create or replace as a whole.
 
-Linux, macOS and Windows have different calls for this; file systems may lack some of them.
+Linux, macOS and Windows have different calls for this, and file systems may lack some.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from . import files
 
-# Far behind the end of any file: Windows' locks forbid others to read the locked bytes.
+# Beyond the end of any file: on Windows other processes cannot read locked bytes.
 _LOCKED_BYTE = 1 << 62
 
 _UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK}
@@ -22,7 +22,7 @@ _UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, err
 
 def append_at(descriptor: int, buffers: list[Any], offset: int) -> None:
     """
-    Write several buffers one behind the other.
+    Write several buffers, one after the other.
 
     :param descriptor: of the file.
     :param buffers: C-contiguous memory: ``bytes`` or arrays.
@@ -53,14 +53,14 @@ def sync(descriptor: int) -> None:
 
 
 def sync_folder(folder: str) -> None:
-    """Write the names in a folder to the disk; Windows does so by itself."""
+    """Write the names in a folder to the disk; Windows does this itself."""
     if os.name == 'nt':
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as exc:
-        # Some file systems have nothing to write for a folder.
+        # Some file systems cannot sync a folder.
         if exc.errno not in _UNSUPPORTED:
             raise
     finally:
@@ -69,7 +69,8 @@ def sync_folder(folder: str) -> None:
 
 def try_lock(descriptor: int) -> bool:
     """
-    Lock a file for this process, without waiting; the lock ends with the process.
+    Lock a file for this process, without waiting; the lock is released when the process
+    ends.
 
     :param descriptor: of the file, open for writing.
     :returns: False if another process holds the lock, or the file system has no locks.

@@ -1,9 +1,9 @@
 """
-Read and write files at a position, and make temporary files, on every system.
+Read and write files at a position, and create temporary files, on all systems.
 
-Windows has no positioned reads and writes and no ``posix_fallocate``, and cannot remove the
-name of an open file; macOS lacks some of these too.  All other modules use descriptors only
-through this one.  Functions that a system may lack are looked up once, at import.
+Windows lacks ``pread``, ``pwrite`` and ``posix_fallocate``, and cannot remove the name of
+an open file; macOS lacks some of these.  All other modules use file descriptors through
+this module only.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ _HAS_PREADV = hasattr(os, 'preadv')
 _HAS_PWRITE = hasattr(os, 'pwrite')
 _HAS_FALLOCATE = hasattr(os, 'posix_fallocate')
 
-# Whether libvips can use Python's descriptors.  On Windows the two may be built for different
-# C libraries, each with its own numbers of descriptors.
+# Whether libvips can use Python's descriptors.  On Windows the two may use different C
+# libraries, each with its own descriptor numbers.
 SHARES_DESCRIPTORS = HAS_PREAD
 
-# Opens a file in binary mode, and a pipe without waiting for its writer.
+# Flags to open a file in binary mode, and a pipe without waiting for its writer.
 READ_FLAGS = os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_BINARY', 0)
 
 # macOS and Windows refuse requests of more than 2 GiB.
 _MAX_REQUEST = LIMITS.base_transfer
-# The most bytes read at once where they have to be copied into the buffer.
+# The most bytes read at a time where they must be copied into the buffer.
 _COPY_SIZE = 1 << 20
 
 _locks: dict[int, threading.Lock] = {}
 
 
-# The number of this process, which a forked child does not share.
+# The id of this process; it changes in a forked child.
 process_id = os.getpid
 
 
@@ -55,7 +55,7 @@ def after_fork_in_child(action: Callable[[], None]) -> None:
 
 def _lock_of(descriptor: int) -> threading.Lock:
     """
-    The lock for a seek and the following read or write.
+    The lock for a seek together with the following read or write.
 
     One lock for each descriptor number is enough because only this module moves the
     position of these files, no descriptor is a duplicate of another, and systems that need
@@ -91,7 +91,7 @@ def read_at(descriptor: int, size: int, offset: int) -> bytes:
 
 
 def _read_once(descriptor: int, size: int, offset: int) -> bytes:
-    """The bytes of one request, which can be fewer than asked for."""
+    """The bytes of one read call; they may be fewer than requested."""
     return os.pread(descriptor, size, offset) if HAS_PREAD else (
         _seek_and_read(descriptor, size, offset))
 
@@ -196,8 +196,8 @@ def reserve(descriptor: int, start: int, size: int) -> None:
     """
     Extend a file and reserve disk space for it.
 
-    If the system or the file system cannot reserve space, the file is only extended, and a
-    full disk raises when it is written.
+    If the system or file system cannot reserve space, the file is only extended; a full
+    disk then raises an error when the file is written.
 
     :param descriptor: of the file; its contents do not change.
     :param start: the position of the first byte to reserve.
@@ -223,9 +223,9 @@ class ScratchFile:
     """
     A temporary file that other libraries of this process can open.
 
-    It is removed when it is closed or collected, and at the end of the process.  On systems
-    that can open a file without a name, as Linux can, the name is removed at once, so that
-    even a killed process leaves no file.
+    The file is removed when it is closed or garbage-collected, and at the end of the
+    process.  If the system can open a file without a name (Linux), the name is removed
+    immediately, so a killed process leaves no file either.
 
     :param descriptor: a descriptor of the file, open for reading and writing.
     :param name: the path with which it was created.
@@ -243,7 +243,7 @@ class ScratchFile:
         """
         Free the disk space and remove the file; calling it again does nothing.
 
-        In a forked child it only closes the child's copy of the descriptor, because the
+        In a forked child only the child's copy of the descriptor is closed, because the
         file belongs to the parent.  On Windows the name remains while the file is open
         somewhere else; it is removed when a later scratch file is closed or the process
         ends.
@@ -277,14 +277,14 @@ def _path_of(descriptor: int) -> str:
 
 
 def _user() -> int:
-    """The effective user; a process that has changed it may not be able to read /proc."""
+    """The effective user; a process that changed it may not be able to read /proc."""
     geteuid: Callable[[], int] | None = getattr(os, 'geteuid', None)
     return 0 if geteuid is None else geteuid()
 
 
 @functools.cache
 def _opens_without_name(folder: str, user: int) -> bool:
-    """Whether a user can open a file of a folder again after its name is removed."""
+    """Whether a user can reopen a file in a folder after its name is removed."""
     del user
     if not os.path.isdir('/proc/self/fd'):
         return False
@@ -304,19 +304,19 @@ def _opens_without_name(folder: str, user: int) -> bool:
             os.unlink(name)
 
 
-# Names still to be removed, with the process that created them.  There is no lock, because
-# finalizers can run at any moment.
+# Names still to be removed, with the process that created them.  No lock protects them,
+# because finalizers can run at any moment.
 _left_names: deque[tuple[int, str]] = deque()
 
 
 def _dispose(descriptor: int, name: str | None, owner: int) -> None:
     """Close a scratch file and remove its name, if it still has one."""
     if process_id() != owner:
-        # A forked process owns a copy of the descriptor, but not the file.
+        # A forked process has a copy of the descriptor, but the file is the parent's.
         os.close(descriptor)
         return
     try:
-        # Frees the space even if the file is open somewhere else.  Windows refuses this
+        # This frees the space even if the file is open somewhere else.  Windows refuses
         # while the file is mapped to memory; the space is then freed with the name.
         with suppress(OSError):
             os.ftruncate(descriptor, 0)
@@ -346,5 +346,6 @@ def _remove_left_names() -> None:
             _left_names.append((owner, name))
 
 
-# At exit, finalizers run in reverse order: this one after those of all scratch files.
+# At exit finalizers run in reverse order, so this one runs after those of all scratch
+# files.
 weakref.finalize(_remove_left_names, _remove_left_names)

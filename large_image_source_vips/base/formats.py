@@ -1,5 +1,5 @@
 """
-Sample formats and the meaning of bands: numpy dtypes and libvips band formats.
+Sample formats (numpy dtypes, libvips band formats) and the meaning of bands.
 
 ==========  =========  ============  ==================
 libvips     numpy      opaque alpha  lower levels
@@ -16,9 +16,9 @@ complex     complex64  255           averaged
 dpcomplex   complex128 255           averaged
 ==========  =========  ============  ==================
 
-Integers other than unsigned 8- and 16-bit ones are taken to be labels or signed
-measurements, which must not be averaged: a mean may be a value that does not
-occur.  Their lower levels hold the first sample of each block.
+Integers other than unsigned 8- and 16-bit ones are treated as labels or measurements, which
+are not averaged: a mean may be a value that does not occur.  Their lower levels have the
+first sample of each block.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ DTYPE_OF_FORMAT: dict[str, np.dtype[Any]] = {
 FORMAT_OF_DTYPE: dict[np.dtype[Any], str] = {
     dtype: name for name, dtype in DTYPE_OF_FORMAT.items()}
 
-# Number of colour bands by libvips interpretation; in all others every band is data.
+# The number of colour bands by libvips interpretation; in all others every band is data.
 COLOR_BANDS: dict[str, int] = {
     'b-w': 1, 'grey16': 1,
     'rgb': 3, 'srgb': 3, 'rgb16': 3, 'scrgb': 3,
@@ -67,7 +67,7 @@ DATA_INTERPRETATIONS = frozenset({'multiband', 'histogram', 'matrix', 'fourier'}
 @dataclass(frozen=True)
 class Meaning:
     """
-    What the bands of a tile or of a canvas are.
+    The meaning of the bands of a tile or of an image.
 
     :param kind: 'gray', 'rgb', 'multiband', or the libvips interpretation of
         another colour space; tiles of different kinds cannot be combined, except
@@ -96,7 +96,7 @@ class Meaning:
 
     def joined(self, other: Meaning) -> Meaning:
         """
-        The meaning of an image that holds tiles of both.
+        The meaning of an image with tiles of both.
 
         :param other: the meaning of a later tile.
         :raises TileSourceError: if they cannot be combined.

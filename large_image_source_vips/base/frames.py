@@ -1,9 +1,8 @@
 """
-Axes of frames, and what is known of an image besides its pixels.
+Axes of frames, and annotations of an image: channel names, units, values, texts.
 
-A frame is a position on every axis.  An axis that a position does not name is at 0 there,
-so an axis that is added late leaves all earlier frames what they were; only their numbers
-change.
+A frame has a position on every axis, 0 if not given.  So adding an axis later changes the
+numbers of earlier frames, but not their positions.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ import PIL.ImageColor
 from .errors import TileSourceValueError
 from .limits import LIMITS
 
-# The positions of a frame on the axes where they are not 0, sorted by axis.
+# The nonzero positions of a frame, sorted by axis.
 Position = tuple[tuple[str, int], ...]
 
 
 def position_key(position: Mapping[str, int]) -> Position:
-    """The hashable form of a position, which is the same with and without axes at 0."""
+    """The hashable form of a position; axes at 0 are left out."""
     return tuple(sorted((axis, place) for axis, place in position.items() if place))
 
 
@@ -36,8 +35,7 @@ class Axes:
     """
     The axes of an image and their lengths, slowest first.
 
-    The frames are numbered with the last axis fastest, from 0.  Without axes there is one
-    frame.
+    Frames are numbered from 0, the last axis fastest.  Without axes there is one frame.
     """
 
     lengths: Mapping[str, int] = field(default_factory=dict)
@@ -55,7 +53,7 @@ class Axes:
         return {axis: result[axis] for axis in self.lengths}
 
     def number(self, position: Mapping[str, int]) -> int:
-        """The number of the frame at a position; axes it does not name are at 0."""
+        """The number of the frame at a position; missing axes are at 0."""
         result = 0
         for axis, length in self.lengths.items():
             result = result * length + position.get(axis, 0)
@@ -67,13 +65,13 @@ class Axes:
 
     def grown(self, lengths: Mapping[str, int]) -> Axes:
         """
-        These axes, long enough for a tile, with those that it adds.
+        Extend the axes so that they contain a tile.
 
-        A new axis comes directly before the next known one in the order of the tile; else
-        after the last known one before it; else first.
+        A new axis is inserted before the axis that follows it in the tile; if there is
+        none, after the axis that precedes it; else first.
 
-        :param lengths: what the tile needs, slowest axis first.
-        :returns: this object if it is long enough.
+        :param lengths: the lengths that the tile needs, slowest axis first.
+        :returns: new axes, or this object if they are long enough.
         :raises TileSourceError: if there would be too many frames.
         """
         if all(self.lengths.get(axis, 0) >= length for axis, length in lengths.items()):
@@ -98,21 +96,22 @@ class Axes:
 @dataclass(frozen=True)
 class Annotations:
     """
-    What is known of an image besides its pixels, in the forms of large_image's zarr sink.
+    The axes, channels, values and texts of an image, in the formats of large_image's zarr
+    sink.
 
-    :param axes: of the frames; without axes if there is one frame, or if the frames of a
-        file do not fill a grid.
+    :param axes: of the frames; empty if there is one frame, or if the frames of a file do
+        not fill a grid.
     :param channel_names: along the axis C or, without one, of the bands; None if unknown.
     :param channel_colors: likewise, such as 'FF0000'.
     :param value_axes: the axes whose positions have values; None if not set.
     :param units: of the values, by axis; None if not set.
-    :param values: what positions stand for (microns, seconds, names), by axis and by the
-        position on the value axes; None if no position has a value.
-    :param description: text, or anything that JSON holds; None without.
-    :param metadata: further metadata, anything that JSON holds; None without.
-    :param magnification: of the objective, as stated; None if unknown.
+    :param values: the values of positions (microns, seconds, names), by position on the
+        value axes, then by axis; None if no position has a value.
+    :param description: a text, or anything that JSON can store; None if not set.
+    :param metadata: further metadata, anything that JSON can store; None if not set.
+    :param magnification: of the objective; None if not stated.
     :param palette: the colours of labels, '#rrggbb' by label; None if the image has none.
-    :param class_names: the names of labels, by label; None without.
+    :param class_names: the names of labels, by label; None if not set.
     """
 
     axes: Axes = field(default_factory=Axes)
@@ -139,7 +138,7 @@ class Annotations:
         return {axis: found.get(axis, 0) for axis in self.value_axes}
 
     def values_array(self) -> npt.NDArray[np.object_] | None:
-        """The values of all positions: the value axes, then one entry for each of them."""
+        """The values of all positions: one dimension per value axis, then one entry per axis."""
         if self.values is None or self.value_axes is None:
             return None
         lengths = {axis: self.axes.lengths.get(axis, 1) for axis in self.value_axes}
@@ -154,7 +153,7 @@ class Annotations:
         return array
 
     def values_on(self, axes: tuple[str, ...]) -> dict[Position, dict[str, Any]] | None:
-        """The values on other axes; those at positions that they do not have are dropped."""
+        """The values on other axes; values at positions that these axes lack are dropped."""
         if self.values is None:
             return None
         return {key: {axis: value for axis, value in found.items() if axis in axes}
@@ -194,7 +193,7 @@ def values_of_array(array: Any, axes: tuple[str, ...]) -> dict[Position, dict[st
 
 def plain_value(value: Any, name: str) -> Any:
     """
-    A value of a position as a type of Python itself.
+    Convert the value of a position to a built-in Python type.
 
     :param value: a number, text or None, or a numpy scalar of these.
     :param name: of the keyword or property, for the error text.
@@ -208,7 +207,7 @@ def plain_value(value: Any, name: str) -> Any:
         return int(value)
     if isinstance(value, numbers.Real) and math.isfinite(value):
         return float(value)
-    msg = f'{name} must be a finite number or a text, not {value!r}.'
+    msg = f'{name} must be a finite number or text, not {value!r}.'
     raise TileSourceValueError(msg)
 
 
@@ -235,10 +234,10 @@ def positive_number(value: Any, name: str) -> float | None:
 
 def json_value(value: Any, name: str) -> Any:
     """
-    A copy of a value that JSON holds.
+    A copy of a value that can be stored as JSON.
 
     :param name: of the property, for the error text.
-    :raises TileSourceValueError: if JSON does not hold it.
+    :raises TileSourceValueError: if JSON cannot store it.
     """
     try:
         return json.loads(json.dumps(value, allow_nan=False))
@@ -249,9 +248,9 @@ def json_value(value: Any, name: str) -> Any:
 
 def rgb_of(color: Any) -> tuple[int, int, int] | None:
     """
-    The red, green and blue of a colour, 0 to 255; None if it is none.
+    Red, green and blue of a colour, 0 to 255; None if it is not a colour.
 
-    :param color: 'FF0000', '#ff0000' or a name that Pillow knows.
+    :param color: 'FF0000', '#ff0000' or a colour name of Pillow.
     """
     if not isinstance(color, str):
         return None
@@ -266,12 +265,13 @@ def rgb_of(color: Any) -> tuple[int, int, int] | None:
 
 def by_label(value: Any, name: str, each: Callable[[Any], str | None]) -> dict[int, str] | None:
     """
-    Check what belongs to labels.
+    Check a list or dictionary with an entry for each label.
 
     :param value: None, a list that begins with label 0, or a dictionary by label.
     :param name: of the property, for the error text.
-    :param each: converts what belongs to one label; None for what cannot be.
-    :raises TileSourceValueError: if it is none of these, or has too many entries.
+    :param each: converts one entry; returns None if it is not valid.
+    :raises TileSourceValueError: if it is something else, or has too many or invalid
+        entries.
     """
     if value is None:
         return None
@@ -285,7 +285,7 @@ def by_label(value: Any, name: str, each: Callable[[Any], str | None]) -> dict[i
     for label, one in found.items():
         converted = each(one)
         if isinstance(label, bool) or not isinstance(label, numbers.Integral) or converted is None:
-            msg = f'{name} cannot have {one!r:.100} for the label {label!r:.100}.'
+            msg = f'{name}: {one!r:.100} is not valid for the label {label!r:.100}.'
             raise TileSourceValueError(msg)
         result[int(label)] = converted
     return dict(sorted(result.items()))
@@ -293,7 +293,7 @@ def by_label(value: Any, name: str, each: Callable[[Any], str | None]) -> dict[i
 
 def hex_color(color: Any) -> str | None:
     """
-    A colour as '#rrggbb'; None if it is none.
+    A colour as '#rrggbb'; None if it is not a colour.
 
     :param color: as for ``rgb_of``, or red, green and blue from 0 to 255.
     """
@@ -307,7 +307,7 @@ def hex_color(color: Any) -> str | None:
 
 
 def listed_by_label(found: Mapping[int, str] | None) -> list[str] | dict[int, str] | None:
-    """A list if it has the labels 0, 1, ... without a gap, else a dictionary."""
+    """A list if the labels are 0, 1, ... without a gap, else a dictionary."""
     if found is None:
         return None
     return [*found.values()] if list(found) == list(range(len(found))) else dict(found)

@@ -1,14 +1,14 @@
 """
-Sizes and rectangles, and the coordinate planes they are measured in.
+Sizes and rectangles, and the coordinate systems that they use.
 
-Names tell which plane a size, position or rectangle belongs to:
+Names say which coordinates a size, position or rectangle uses:
 
 :full: pixels of the image at full resolution; 0, 0 is its top left corner.
 :level: pixels of one level, counted from the same corner.  A *reduction* ``r``
     is the image made ``2 ** r`` times smaller; large_image's level ``z`` is the
     reduction ``levels - 1 - z``.
 :caller: pixels as the caller of ``addTile`` counts them; may be negative.
-:block: columns and rows of the canvas' blocks, aligned with the caller plane.
+:block: columns and rows of the canvas' blocks, aligned with caller coordinates.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Size(NamedTuple):
 
     def reduced(self, reduction: int) -> Size:
         """
-        The size of this image at a reduction, rounded up.
+        The size at a reduction, rounded up.
 
-        A partly covered last column or row counts, so no side becomes 0.
+        A partial last column or row counts, so no side becomes 0.
 
         :param reduction: how many times the size is halved.
         """

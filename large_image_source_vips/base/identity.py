@@ -1,5 +1,5 @@
 """
-Open regular files and detect whether they have changed since.
+Open regular files, and detect later changes to them.
 
 Directories, pipes, sockets, devices and empty files are refused before they are opened.
 """
@@ -16,7 +16,7 @@ from .files import READ_FLAGS
 
 
 class Identity(NamedTuple):
-    """The size, modification time and inode of a file; they differ if the file has changed."""
+    """The size, modification time and inode of a file; if they differ, the file has changed."""
 
     size: int
     mtime_ns: int
@@ -47,7 +47,7 @@ def absolute_path(path: Any) -> str:
     A path made absolute with the current working directory.
 
     :param path: a str, bytes or path object.
-    :raises TileSourceFileNotFoundError: if it is none of these or contains NUL.
+    :raises TileSourceFileNotFoundError: if it is something else, or contains NUL.
     """
     try:
         text = os.fsdecode(path)
@@ -73,7 +73,7 @@ def open_regular(path: str) -> int:
         _check_regular(path, os.stat(path))
         descriptor = os.open(path, READ_FLAGS)
     except TileSourceError:
-        # A missing file is an OSError as well.
+        # Other exceptions than "no such file" are OSErrors, too.
         raise
     except OSError as exc:
         if exc.errno in {errno.ENOENT, errno.ENOTDIR}:

@@ -1,8 +1,7 @@
 """
 Functions of libvips' C interface that pyvips does not wrap.
 
-A libvips that does not give them, or a system where they cannot be looked up,
-goes without: they only free resources earlier.
+They only free resources earlier, so where they cannot be found nothing is called.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ def _source_minimise() -> Callable[[Any], int] | None:
     """The function ``vips_source_minimise``, or None where it cannot be found."""
     ffi = cffi.FFI()
     ffi.cdef('int vips_source_minimise(void *source);')
-    # pyvips is either compiled against libvips, which then comes with its extension
-    # module, or opens the library under the name that the system has for it.
+    # pyvips either is compiled with libvips, which its extension module then contains, or
+    # opens the library by its name in the system.
     compiled = sys.modules.get('_libvips')
     name = getattr(compiled, '__file__', None) or {
         'darwin': 'libvips.42.dylib', 'win32': 'libvips-42.dll'}.get(
@@ -36,11 +35,10 @@ def _source_minimise() -> Callable[[Any], int] | None:
 
 def close_descriptor(source: pyvips.Source) -> None:
     """
-    Close the file of a source that is not read any more.
+    Close the file of a source that is no longer read.
 
-    libvips keeps images, and with them their sources, in its cache of operations
-    long after the last Python object has gone.  If libvips reads the source again
-    all the same, it opens the file anew.
+    libvips keeps images and their sources in its cache of operations long after the last
+    Python object is freed.  If libvips does read the source again, it reopens the file.
 
     :param source: made by ``pyvips.Source.new_from_file``.
     """

@@ -1,12 +1,12 @@
 """
-All fixed limits of the package: memory, disk, open files, image and metadata sizes.
+All fixed limits: memory, disk space, open files, sizes of images and metadata.
 
-Every limit is a field of the frozen ``LIMITS``, with its unit and its reason;
-``docs/limits.rst`` is made from this table.  The first word of a name is the
-part of the package that keeps the limit.  Sizes of pieces that only affect speed
-stay in the modules that use them.
+Each field of the frozen ``LIMITS`` has a value, a unit and a reason;
+``docs/make_limits.py`` makes ``docs/limits.rst`` from them.  The first word of a name is
+the part of the package that applies the limit.  Sizes that only affect speed are in the
+modules that use them.
 
-Tests replace the table of a module: ``monkeypatch.setattr(module, 'LIMITS',
+Tests replace the table in a module: ``monkeypatch.setattr(module, 'LIMITS',
 dataclasses.replace(LIMITS, sink_pool=1 << 18))``.
 """
 
@@ -18,14 +18,14 @@ _MIB, _GIB = 1 << 20, 1 << 30
 
 
 def _limit(value: int, unit: str, reason: str) -> int:
-    """A field of the table; its type is that of its value."""
+    """A field of the table."""
     result: int = dataclasses.field(default=value, metadata={'unit': unit, 'reason': reason})
     return result
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """The limits by name: the value in its unit, exact or as a power of two."""
+    """The limits by name; each value is in the unit of its field."""
 
     # base
     base_threads: int = _limit(

@@ -1,5 +1,5 @@
 """
-Means of blocks of pixels, plain or weighted with alpha; ``reduce`` says which are which.
+Compute means of blocks of pixels, plain or weighted with alpha; used by ``reduce``.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
-# The largest weight: products with it, and their sums, are finite in 64-bit floats.
+# The largest weight whose products and sums stay finite in 64-bit floats.
 _MAX_WEIGHT = 1e38
-# Up to this share of blocks is weighted by gathering their pixels, which takes longer for each.
+# If at most this fraction of blocks has to be weighted, their pixels are gathered, which
+# takes longer per block.
 _FEW_BLOCKS = 0.125
 
 
@@ -38,7 +39,7 @@ def block_means(pixels: Array, factors: tuple[int, int], alpha: int | None) -> A
 def block_means_apart(color: Array, alpha: Array, factors: tuple[int, int],
                       ) -> tuple[Array, Array]:
     """
-    The same of colour (rows, cols, bands) and alpha (rows, cols) in two arrays.
+    The same for colour (rows, cols, bands) and alpha (rows, cols) in two arrays.
     """
     reduced, _ = _means(color, *factors)
     reduced_alpha, totals = _means(alpha[..., np.newaxis], *factors, keep=0)
@@ -56,7 +57,7 @@ def _may_be_mixed(totals: Array | None, factors: tuple[int, int],
     Which blocks are neither wholly transparent nor wholly opaque, (rows, cols).
 
     :param totals: the sums of the alpha of the blocks.
-    :returns: None if sums do not tell.
+    :returns: None if the sums do not show it.
     """
     if totals is None:
         return None
@@ -85,7 +86,7 @@ def _apply_weights(reduced: Array, pixels: Array, weights: Array, factors: tuple
         if not (weights != weights[0, 0]).any():
             return
         mixed = _unequal(weights, factors)
-    # Mostly the few blocks at the edges of holes, which are put side by side.
+    # Usually only the few blocks at the edges of holes; gather them.
     found = np.flatnonzero(mixed)
     if not found.size:
         return
@@ -109,7 +110,7 @@ def _weigh_few(reduced: Array, pixels: Array, weights: Array, factors: tuple[int
     rows, cols = np.divmod(found, reduced.shape[1])
     down = factors[0] * rows + np.arange(factors[0]).repeat(factors[1])[:, np.newaxis]
     across = factors[1] * cols + np.tile(np.arange(factors[1]), factors[0])[:, np.newaxis]
-    # (pixels of a block, blocks), with bands behind: sums over the first axis are quick.
+    # (pixels of a block, blocks, bands): sums over the first axis are fast.
     shares, samples = _wide_weights(weights[down, across]), _taken(pixels, (down, across))
     with np.errstate(over='ignore', invalid='ignore', divide='ignore'):
         products = samples * shares[..., np.newaxis]
@@ -130,7 +131,7 @@ def _taken(pixels: Array, place: tuple[Array, Array]) -> Array:
     """The pixels at some rows and columns."""
     size = pixels.shape[2] * pixels.itemsize
     if size in {2, 4, 8} and pixels.flags.c_contiguous:
-        # A pixel as one integer takes a third of the time.
+        # Copying a pixel as one integer takes a third of the time.
         found = pixels.view(f'u{size}')[..., 0][place]
         return found.view(pixels.dtype).reshape(*found.shape, pixels.shape[2])
     result: Array = pixels[place]
@@ -224,7 +225,7 @@ def _totals(pixels: Array, row_factor: int, col_factor: int, wide: np.dtype[Any]
     :returns: the sums, a new array.
     """
     width, bands = pixels.shape[1:]
-    # Rows first: those additions run along contiguous memory.
+    # Add rows first, along contiguous memory.
     rows = pixels[::row_factor].astype(wide, order='C')
     for step in range(1, row_factor):
         rows += pixels[step::row_factor]

@@ -1,26 +1,22 @@
 """
-Reduces and orients arrays of pixels.
+Compute lower levels from arrays of pixels, and apply orientations.
 
-All lower levels are computed here: those of opened files, of the sink and of written
-files.  A level is either *averaged* or *picked*:
+All lower levels are computed here, for opened files, sinks and written files.  A level is
+*averaged* or *picked*:
 
-averaged
-    Each pixel is the mean of a block of pixels; blocks at the right and bottom edge
-    have fewer.  Integers are rounded to nearest, halves to even, so that repeated
-    reduction does not brighten an image.
-averaged with alpha
-    Colours are weighted with alpha, so that colours of transparent pixels do not
-    show.  Alpha itself is a plain mean.  Where alpha is 0 or equal in a whole block,
-    colours are plain means too.  Negative and NaN alpha counts as 0.
-picked
-    The first pixel of each block, with its alpha: for labels.
+averaged Each pixel is the mean of a block; blocks at the right and bottom edge may be
+    smaller.  Integers are rounded to nearest, halves to even, so repeated reduction does
+    not brighten an image. averaged with alpha Colours are weighted with alpha, so the
+    colours of transparent pixels have no effect.  Alpha is a plain mean.  Where alpha is 0
+    or equal in a whole block, colours are plain means, too.  Negative and NaN alpha counts
+    as 0. picked The first pixel of each block, with its alpha: for labels.
 
-The sink halves repeatedly.  Reading (see ``reading.levels``) computes a half and a
-quarter of a stored level in one step (with JPEG tiles also an eighth), and smaller
-levels by halving.  Halves are identical bit for bit.  A quarter made in one step is
-rounded once instead of twice: integers of equally opaque pixels differ by at most 1.
-They may differ by more where alpha has few gray values, because of its rounding, and
-in the last row and column, where two steps weight parts of different sizes equally.
+The sink halves repeatedly.  Reading (``reading.levels``) computes a half and a quarter of a
+stored level in one step (with JPEG tiles also an eighth), and smaller levels by halving.
+Halves are identical.  A quarter computed in one step is rounded once instead of twice:
+integers of equally opaque pixels differ by at most 1.  The difference may be larger where
+alpha has few gray values, because alpha is rounded, and in the last row and column, where
+two steps give parts of different sizes the same weight.
 
 Working memory of a thread: a few times ``_CHUNK_BYTES``, or one row of blocks if that
 is larger.
@@ -41,12 +37,11 @@ from .transparency import interleaved, split_alpha
 
 Array = npt.NDArray[Any]
 
-# Pixels reduced at a time, about.  It bounds the working memory; reducing 2048 x 2048
-# pixels at once takes 1.24 times as long.
+# The approximate bytes reduced at a time, which bound the working memory.  Measured:
+# reducing 2048 x 2048 pixels at once takes 1.24 times as long.
 _CHUNK_BYTES = 1 << 20
 
-# EXIF orientation -> how a stored array is oriented: (transpose, then reverse rows,
-# then reverse columns).
+# By EXIF orientation: (transpose, then reverse rows, then reverse columns).
 _ORIENT = {
     1: (False, False, False), 2: (False, False, True), 3: (False, True, True),
     4: (False, True, False), 5: (True, False, False), 6: (True, False, True),
@@ -73,7 +68,7 @@ def orient(pixels: Array, orientation: int) -> Array:
 
 def stored_rect(rect: Rect, size: Size, orientation: int) -> Rect:
     """
-    The rectangle of stored pixels that an oriented rectangle shows.
+    The rectangle of stored pixels for an oriented rectangle.
 
     :param rect: in oriented pixels.
     :param size: of the oriented image.
@@ -109,7 +104,7 @@ def reduce_pixels(pixels: Array, factor: int, averaged: bool, alpha: int | None 
 def reduce_with_alpha(color: Array, alpha: Array | None, factor: int,
                       averaged: bool) -> tuple[Array, Array | None]:
     """
-    Reduce colour and alpha held in two arrays; same values as ``reduce_pixels``.
+    Reduce colour and alpha in two arrays, with the same values as ``reduce_pixels``.
 
     :param color: (rows, cols, color bands).
     :param alpha: (rows, cols), or None if all pixels are opaque.

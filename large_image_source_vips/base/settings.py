@@ -1,8 +1,8 @@
 """
-Read and check the settings of this source.
+Read and check the configuration settings of this source.
 
-No other module reads settings.  They are not cached, so a change takes effect with the next
-file that is opened.
+Only this module reads settings.  They are not cached, so a change takes effect with the
+next file that is opened.
 """
 
 from __future__ import annotations
@@ -18,23 +18,22 @@ from large_image.exceptions import TileSourceError
 LOADERS = 'source_vips_loaders'
 DPI = 'source_vips_dpi'
 PASS_JPEG = 'source_vips_pass_jpeg'
-SETTING = 'source_vips_ignored_names'
+IGNORED_NAMES = 'source_vips_ignored_names'
 # large_image's name for the environment variable of the setting.
-VARIABLE = f'LARGE_IMAGE_{SETTING.upper()}'
+_VARIABLE = f'LARGE_IMAGE_{IGNORED_NAMES.upper()}'
 
 config.ConfigValues.setdefault(LOADERS, 'default')
 config.ConfigValues.setdefault(DPI, 300)
 config.ConfigValues.setdefault(PASS_JPEG, 'default')
-config.ConfigValues.setdefault(SETTING, r'(^[^.]*|\.(yml|yaml|json|png|svs|mrxs))$')
+config.ConfigValues.setdefault(IGNORED_NAMES, r'(^[^.]*|\.(yml|yaml|json|png|svs|mrxs))$')
 
 
 def allowed_loaders(default: str | Collection[str]) -> frozenset[str]:
     """
     The names of the loaders that may be used, from ``source_vips_loaders``:
 
-    :'default': every loader; in Girder, where users upload the files, the trusted ones
-        and OpenSlide.
-    :'all': every loader of this libvips.
+    :'default': all loaders; in Girder, where users upload files, 'trusted' and OpenSlide.
+    :'all': all loaders of this libvips.
     :'trusted': those that libvips does not mark as unfit for untrusted input.
     :a list of names: such as ``['tiffload', 'jpegload']``; it may include 'trusted'.
 
@@ -75,7 +74,7 @@ def dpi() -> float:
 
 def pass_jpeg(default: bool) -> bool:
     """
-    Whether tiles are handed out as the JPEG data that the file stores, where it can be done.
+    Whether ``getTile`` returns JPEG tiles as stored, where possible, without decoding them.
 
     :param default: what 'default' stands for.
     :raises TileSourceError: if ``source_vips_pass_jpeg`` is neither a bool nor 'default'.
@@ -91,12 +90,12 @@ def pass_jpeg(default: bool) -> bool:
 
 def ignored_names() -> Any:
     """The value of ``source_vips_ignored_names``: a regular expression, or false for none."""
-    return config.getConfig(SETTING)
+    return config.getConfig(IGNORED_NAMES)
 
 
 def is_ignored(path: str) -> bool:
     """
-    Whether a file is left to other sources because of its name.
+    Whether the setting excludes a file by its name.
 
     :param path: its path or name.
     :raises TileSourceError: if the setting is not a regular expression.
@@ -107,21 +106,21 @@ def is_ignored(path: str) -> bool:
     try:
         return bool(re.search(pattern, os.path.basename(path), flags=re.IGNORECASE))
     except (re.error, TypeError) as exc:
-        msg = (f"The setting {SETTING} must be a regular expression, or '' for no names, not "
+        msg = (f"The setting {IGNORED_NAMES} must be a regular expression, or '' for no names, not "
                f'{pattern!r}: {exc}')
         raise TileSourceError(msg) from exc
 
 
 def refuse_ignored(path: str) -> None:
     """
-    Refuse an existing file that is left to other sources.
+    Refuse an existing file that the setting excludes.
 
     :param path: an absolute path.
     :raises TileSourceError: if its name matches the setting.
     """
     if os.path.isfile(path) and is_ignored(path):
         msg = (f'{path!r} is left to other tile sources, because its name matches the setting '
-               f'{SETTING}.  To open this file, call large_image_source_vips.open(path).  To read '
-               f"all such files, call large_image.config.setConfig('{SETTING}', '') or start "
-               f'Python with an empty {VARIABLE} in the environment.')
+               f'{IGNORED_NAMES}.  To open this file, call large_image_source_vips.open(path).  To '
+               f"read all such files, call large_image.config.setConfig('{IGNORED_NAMES}', '') or "
+               f'start Python with an empty {_VARIABLE} in the environment.')
         raise TileSourceError(msg)

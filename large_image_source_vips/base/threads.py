@@ -1,12 +1,12 @@
 """
-Thread helpers: parallel work, reusable arrays, and a lock that is safe in finalizers.
+Run work in parallel threads, reuse arrays, and lock safely in finalizers.
 
 At most ``LIMITS.base_threads`` threads work in parallel, and a thread keeps at most
 ``LIMITS.base_scratch`` bytes for each array name.
 
-The garbage collector may run a finalizer in any thread, even one that already holds
-the lock that the finalizer needs.  So a finalizer must never wait for a lock, and its
-request must not wait until some other thread takes the lock (``CleanupLock``).
+The garbage collector may run a finalizer in any thread, even one that already holds the
+lock that the finalizer needs.  A finalizer therefore must not wait for a lock; it leaves a
+request, which the holder of the lock handles (``CleanupLock``).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def submitted(pool: ThreadPoolExecutor, work: Callable[..., Any], *args: Any) ->
     """
     Submit work to a pool, or do it here if the pool accepts none.
 
-    Pools refuse work once the main thread has ended, while other threads may go on.
+    Pools refuse work after the main thread has ended, while other threads may continue.
     """
     try:
         return pool.submit(work, *args)
@@ -45,14 +45,14 @@ def submitted(pool: ThreadPoolExecutor, work: Callable[..., Any], *args: Any) ->
         return future
 
 
-def side_by_side(work: Callable[[Any], None], items: Sequence[Any]) -> None:
+def in_parallel(work: Callable[[Any], None], items: Sequence[Any]) -> None:
     """
     Call a function for each item, in parallel threads.
 
-    Threads take one item after the other, so that hundreds of thousands of them cost nothing
-    before it is their turn.
+    Each thread takes the next item when it is free, so hundreds of thousands of items need
+    no queue.
 
-    :raises BaseException: the first error of a call; no other call begins after it.
+    :raises BaseException: the first error of a call; no further call begins.
     """
     if WORKERS < 2 or len(items) < 2:
         for item in items:
@@ -84,13 +84,12 @@ def side_by_side(work: Callable[[Any], None], items: Sequence[Any]) -> None:
 
 def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """
-    An uninitialised array of the calling thread, in memory that is reused.
+    An uninitialised array of the calling thread; its memory is reused.
 
-    The system clears fresh memory page by page, which takes longer than most of
-    the arithmetic done in it.
+    The system clears new memory page by page, which takes longer than most arithmetic.
 
-    :param name: of the purpose; the array is valid until the same thread asks for
-        the next array of this name.
+    :param name: the purpose; the array is valid until the same thread requests an array of
+        this name again.
     :param shape: of the array.
     :param dtype: of the array.
     """
@@ -138,7 +137,7 @@ class CleanupLock(Generic[T]):
 
     def request(self, what: T) -> None:
         """
-        Request a cleanup, done now or when the lock is released; never waits.
+        Request a cleanup, which happens now or when the lock is released; never waits.
 
         :param what: the request for ``clean``.
         """
@@ -149,8 +148,8 @@ class CleanupLock(Generic[T]):
         """
         Handle all requests, unless another thread holds the lock.
 
-        No request is lost: it is queued before the attempt to get the lock, and the
-        holder checks for requests again after the release.
+        No request is lost: it is queued before the attempt to get the lock, and the holder
+        checks again after the release.
         """
         while self.requests and self._lock.acquire(blocking=False):
             try:

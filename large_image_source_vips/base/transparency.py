@@ -1,5 +1,5 @@
 """
-What the alpha of an image is used for: nothing, holes, or shades of transparency.
+Determine how an image uses alpha: not at all, for holes, or for partial transparency.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from .geometry import TILE_SIZE, Rect, Size
 
 Array = npt.NDArray[Any]
 
-# Every pixel is opaque; every pixel is opaque or fully transparent; some are in between.
+# All pixels opaque; all opaque or fully transparent; some partially transparent.
 Transparency = Literal['none', 'holes', 'partial']
 
-# Colour (rows, cols, color bands) and alpha (rows, cols); None for alpha that is opaque.
+# Colour (rows, cols, color bands) and alpha (rows, cols); None if all pixels are opaque.
 ColorAndAlpha = tuple[Array, Array | None]
 
 
@@ -29,10 +29,10 @@ def transparency_of(alpha: Array) -> Transparency:
     return 'holes' if see_through.any() else 'none'
 
 
-def look_for_transparency(size: Size,
+def find_transparency(size: Size,
                           read: Callable[[Rect], ColorAndAlpha | None]) -> Transparency:
     """
-    Read an image, until a pixel is neither opaque nor fully transparent.
+    Find the transparency of an image; stop at the first partially transparent pixel.
 
     :param size: of the image.
     :param read: returns the pixels of a rectangle; None where all are transparent.

@@ -16,7 +16,7 @@ import numpy as np
 from ..base.frames import Annotations, Axes, Position, position_key
 from ..tiff import ome
 from ..tiff.directories import TiffDirectories, TiffFormatError
-from ..tiff.json_text import own_axes, own_labels, read_own
+from ..tiff.json_text import axes_of_json, labels_of_json, read_json_text
 from ..tiff.ome import positive, unit_in_mm, unit_in_seconds
 from ..tiff.page import DESCRIPTION
 from .file import SourceFile
@@ -36,18 +36,18 @@ def annotations_of(file: SourceFile, layout: Layout, magnification: float | None
     :param magnification: of the objective, None if the file does not state it.
     """
     text = _first_text(file)
-    root, own = ome.ome_root(text), read_own(text)
-    axes = own_axes(own)
+    root, fields = ome.ome_root(text), read_json_text(text)
+    axes = axes_of_json(fields)
     if axes is None or '' in axes.lengths or axes.count != len(layout.frames):
         axes = axes_of(layout.axes)
-    names = layout.channels or _texts(own.get('channelNames'))
-    colors: Sequence[str] = _texts(own.get('channelColors'))
+    names = layout.channels or _texts(fields.get('channelNames'))
+    colors: Sequence[str] = _texts(fields.get('channelColors'))
     description: Any = text if text and not text.startswith(_NOT_DESCRIPTIONS) else None
-    if own and root is None:
-        description = own.get('imageDescription')
+    if fields and root is None:
+        description = fields.get('imageDescription')
     if root is not None:
         first = root.find('Image')
-        description = own.get('imageDescription') or (
+        description = fields.get('imageDescription') or (
             None if first is None else first.findtext('Description'))
         series = ome.ome_series(text, '', 1, 0)
         if not colors and series:
@@ -56,16 +56,16 @@ def annotations_of(file: SourceFile, layout: Layout, magnification: float | None
     of_labels = layout.bands - (layout.frames[0].alpha is not None) == 1 and (
         layout.dtype.kind in 'iu')
     notes = Annotations(axes, tuple(names) or None, tuple(colors), description=description,
-                        metadata=own.get('additionalMetadata'), magnification=magnification,
+                        metadata=fields.get('additionalMetadata'), magnification=magnification,
                         # Programs that convert labels to RGB may keep our JSON.
-                        palette=own_labels(own, 'palette') if of_labels else None,
-                        class_names=own_labels(own, 'classNames'))
-    value_axes = _texts(own.get('frameAxes')) or None
+                        palette=labels_of_json(fields, 'palette') if of_labels else None,
+                        class_names=labels_of_json(fields, 'classNames'))
+    value_axes = _texts(fields.get('frameAxes')) or None
     if value_axes is None:
         return notes if root is None else _with_steps(notes, root)
-    units = own.get('frameUnits')
+    units = fields.get('frameUnits')
     return replace(notes, value_axes=value_axes, units=units if isinstance(units, dict) else None,
-                   values=_values(own.get('frameValues')))
+                   values=_values(fields.get('frameValues')))
 
 
 def _with_steps(notes: Annotations, root: Element) -> Annotations:

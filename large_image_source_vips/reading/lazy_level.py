@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..base.errors import TileSourceError
-from ..base.threads import side_by_side, submitted
+from ..base.threads import in_parallel, submitted
 from .level_cache import CachedLevel
 from .rows import Band, Decoder, Rows
 
@@ -87,7 +87,7 @@ class LazyLevel:
         end = int(np.searchsorted(self._tops, bottom, side='left'))
         missing = [part for part in self._parts[first:end]
                    if part.done < min(bottom, part.band.bottom)]
-        side_by_side(lambda part: self._decode(part, bottom, decoder), missing)
+        in_parallel(lambda part: self._decode(part, bottom, decoder), missing)
 
     def _decode(self, part: _Part, bottom: int, decoder: Decoder) -> None:
         """Decode a band at least down to a row."""

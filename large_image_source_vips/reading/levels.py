@@ -28,7 +28,7 @@ from ..base.formats import is_averaged, opaque_alpha
 from ..base.geometry import Rect, Size
 from ..base.limits import LIMITS
 from ..base.reduce import reduce_pixels
-from ..base.threads import side_by_side
+from ..base.threads import in_parallel
 from .file import SourceFile
 from .layout import Layout, Opening, Picture, Stored
 from .level_cache import LARGE_PICTURE, MAX_LEVEL_MEMORY, CachedLevel, cached_levels
@@ -187,7 +187,7 @@ class Levels:
         if size < LARGE_PICTURE or not _may_be_kept(size):
             self._not_ahead.add(whole.opening)
         else:
-            side_by_side(work, [whole, small])
+            in_parallel(work, [whole, small])
 
     # Missing levels
 
@@ -221,7 +221,7 @@ class Levels:
         def work(top: int) -> None:
             level.put(top // 2, _reduce(picture, larger[top:top + rows], 2))
 
-        side_by_side(work, range(0, larger.shape[0], rows))
+        in_parallel(work, range(0, larger.shape[0], rows))
 
     def _reduce_level(self, picture: Picture, nearest: int, level: CachedLevel) -> None:
         """Fill a level in one pass over a stored level."""
@@ -245,9 +245,9 @@ class Levels:
                 level.put(rect.top, self._read_reduced(picture, nearest, halvings, rect), rect.left)
 
         if self._is_streamed(picture, stored, level.nbytes * factor * factor):
-            side_by_side(stream, bands(stored))
+            in_parallel(stream, bands(stored))
         else:
-            side_by_side(read, _rows_of_blocks(picture.size.reduced(nearest), stored))
+            in_parallel(read, _rows_of_blocks(picture.size.reduced(nearest), stored))
 
     def _is_streamed(self, picture: Picture, stored: Stored, size: int) -> bool:
         """Whether a level of ``size`` bytes is reduced while it is decoded, without caching it."""

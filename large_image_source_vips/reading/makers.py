@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..base.limits import LIMITS
 from ..tiff import ome
-from ..tiff.json_text import read_own
+from ..tiff.json_text import read_json_text
 from ..tiff.ome import positive, unit_in_mm, xml_root
 from ..tiff.page import DESCRIPTION
 from .maker_tags import UNKNOWN, Header, PixelSize, Scale, decimal, fields_of
@@ -239,7 +239,7 @@ def _large_image(header: Header) -> Scale | None:
 
 def _this_package(header: Header) -> Scale | None:
     """This package stores values without a TIFF tag as JSON."""
-    own = read_own(header.description) if header.description[:1] == '{' else {}
+    own = read_json_text(header.description) if header.description[:1] == '{' else {}
     return Scale(UNKNOWN, positive(own.get('magnification'))) if own else None
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ..base.geometry import Size
 from ..tiff import ome
-from ..tiff.json_text import own_associated, own_axes, read_own
+from ..tiff.json_text import associated_of_json, axes_of_json, read_json_text
 from ..tiff.page import Page
 from .layout import reduction_between, unique_keys
 
@@ -96,8 +96,8 @@ class PageRoles:
 def assign_roles(found: Directories) -> PageRoles:
     """Decide which pages are frames, levels, masks and associated images."""
     pages = found.pages
-    own = read_own(found.text)
-    apart = _associated_of_this_package(found, own)
+    fields = read_json_text(found.text)
+    apart = _associated_of_this_package(found, fields)
     base = 0 if apart else _base_page(pages)
     alike = [Place(page, number) for number, page in enumerate(pages)
              if page.size == pages[base].size and page.kind == pages[base].kind
@@ -109,7 +109,7 @@ def assign_roles(found: Directories) -> PageRoles:
                  for number in range(count)]
     series = ome.ome_series(
         found.text, found.file_name, max(1, pages[base].samples), len(pages))
-    roles = (_frames_of_this_package(own, series, alike) or _ome_frames(series, alike) or
+    roles = (_frames_of_this_package(fields, series, alike) or _ome_frames(series, alike) or
              _imagej_frames(found.text, alike) or PageRoles(alike))
     roles.levels = [{} for _ in roles.frames]
     taken = {frame.number for frame in roles.frames}
@@ -117,7 +117,7 @@ def assign_roles(found: Directories) -> PageRoles:
     taken |= _add_chain_levels(roles, found, pages[base], taken | apart)
     taken |= _add_masks(roles, found)
     _name_others(roles, found, series, taken, base)
-    _restore_keys(roles, own)
+    _restore_keys(roles, fields)
     return roles
 
 
@@ -139,15 +139,16 @@ def _base_page(pages: Sequence[Page]) -> int:
     return largest if areas[largest] > 4 * areas[0] else 0
 
 
-def _associated_of_this_package(found: Directories, own: Mapping[str, Any]) -> set[int]:
+def _associated_of_this_package(found: Directories, fields: Mapping[str, Any]) -> set[int]:
     """
-    The pages that are associated images of a file that this package wrote, whatever their size.
+    The pages of associated images in a file written by this package, whatever their size.
 
-    :returns: empty if the pages are not those that its text tells of.
+    :returns: empty if the pages do not match the JSON text.
     """
-    keys = own_associated(own)
+    keys = associated_of_json(fields)
     start = len(found.pages) - len(keys)
-    # The description of each is its key; long ones are cut, and those of late pages not read.
+    # The description of such a page is its key, possibly cut; those of late pages are not
+    # read.
     texts = [found.texts.get(start + index, key) for index, key in enumerate(keys)]
     fits = start > 0 and all(text and key.startswith(text)
                              for text, key in zip(texts, keys, strict=True))
@@ -285,10 +286,10 @@ def _ome_frames(series: Sequence[ome.Series], alike: Sequence[Place]) -> PageRol
     return roles
 
 
-def _frames_of_this_package(own: Mapping[str, Any], series: Sequence[ome.Series],
+def _frames_of_this_package(fields: Mapping[str, Any], series: Sequence[ome.Series],
                 alike: Sequence[Place]) -> PageRoles | None:
     """The frames of a file written by this package: its first pages, in frame order."""
-    axes = own_axes(own)
+    axes = axes_of_json(fields)
     if axes is None or [place.number for place in alike[:axes.count]] != list(range(axes.count)):
         return None
     roles = PageRoles(list(alike[:axes.count]))
@@ -348,8 +349,8 @@ def _name_others(roles: PageRoles, found: Directories, series: Sequence[ome.Seri
                        for key, number in zip(unique_keys(names), numbers, strict=True)}
 
 
-def _restore_keys(roles: PageRoles, own: Mapping[str, Any]) -> None:
+def _restore_keys(roles: PageRoles, fields: Mapping[str, Any]) -> None:
     """Restore the keys of associated images in a file written by this package."""
-    keys = own_associated(own)
+    keys = associated_of_json(fields)
     if len(keys) == len(roles.associated):
         roles.associated = dict(zip(keys, roles.associated.values(), strict=True))

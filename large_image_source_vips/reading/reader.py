@@ -27,7 +27,7 @@ from ..base.frames import Annotations
 from ..base.geometry import Rect, Size
 from ..base.identity import absolute_path, file_identity
 from ..base.limits import LIMITS
-from ..base.transparency import ColorAndAlpha, Transparency, look_for_transparency, split_alpha
+from ..base.transparency import ColorAndAlpha, Transparency, find_transparency, split_alpha
 from ..store import Picture, Snapshot, checked_frame
 from .annotations import with_positions
 from .file import SourceFile
@@ -304,7 +304,7 @@ class FileReader:
                 yield Rect(0, top, self.size.width, _FILLED_ROWS).clipped(Rect(0, 0, *self.size))
 
         def transparency() -> Transparency:
-            return 'none' if opaque else look_for_transparency(self.size, read)
+            return 'none' if opaque else find_transparency(self.size, read)
 
         stored = {reduction: pixels.encoded_level(chosen, reduction)
                   for reduction in pixels.layout.frames[chosen].levels}

@@ -21,7 +21,7 @@ from ..base.limits import LIMITS
 from ..codecs import colours
 from ..tiff import ome
 from ..tiff.directories import TiffDirectories, TiffFormatError, TooManyEntriesError
-from ..tiff.json_text import own_labels, read_own
+from ..tiff.json_text import labels_of_json, read_json_text
 from ..tiff.page import DESCRIPTION, EXTRA_SAMPLES, UNCOMPRESSED, Page
 from ..tiff.tile_table import tile_table
 from .file import SourceFile
@@ -75,7 +75,7 @@ def survey_tiff(file: SourceFile) -> Layout:
                                        None if not number else NAME_TEXT)
                      for number, page in enumerate(pages) if number < _DESCRIBED}
             subs = _sub_pages(tiff, pages)
-            labels = own_labels(read_own(texts[0]), 'palette') is not None
+            labels = labels_of_json(read_json_text(texts[0]), 'palette') is not None
             if labels:
                 # The ColorMap has the colours of labels; the samples stay labels.
                 pages = [_uncoloured(page) for page in pages]

@@ -28,7 +28,7 @@ from ..base.formats import GRAY, RGB, converted, converted_alpha
 from ..base.geometry import Rect
 from ..base.identity import absolute_path
 from ..base.limits import LIMITS
-from ..base.threads import side_by_side
+from ..base.threads import in_parallel
 from ..store import Snapshot
 from .axes import ONE_FRAME, Target
 from .band_ranges import BandRanges
@@ -257,7 +257,7 @@ class SpooledCanvas(SpooledState):
                 key=lambda block: (block[0], block[2], block[1]))
             if wanted:
                 with self._claims.on(area, write=True):
-                    side_by_side(self._make_block, wanted)
+                    in_parallel(self._make_block, wanted)
 
     def _make_block(self, block: Block) -> None:
         """Make a block of all tiles on it."""

@@ -1,13 +1,12 @@
 """
 Read TIFF and BigTIFF directories: pages, sub-IFDs and tags.
 
-libvips does not report most of this, or only after opening every page.
+libvips reports little of this, and only after opening each page.
 
-Files are treated as hostile: offsets and counts are checked against the file size
-before reading, loops in the chain of directories are detected, and the entries of all
-directories and the size of a value are bounded (``base.limits``).  Slips that other readers
-forgive are forgiven: tags out of order or twice, no photometric interpretation, tiles listed
-in the tags of strips.
+Input is not trusted: offsets and counts are checked against the file size, loops in the
+chain of directories are detected, and the number of entries and the size of a value are
+bounded (``base.limits``).  Errors that other readers tolerate are tolerated: tags out of
+order or repeated, a missing photometric interpretation, tiles listed in the tags of strips.
 
 Tags and types: TIFF 6.0 (Adobe, 1992), its supplement 1 (sub-IFDs), and the BigTIFF
 design (AWare Systems).
@@ -67,12 +66,12 @@ _RATIONALS = frozenset({5, 10})
 # The struct codes of the integer types.
 _CODES = {1: 'B', 3: 'H', 4: 'I', 6: 'b', 8: 'h', 9: 'i', 13: 'I', 16: 'Q', 17: 'q', 18: 'Q'}
 
-# The bytes of one read: an ordinary directory and the values that follow it.
+# The bytes of one read: usually a directory and the values that follow it.
 _READ_AHEAD = 1024
 
-# CCITT compressions, in whose data 0 is white (ITU-T T.4).
+# CCITT compressions; in their data 0 is white (ITU-T T.4).
 _FAX = frozenset({2, 3, 4})
-# An unassigned photometric interpretation: libvips takes the samples as they are.
+# An unassigned photometric interpretation, for which libvips does not convert samples.
 _NO_PHOTOMETRIC = 34
 
 _logger = logging.getLogger(__name__)
@@ -83,14 +82,14 @@ class TiffFormatError(ValueError):
 
 
 class TooManyEntriesError(TiffFormatError):
-    """The directories of the file have more entries in all than ``LIMITS.tiff_entries``."""
+    """The directories of the file have more than ``LIMITS.tiff_entries`` entries in total."""
 
 
 def decode_text(data: bytes, *, is_cut: bool = False) -> str:
     """
-    The text of bytes in UTF-8, or else in Latin-1, which any bytes are.
+    Decode bytes as UTF-8, or as Latin-1 if they are not UTF-8.
 
-    :param is_cut: whether the last character may be incomplete; it is left out then.
+    :param is_cut: whether the last character may be incomplete; it is then left out.
     """
     try:
         return codecs.utf_8_decode(data, 'strict', not is_cut)[0]
@@ -102,7 +101,7 @@ class TiffDirectories:
     """
     The directories of one open TIFF file.
 
-    Threads may share it: all reads are positioned.
+    Threads may share this object, because all reads are positioned.
 
     :param descriptor: of the file.
     :raises TiffFormatError: if the file has no TIFF header.
@@ -128,7 +127,7 @@ class TiffDirectories:
         self._integers = {kind: struct.Struct(self.order + _CODES[kind]) for kind in _INTEGERS}
         self.first_offset_at = 8 if self.big else 4
         self._first: int = self._pointer.unpack_from(head, self.first_offset_at)[0]
-        # The entries read so far; directories may overlap, so that few bytes hold many.
+        # The entries read so far: directories may overlap, so a small file can have many.
         self._entries_read = 0
 
     def single_page_patches(self, page: Page,
@@ -166,8 +165,8 @@ class TiffDirectories:
         """
         Iterate over the pages of the main chain, in order.
 
-        A later page that cannot be read ends the chain, as in libtiff.  So does a page
-        that comes a second time, with a warning.
+        A later page that cannot be read ends the chain, as in libtiff.  A page that occurs
+        a second time ends it, too, with a warning.
 
         :raises TiffFormatError: if the first page cannot be read, or there are too many
             directories or entries.
@@ -305,8 +304,8 @@ class TiffDirectories:
         """
         Read all values of an entry.
 
-        :returns: an array (count,), of rationals (count, 2); None if there are no
-            values, or they exceed the file or the memory bound.
+        :returns: an array (count,), for rationals (count, 2); None if there are no values,
+            or if they exceed the file or the memory bound.
         """
         if entry is None or not entry.values:
             return None
@@ -340,10 +339,11 @@ class TiffDirectories:
         """
         Read the text of an ASCII entry up to its first NUL.
 
-        TIFF allows only ASCII; writers use UTF-8, Latin-1, or UTF-16 with a mark.
+        TIFF allows only ASCII, but programs also write UTF-8, Latin-1, and UTF-16 with a
+        byte order mark.
 
-        :param limit: the most bytes to read, by default ``LIMITS.tiff_text``; what follows
-            is left out.
+        :param limit: the most bytes to read, by default ``LIMITS.tiff_text``; the rest is
+            left out.
         :returns: '' if there is none.
         """
         limit = LIMITS.tiff_text if limit is None else limit
@@ -363,5 +363,5 @@ class TiffDirectories:
 
 
 def _usual_photometric(samples: int, compression: int) -> int:
-    """The photometric interpretation of a page that does not state it."""
+    """The photometric interpretation of a page without the tag."""
     return 0 if compression in _FAX else 2 if samples >= 3 else 1

@@ -1,11 +1,10 @@
 """
 Assemble the JPEG stream of a page of old-style JPEG (TIFF compression 6).
 
-TIFF 6.0, section 22, and its many readings scatter the stream over the file.  The strips
-are its coded samples: each strip is one interval between restart markers, which writers leave
-out.  What comes before them is, in this order of preference, in the first strip, in
-JPEGInterchangeFormat, or in tags with the tables alone.  Markers and segments are those of
-ITU-T T.81, annex B.
+TIFF 6.0, section 22, spreads the stream over the file, and programs differ in how.  The
+strips have the coded samples: each is one restart interval, without its marker.  The header
+is in the first strip, else in JPEGInterchangeFormat, else only its tables are in tags.
+Markers and segments: ITU-T T.81, annex B.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ _FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC3})
 
 def old_jpeg_stream(tiff: TiffDirectories, page: Page) -> bytes:
     """
-    The picture of a page as one JPEG stream.
+    Assemble the JPEG stream of a page.
 
-    :raises TiffFormatError: if its parts are not in the file.
+    :raises TiffFormatError: if parts of it are missing in the file.
     """
     strips = _strips(tiff, page)
     if strips[0].startswith(_START):
@@ -71,7 +70,7 @@ def _units_of_strip(page: Page, head: list[bytes]) -> int:
     """
     The number of coding units (MCU) of a strip.
 
-    :raises TiffFormatError: if strips do not end where units do.
+    :raises TiffFormatError: if strips do not consist of whole units.
     """
     frame = next(segment for segment in head if segment[1] in _FRAMES)
     factors = [divmod(each, 16) for each in frame[11::3]] if len(frame) > 12 else [(0, 0)]
@@ -139,7 +138,7 @@ def _tables(tiff: TiffDirectories, page: Page) -> list[bytes]:
 
 
 def _scan_header(page: Page, head: list[bytes]) -> bytes:
-    """The header of a scan of all components: each has its own tables, or the last ones."""
+    """The header of a scan of all components; each has its own tables, or the last ones."""
     most = max((table & 3 for segment in head if segment[1] == _HUFFMAN
                 for table in _numbers_of_tables(segment)), default=0)
     frame = next(segment for segment in head if segment[1] in _FRAMES)

@@ -3,8 +3,8 @@ Parse the OME-XML and ImageJ descriptions of TIFF files: axes, channels, pixel s
 
 OME-XML follows the OME schema 2016-06 and its older versions.  The pages of an ImageJ
 hyperstack are in the order of ImageJ's TIFF writer: channel fastest, then slice, then
-frame.  Malformed texts give no or fewer results, never an error; the numbers that they state
-cost nothing (``base.limits``).
+frame.  Malformed texts give no or fewer results, never an error.  Time and memory depend on
+the length of the text, not on the numbers in it (``base.limits``).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 from ..base.limits import LIMITS
 
-# Units of length in mm, by the names that OME and ImageJ use.  'Âµm' is what programs made
-# of 'µm' in UTF-8 that they took for Latin-1.
+# Units of length in mm, by the names that OME and ImageJ use.  'Âµm' is 'µm' in UTF-8, read
+# as Latin-1 by some program.
 MM_OF_UNIT = {
     'm': 1e3, 'dm': 1e2, 'cm': 10.0, 'mm': 1.0, 'µm': 1e-3, 'μm': 1e-3, 'Âµm': 1e-3, '㎛': 1e-3,
     'um': 1e-3, 'µ': 1e-3, 'μ': 1e-3, 'nm': 1e-6, 'pm': 1e-9, 'Å': 1e-7, 'km': 1e6, 'in': 25.4,
@@ -31,7 +31,7 @@ MM_OF_UNIT = {
     'millimeter': 1.0, 'millimetre': 1.0, 'centimeter': 10.0, 'centimetre': 10.0, 'meter': 1e3,
     'metre': 1e3, 'nanometer': 1e-6, 'nanometre': 1e-6, 'angstrom': 1e-7,
 }
-# Units of time in s, by the names in use.
+# Units of time in s, by name.
 _SECONDS = {
     's': 1.0, 'sec': 1.0, 'second': 1.0, 'ms': 1e-3, 'millisecond': 1e-3, 'us': 1e-6, 'µs': 1e-6,
     'microsecond': 1e-6, 'min': 60.0, 'minute': 60.0, 'h': 3600.0, 'hour': 3600.0,
@@ -43,7 +43,7 @@ def unit_in_mm(name: str) -> float | None:
     """
     A unit of length in mm; None if it is unknown, such as 'pixel'.
 
-    Words may be in upper case and in the plural.  ImageJ writes 'µ' as an escape of Java.
+    Words may be in upper case and plural.  ImageJ writes 'µ' as a Java escape.
     """
     name = re.sub(r'\\u([0-9a-fA-F]{4})', lambda code: chr(int(code[1], 16)), name[:100]).strip()
     word = name.lower()
@@ -94,7 +94,7 @@ class Series:
 def positive(value: Any) -> float | None:
     """A finite number above 0 from a number or a text; None for anything else."""
     try:
-        # Nobody writes longer numbers, which take long to convert.
+        # Long numbers take long to convert, and no program writes them.
         number = float(value[:100] if isinstance(value, str) else value)
     except (TypeError, ValueError):
         return None
@@ -111,8 +111,7 @@ def xml_root(text: str) -> ElementTree.Element | None:
     Parse an XML text and strip the namespaces from its tags.
 
     :returns: the root element; None if the text is malformed, has too many tags and
-        attributes (``LIMITS.tiff_xml_marks``), or defines entities, which no description
-        needs and attacks use.
+        attributes (``LIMITS.tiff_xml_marks``), or defines entities, which only attacks use.
     """
     if '<!DOCTYPE' in text or '<!ENTITY' in text:
         return None
@@ -120,7 +119,7 @@ def xml_root(text: str) -> ElementTree.Element | None:
     if text.count('<') + text.count('=') > LIMITS.tiff_xml_marks:
         return None
     try:
-        # Whatever encoding the text states, it is decoded already.
+        # The text is already decoded, whatever encoding it declares.
         root = ElementTree.fromstring(text.strip())
     except (ElementTree.ParseError, ValueError, RecursionError):
         return None
@@ -148,8 +147,7 @@ def ome_series(text: str, file_name: str, samples: int, pages: int) -> list[Seri
     """
     Read the images of an OME-XML document, with the planes that are in this file.
 
-    The cost is proportional to the length of the text and the number of pages, whatever
-    numbers of planes the text states.
+    Time and memory are proportional to the length of the text and the number of pages.
 
     :param text: the document.
     :param file_name: of this file, without its folder.
@@ -213,15 +211,15 @@ def _planes(pixels: ElementTree.Element, is_here: Callable[[ElementTree.Element]
     :param is_here: tells whether a TiffData element refers to this file.
     :param samples: samples per pixel in the file.
     :param pages: the number of pages of the file.
-    :param most: stop when the elements have placed more planes than this.
-    :returns: the planes; and how many were placed, repeated ones counted.
+    :param most: stop when the elements have more planes than this.
+    :returns: the planes, and their number with repeated ones.
     """
     named = re.sub('[^CZT]', '', pixels.get('DimensionOrder', 'XYCZT'))
     order = ''.join(dict.fromkeys((*named, *_AXES)))
     extent = {axis: max(1, _whole(pixels.get(f'Size{axis}'), 1)) for axis in _AXES}
     extent['C'] = _channel_planes(pixels, extent['C'], samples)
     total = math.prod(extent.values())
-    # The number of planes from one place on an axis to the next.
+    # The number of planes from one position on an axis to the next.
     step = {axis: math.prod(extent[faster] for faster in order[:order.index(axis)])
             for axis in _AXES}
     found: dict[int, int] = {}
@@ -269,7 +267,7 @@ def _file_test(root: ElementTree.Element,
                file_name: str) -> Callable[[ElementTree.Element], bool]:
     """A function that tells whether a TiffData element refers to this file."""
     own = (root.get('UUID') or '').strip()
-    # A single-file data set that was renamed.
+    # A data set of a single file, which was renamed.
     is_only = not own and len({other.get('FileName') for other in root.iter('UUID')}) <= 1
 
     def is_here(entry: ElementTree.Element) -> bool:
@@ -285,7 +283,7 @@ def _file_test(root: ElementTree.Element,
 
 
 def imagej_fields(text: str) -> dict[str, str]:
-    """Parse the fields of an ImageJ description; empty if the text is none."""
+    """Parse the fields of an ImageJ description; empty if it is something else."""
     if not text.startswith('ImageJ='):
         return {}
     pairs = (line.partition('=') for line in text[:LIMITS.tiff_field_text].splitlines())
@@ -294,7 +292,7 @@ def imagej_fields(text: str) -> dict[str, str]:
 
 def described_images(text: str, size: tuple[int, int], samples: int) -> int:
     """
-    The number of images that ImageJ or tifffile says a file has; 1 if neither says so.
+    The number of images according to a description of ImageJ or tifffile; else 1.
 
     :param text: the image description of the first page.
     :param size: width and height of an image.

@@ -1,11 +1,11 @@
 """
 Make the OME-XML text of an OME-TIFF file, by the OME schema 2016-06.
 
-OME has the axes C, Z and T, and one image for each position (here the axis XY).  Other
-axes are laid on T, and the text then holds the true axes as JSON in an annotation of this
-package (``json_text``).  Other readers see a longer T.
+OME has the axes C, Z and T, and one image for each stage position (here the axis XY).
+Other axes are combined with T; the text then has the original axes as JSON in an annotation
+(``json_text``).  Other readers see a longer T.
 
-Units: OME's default units are written, so sizes are in µm and times in s.
+Values are in OME's default units: sizes in µm, times in s.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 from ..base.frames import Annotations, Axes, rgb_of
 from ..base.geometry import Size
-from .json_text import OWN_NAMESPACE, own_notes
+from .json_text import JSON_NAMESPACE, json_fields
 from .ome import unit_in_mm, unit_in_seconds
 
 NAMESPACE = 'http://www.openmicroscopy.org/Schemas/OME/2016-06'
@@ -35,21 +35,21 @@ _TYPES = {
     'complex128': 'double-complex'}
 # Characters that XML 1.0 does not allow.
 _NOT_XML = '[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]'
-# How far the steps of evenly spaced values may differ, relative to the step: decimals
-# such as 0.1 are not exact.
+# The allowed relative difference of the steps of evenly spaced values: decimals such as 0.1
+# are not exact.
 _STEP_SHARE = 1e-6
 
 
 @dataclass(frozen=True)
 class OmeImage:
     """
-    The pixels that a text describes.
+    The image that the text describes.
 
     :param size: of each page.
     :param dtype: of the samples.
     :param samples: the samples of each pixel, alpha included.
     :param pixel_size: width and height of a pixel in mm, None where unknown.
-    :param annotations: the axes of the frames and what is known of them.
+    :param annotations: the axes, channels, values and texts.
     :param associated: the size and samples of each associated image, by key; their
         pages, of uint8, follow those of the frames.
     :param positions: of the frames; None if they fill the axes in order.
@@ -76,12 +76,12 @@ class OmeImage:
 @dataclass(frozen=True)
 class _Plan:
     """
-    The axes of a file as OME has them.
+    The mapping of the axes of a file to those of OME.
 
     :param images: the positions on XY; one image each.
     :param order: C, Z and T, fastest first.
     :param lengths: of C, Z and T.
-    :param folded: the axes laid on T, slowest first; ['t'] or [] if T is T.
+    :param folded: the axes combined in T, slowest first; ['t'] or [] if only t is.
     """
 
     images: int
@@ -131,18 +131,18 @@ def ome_text(image: OmeImage) -> str:
         _add(pixels, 'TiffData', IFD=len(image.frames) + number, PlaneCount=1)
     if structured:
         _add(root, 'StructuredAnnotations').extend(structured)
-    # Characters beyond ASCII become references, so the text is also valid UTF-8.
+    # Other characters become references, so the text is ASCII and valid UTF-8.
     text = ElementTree.tostring(root, encoding='us-ascii', xml_declaration=False).decode()
     return f'<?xml version="1.0" encoding="UTF-8"?>{text}'
 
 
 def _plan(axes: Axes) -> _Plan:
-    """Lay the axes of the frames on those of OME."""
+    """Map the axes of the frames to those of OME."""
     lengths = axes.lengths
     folded = [axis for axis in lengths if axis not in ('c', 'z', 'xy')]
     ranked = {'c': 'C', 'z': 'Z'}
     if folded:
-        # The place of T is that of the fastest axis on it.
+        # T takes the place of its fastest axis.
         ranked[folded[-1]] = 'T'
     order = ''.join(ranked[axis] for axis in reversed([*lengths]) if axis in ranked)
     order += ''.join(letter for letter in 'CZT' if letter not in order)
@@ -178,7 +178,7 @@ def _describe(element: ElementTree.Element, notes: Annotations) -> None:
 
 def _pixels(element: ElementTree.Element, image: OmeImage, plan: _Plan, number: int,
             pages: Sequence[Page]) -> None:
-    """Add the pixels of an image: sizes, channels, where the planes are, what they stand for."""
+    """Add the pixels of an image: sizes, channels, the page and position of each plane."""
     notes = image.annotations
     attributes: dict[str, Any] = {
         'ID': f'Pixels:{number}', 'DimensionOrder': f'XY{plan.order}',
@@ -244,7 +244,7 @@ def _planes(pixels: ElementTree.Element, plan: _Plan, notes: Annotations,
             attributes.update(PositionZ=_number(depth * 1e3), PositionZUnit='µm')
         planes.append(attributes)
     if any(planes):
-        # All planes or none, which that source wants, too.
+        # That source needs all planes or none.
         for (_, place), attributes in zip(places, planes, strict=True):
             _add(pixels, 'Plane', **{f'The{axis}': start for axis, start in place.items()},
                  **attributes)
@@ -252,17 +252,18 @@ def _planes(pixels: ElementTree.Element, plan: _Plan, notes: Annotations,
 
 def _structured(image: OmeImage) -> list[ElementTree.Element]:
     """
-    The annotations: what OME has no place for, and the further metadata as key-value pairs.
+    The annotations: data that OME-XML cannot hold, and the further metadata as key-value
+    pairs.
 
     OMERO and QuPath show the pairs.
     """
     notes = image.annotations
     result = []
-    own = own_notes(notes, image.associated, complete=image.positions is None)
-    if own:
+    fields = json_fields(notes, image.associated, complete=image.positions is None)
+    if fields:
         element = _element('CommentAnnotation', {'ID': 'Annotation:0',
-                                                 'Namespace': OWN_NAMESPACE})
-        _add(element, 'Value').text = json.dumps(own)
+                                                 'Namespace': JSON_NAMESPACE})
+        _add(element, 'Value').text = json.dumps(fields)
         result.append(element)
     if isinstance(notes.metadata, dict) and notes.metadata:
         element = _element('MapAnnotation', {'ID': 'Annotation:1', 'Namespace': _KEY_VALUES})
@@ -274,7 +275,7 @@ def _structured(image: OmeImage) -> list[ElementTree.Element]:
     return result
 
 
-# The name of a unit, what converts it, and the factor if there is no name.
+# The name of a unit, the function that converts it, and the factor if there is no name.
 Unit = tuple[Any, Callable[[str], float | None], float | None]
 
 
@@ -290,7 +291,7 @@ def _times(notes: Annotations) -> Unit:
 
 def _in_unit(value: Any, unit: Any, factor_of: Callable[[str], float | None],
              default: float | None) -> float | None:
-    """A value converted by its unit; None if it is no number, or the unit is unknown."""
+    """A value converted by its unit; None if it is not a number, or the unit is unknown."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     factor = default if unit is None else factor_of(str(unit))
@@ -301,7 +302,7 @@ def _step(notes: Annotations, axis: str, unit: Unit) -> float | None:
     """
     The step along an axis, converted by the unit.
 
-    None unless the values are numbers that rise evenly and do not depend on other axes.
+    None unless the values are evenly rising numbers and do not depend on other axes.
     """
     values = notes.values_array()
     if values is None or notes.value_axes is None or axis not in notes.value_axes:
@@ -320,7 +321,7 @@ def _step(notes: Annotations, axis: str, unit: Unit) -> float | None:
 
 
 def _number(value: float | None) -> str:
-    """A number with the digits that tell it from its neighbours, but no noise of units."""
+    """A number in decimals, without rounding errors of unit conversions."""
     return f'{value:.12g}'
 
 

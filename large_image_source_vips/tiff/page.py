@@ -1,8 +1,8 @@
 """
-The properties of a TIFF page, as its directory states them, and the numbers of TIFF's tags.
+The properties of a TIFF page from its directory, and the numbers of TIFF tags.
 
-A page holds no more of the file than its directory: values of tags are read when they are
-needed (``tiff.directories``).
+A page holds the entries of its directory; values of tags are read on demand
+(``tiff.directories``).
 
 Tags: TIFF 6.0 (Adobe, 1992) and its supplements.
 """
@@ -26,7 +26,7 @@ JPEG_TABLES, ICC_PROFILE = 347, 34675
 UNCOMPRESSED, OLD_JPEG, _JPEG, _YCBCR = 1, 6, 7, 6
 _SEPARATE = 2
 _GRAY = frozenset({0, 1})
-# Names for messages and the documentation.
+# Names for error texts and the documentation.
 COMPRESSIONS = {
     1: 'uncompressed', 2: 'CCITT RLE', 3: 'CCITT fax 3', 4: 'CCITT fax 4', 5: 'LZW',
     6: 'old-style JPEG', 7: 'JPEG', 8: 'deflate', 32773: 'PackBits', 32946: 'deflate',
@@ -62,8 +62,8 @@ class Page:
     :param bits: of the widest sample.
     :param bits_each: the bits of each sample if they differ; else empty.
     :param fill_order: 2 if the bits of each compressed byte are in reverse order.
-    :param shift: added to the offsets of strips, for images that follow the first one
-        without a directory of their own.
+    :param shift: added to the offsets of strips, for images without a directory that follow
+        the first one.
     """
 
     offset: int
@@ -105,7 +105,7 @@ class Page:
 
     @property
     def kind(self) -> tuple[object, ...]:
-        """Equal for pages of the same dtype and bands."""
+        """A value that is equal for pages of the same dtype and bands."""
         family = {0: 1, 6: 2}.get(self.photometric, self.photometric)
         return self.bits, self.bits_each, self.sample_format, self.samples, family
 
@@ -132,7 +132,7 @@ class Page:
         return (
             self.tile is None and HEIGHT in self.entries and self.rows_per_strip > 0 and
             (self.planar == 1 or self.samples == 1) and self.compression != OLD_JPEG and
-            # YCbCr without JPEG may be subsampled: left to libtiff.
+            # YCbCr without JPEG may be subsampled; libtiff reads it.
             (self.photometric != _YCBCR or self.compression == _JPEG) and
             all(entry is not None and entry.values == -(-self.size.height // self.rows_per_strip)
                 for entry in lists))

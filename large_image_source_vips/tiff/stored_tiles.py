@@ -1,9 +1,9 @@
 """
-Read the stored bytes of the tiles or strips of a TIFF page.
+Read the compressed bytes of the tiles or strips of a TIFF page.
 
-Tiles and strips are both called tiles here: a strip is a tile as wide as the page, and the
-last one may be shorter.  Where each band has tiles of its own (PlanarConfiguration 2), the
-tiles of the first band come first, then those of the second, and so on.
+Strips are called tiles here, too: a strip is a tile as wide as the page; the last one may
+be shorter.  If each band has its own tiles (PlanarConfiguration 2), the tiles of the first
+band come first, then those of the second, and so on.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from .tile_table import tile_table
 
 
 class StoredTileError(Exception):
-    """The reason why a tile cannot be read, a clause for an error message."""
+    """A tile cannot be read; the reason is a clause for an error message."""
 
 
 def stored_tiles(tiff: TiffDirectories, page: Page) -> StoredTiles | OldJpeg:
     """
-    Where the tiles of a page are.
+    Find the tiles of a page.
 
     :raises StoredTileError: if the page does not list its tiles.
     """
@@ -32,9 +32,9 @@ def stored_tiles(tiff: TiffDirectories, page: Page) -> StoredTiles | OldJpeg:
 
 class StoredTiles:
     """
-    Where the tiles of a page are, and their bytes.
+    The compressed tiles of a page.
 
-    It does not change, so threads may share it.
+    Immutable, so threads may share it.
 
     :param tiff: the directories of the file.
     :param page: the page.
@@ -86,7 +86,7 @@ class StoredTiles:
 
         :param descriptor: of the file.
         :param number: counted in file order.
-        :raises StoredTileError: if it is not listed, or lies partly beyond the end of the file.
+        :raises StoredTileError: if it is not listed, or extends beyond the end of the file.
         """
         offset, count = self.extent(number)
         try:
@@ -101,7 +101,8 @@ class StoredTiles:
 
     def extent(self, number: int) -> tuple[int, int]:
         """
-        The offset and byte count of a tile; an uncompressed one is cut to its pixels.
+        The offset and byte count of a tile; for uncompressed tiles only the bytes of its
+        pixels.
 
         :raises StoredTileError: as ``read``.
         """
@@ -114,7 +115,7 @@ class StoredTiles:
         if self._uncompressed:
             count = min(count, needed)
         elif count > 4 * needed + LIMITS.tiff_tile_extra:
-            # All tiles of a hostile file may share all of it.
+            # In a malicious file all tiles may share all bytes.
             msg = f'it claims {count} bytes, too many for {width} x {height} pixels'
             raise StoredTileError(msg)
         if offset <= 0 or not 0 < count <= self._file_size - offset:
@@ -128,7 +129,7 @@ class OldJpeg:
     """
     A page of old-style JPEG as one tile, because its strips share one stream.
 
-    It has what ``StoredTiles`` has.
+    The interface is that of ``StoredTiles``.
 
     :param page: the page.
     """
@@ -146,13 +147,13 @@ class OldJpeg:
         return self.size
 
     def is_empty(self, number: int) -> bool:
-        """No part of a stream can be declared empty."""
+        """Always False."""
         del number
         return False
 
     def read(self, descriptor: int, number: int) -> bytes:
         """
-        Put the stream of the page together.
+        Assemble the JPEG stream of the page.
 
         :raises StoredTileError: if a part of it is not in the file.
         """
@@ -164,7 +165,7 @@ class OldJpeg:
 
     def extent(self, number: int) -> tuple[int, int]:
         """
-        Not in one place.
+        Not available, because the parts of the stream are scattered.
 
         :raises StoredTileError: always.
         """

@@ -1,9 +1,8 @@
 """
-Find the compressed bytes of the tiles or strips of a TIFF page.
+Find the offsets and byte counts of the tiles or strips of a TIFF page.
 
-The offsets and byte counts are those that the page lists.  Byte counts that are missing, or 0
-where there is an offset, are estimated, as libtiff does.  The extents may still lie beyond
-the end of the file: that is damage, for the reader of the tile to report.
+Missing byte counts, and counts of 0 with an offset, are estimated, as in libtiff.  A tile
+may extend beyond the end of the file; reading it then raises the error.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ def tile_table(tiff: TiffDirectories, page: Page) -> tuple[Table, Table] | None:
         counts[:common] = listed[:common]
     unknown = (counts == 0) & (offsets != 0)
     if page.compression == UNCOMPRESSED and offsets.size == 1 and page.bits:
-        # Some writers count the bytes of one sample, or of one row.
+        # Some programs write the byte count of one sample, or of one row.
         unknown |= counts < _raw_bytes(page, np.zeros(1, np.int64))
     if unknown.any():
         counts[unknown] = _estimated(tiff, page, offsets, np.flatnonzero(unknown))
@@ -68,7 +67,7 @@ def _integers(tiff: TiffDirectories, entry: Entry | None) -> Table | None:
 
 
 def _estimated(tiff: TiffDirectories, page: Page, offsets: Table, numbers: Table) -> Table:
-    """The probable byte counts of some tiles, from their geometry or from what follows them."""
+    """Estimate the byte counts of tiles from their geometry, or from the next offset."""
     starts = offsets[numbers]
     to_the_end = np.maximum(tiff.file_size - starts, 0)
     if page.compression == UNCOMPRESSED and page.bits:

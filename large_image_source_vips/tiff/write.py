@@ -1,9 +1,9 @@
 """
-Write TIFF files of tiles that are already compressed.
+Write TIFF files from compressed tiles.
 
-tifffile writes the directories; it is used nowhere else but for OME-XML.  What it and
-libvips cannot do is done afterwards: neither can leave out the resolution, and tifffile
-writes equal tiles again and again.  Tags and types: TIFF 6.0 (Adobe, 1992).
+tifffile writes the directories.  Two changes follow in the finished file, because tifffile
+and libvips cannot do them: an unknown resolution is removed, and equal tiles share one
+offset.  Tags and types: TIFF 6.0 (Adobe, 1992).
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _SUB_IFDS = 330
 _CENTIMETRE = 3
 _LARGEST = (1 << 32) - 1
 
-# Room in a classic TIFF for all but the tiles: directories, profiles, padding.
+# Space in a classic TIFF for everything but tiles: directories, profiles, padding.
 _MARGIN = 1 << 24
 # Bytes in the tables of a directory for each tile: an offset and a length.
 _TABLE_ENTRY = 8
-# Bytes of a directory besides: about 20 entries of 12 or 20 bytes, and their values.
+# Other bytes of a directory: about 20 entries of 12 or 20 bytes, and their values.
 _DIRECTORY = 1 << 10
 
 RESOLUTION = frozenset({tiff.X_RESOLUTION, tiff.Y_RESOLUTION, tiff.RESOLUTION_UNIT})
@@ -45,7 +45,7 @@ RESOLUTION = frozenset({tiff.X_RESOLUTION, tiff.Y_RESOLUTION, tiff.RESOLUTION_UN
 @dataclass(frozen=True)
 class WrittenPage:
     """
-    One directory, and its tiles.
+    A directory to write, with its tiles.
 
     :param size: in pixels.
     :param tile: width and height of a tile; None if the page is one strip.
@@ -55,7 +55,7 @@ class WrittenPage:
     :param compression: TIFF's number.
     :param tiles: yields the compressed tiles row by row; ``b''`` for each that equals an
         earlier one.
-    :param first_same: for each tile the number of the first one that equals it.
+    :param first_same: for each tile, the number of the first equal one.
     :param extra_samples: the ExtraSamples of the bands that are not colours: 0 for data,
         2 for alpha.
     :param predictor: TIFF's Predictor.
@@ -126,7 +126,7 @@ def write_tiff(path: str, images: Sequence[WrittenImage], data_bytes: int) -> No
 
     :param path: the file; it must not exist.
     :param images: in the order of the file.
-    :param data_bytes: the sum of the lengths of all tiles, which decides for BigTIFF.
+    :param data_bytes: the total length of all tiles, to decide on BigTIFF.
     :raises OSError: if the file cannot be written.
     :raises TileSourceError: if a TIFF file cannot hold a pixel size.
     """
@@ -135,7 +135,7 @@ def write_tiff(path: str, images: Sequence[WrittenImage], data_bytes: int) -> No
     texts = sum(len(image.description) * 4 + len(image.profile or b'') for image in images)
     texts += sum(0 if page.color_map is None else page.color_map.nbytes
                  for image in images for page in image.pages)
-    # When needed: it takes a tenth of a second to import.
+    # Imported on demand; that takes a tenth of a second.
     import tifffile
 
     # tifffile would not report an error when it closes a file.
@@ -161,7 +161,7 @@ def _write_image(writer: tifffile.TiffWriter, image: WrittenImage) -> None:
 
 
 def needs_bigtiff(written_bytes: int) -> bool:
-    """Whether a file of so many bytes of tiles and their tables needs 64-bit offsets."""
+    """Whether a file with this many bytes of tiles and tables needs 64-bit offsets."""
     return written_bytes > (1 << 32) - _MARGIN
 
 
@@ -171,7 +171,7 @@ def _write_page(writer: tifffile.TiffWriter, page: WrittenPage, **options: Any) 
         shape = (*shape, page.samples)
         options['planarconfig'] = 'contig'
     if page.compression == _JPEG:
-        # tifffile takes tiles for YCbCr unless told otherwise.
+        # tifffile assumes YCbCr by default.
         options['subsampling'] = page.subsampling
         if page.photometric == _RGB:
             options['compressionargs'] = {'outcolorspace': 'rgb'}
@@ -187,7 +187,7 @@ def _write_page(writer: tifffile.TiffWriter, page: WrittenPage, **options: Any) 
     else:
         options['tile'] = page.tile.height, page.tile.width
     kind = page.reduced | 4 * page.is_mask if page.subfile_type is None else page.subfile_type
-    # The predictor of compressed tiles is only stated.
+    # The tiles are already compressed with the predictor; this only sets the tag.
     writer.write(
         iter(page.tiles), shape=shape, dtype=page.dtype,
         compression=None if page.compression == 1 else page.compression,
@@ -235,8 +235,8 @@ def remove_tags(path: str, tags: frozenset[int] = RESOLUTION) -> None:
     Remove tags from all directories of a little-endian TIFF file.
 
     :param path: the file.
-    :param tags: by default those of the resolution, for which libvips writes 10 pixels
-        per cm if it is unknown.
+    :param tags: by default those of the resolution: if it is unknown, libvips writes 10
+        pixels per cm.
     :raises TileSourceError: if the file is not little-endian TIFF.
     """
     _finish(path, itertools.repeat((tags, None)))
@@ -264,11 +264,11 @@ _INTEGERS = {3: '<u2', 4: '<u4', 13: '<u4', 16: '<u8', 18: '<u8'}
 def _finish(path: str, changes: Iterable[
         tuple[frozenset[int], npt.NDArray[np.int64] | None]]) -> None:
     """
-    Remove tags from directories, and give equal tiles the same offset.
+    Remove tags from directories, and set the same offset for equal tiles.
 
     :param path: a little-endian TIFF file.
     :param changes: for each directory the tags to remove, and ``first_same`` as in
-        ``WrittenPage``; sub-IFDs come behind the page that they belong to.
+        ``WrittenPage``; sub-IFDs follow their page.
     """
     with open(path, 'r+b', buffering=0) as file:
         directories = _Directories(path, file.fileno())
@@ -335,7 +335,7 @@ class _Directories:
         return np.frombuffer(raw, dtype), place
 
     def share(self, offset: int, first_same: npt.NDArray[np.int64]) -> None:
-        """Give tiles the offset and length of the first one that equals them."""
+        """Set the offset and length of tiles to those of the first equal one."""
         if np.array_equal(first_same, np.arange(first_same.size)):
             return
         for tag in (tiff.TILE_OFFSETS, tiff.TILE_COUNTS):

@@ -19,7 +19,7 @@ from ..base.geometry import Rect, Size
 from ..base.transparency import (
     ColorAndAlpha,
     Transparency,
-    look_for_transparency,
+    find_transparency,
     split_alpha,
 )
 from ..store import EncodedLevel, Picture, Snapshot, checked_frame
@@ -58,7 +58,7 @@ def cropped(picture: Picture, crop: Rect) -> Picture:
 def _transparency_of(picture: Picture, size: Size, read: Callable[[Rect], ColorAndAlpha | None],
                      ) -> Callable[[], Transparency]:
     """``Picture.transparency`` for other pixels of a picture."""
-    return lambda: 'none' if picture.opaque else look_for_transparency(size, read)
+    return lambda: 'none' if picture.opaque else find_transparency(size, read)
 
 
 def at_reduction(picture: Picture, reduction: int,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from large_image_source_vips.base.frames import Annotations, Axes, values_of_array
 from large_image_source_vips.base.geometry import Size
-from large_image_source_vips.tiff.json_text import own_axes, read_own
+from large_image_source_vips.tiff.json_text import axes_of_json, read_json_text
 from large_image_source_vips.tiff.ome import ome_root, ome_series
 from large_image_source_vips.tiff.ome_text import OmeImage, ome_text
 
@@ -73,9 +73,9 @@ def test_texts_are_valid_and_say_where_every_plane_is(image):
     if image.pixel_size[0]:
         assert series[0].pixel_size == pytest.approx(image.pixel_size)
     assert series[0].magnification == pytest.approx(notes.magnification)
-    own = read_own(text)
+    own = read_json_text(text)
     assert own.get('additionalMetadata') == notes.metadata
-    axes = own_axes(own)
+    axes = axes_of_json(own)
     if axes is not None:
         assert list(axes.lengths.items()) == list(notes.axes.lengths.items())
     for order in itertools.islice(ome_root(text).iter('Pixels'), xy):
@@ -136,4 +136,4 @@ def test_a_malformed_annotation_is_ignored(own):
     text = ome_text(OmeImage(Size(9, 9), np.dtype('uint8'), 1, annotations=Annotations(
         metadata='marker')))
     text = text.replace('{"additionalMetadata": "marker"}', own.replace('"', '&quot;'))
-    assert own_axes(read_own(text)) is None
+    assert axes_of_json(read_json_text(text)) is None
