@@ -1,3 +1,3 @@
 """
-Decode the compressed bytes of tiles and strips.
+Decode and encode the compressed bytes of tiles and strips.
 """

@@ -1,5 +1,5 @@
 """
-How the samples of a TIFF tile are coded, in plain values.
+Describe how the samples of a TIFF tile are coded: compression, bits, predictor, byte order.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ UNSIGNED, SIGNED, FLOAT, UNDEFINED, COMPLEX_INTEGER, COMPLEX = 1, 2, 3, 4, 5, 6
 
 
 class DecodeError(Exception):
-    """The reason why a tile cannot be decoded, a clause for an error message."""
+    """A tile cannot be decoded; the reason is a clause for an error message."""
 
 
 @dataclass(frozen=True)
@@ -24,19 +24,19 @@ class Coding:
 
     The parameters are those of the TIFF tags of the same names.
 
-    :param compression: the codec.
+    :param compression: the number of the codec.
     :param samples: the samples per pixel of one tile; 1 if each tile holds one band
         (planar configuration 2).
     :param bits: the bits of each sample.
     :param sample_format: 1 unsigned, 2 signed, 3 float, 4 undefined, 5 complex integer,
         6 complex float.
-    :param photometric: what the samples mean.
+    :param photometric: the meaning of the samples.
     :param predictor: 1 none, 2 horizontal differences, 3 floating point.
     :param order: the byte order of the file, '<' or '>'.
     :param fill_order: 2 if the bits of each byte are reversed.
     :param bits_each: the bits of each sample if they differ; else empty.
     :param subsampling: of the chroma of YCbCr, horizontal and vertical.
-    :param jpeg_tables: the stream of tables that JPEG tiles share; b'' if there is none.
+    :param jpeg_tables: the tables shared by JPEG tiles; b'' if there are none.
     :param fax_options: T4Options or T6Options.
     :param lerc: the version and the further compression of LERC: 0 none, 1 deflate, 2 zstd.
     """
@@ -60,7 +60,7 @@ class Coding:
         """
         The native dtype of decoded samples; None if there is none.
 
-        Integers get the smallest that holds them, 24-bit floats 32 bits.
+        For integers the smallest sufficient dtype; for 24-bit floats 32 bits.
         """
         if self.sample_format in {UNSIGNED, UNDEFINED}:
             sizes = [size for size in (1, 2, 4, 8) if self.bits <= 8 * size]

@@ -14,11 +14,10 @@ PhotometricInterpretation  becomes
 any other                  itself
 =========================  ===============================================================
 
-Colours that are multiplied by alpha (ExtraSamples 1) are divided by it.  Samples beyond
-the colours are kept, but those without a meaning beside a palette or inks are dropped:
-viewers would take them for alpha.
+Premultiplied colours (ExtraSamples 1) are divided by alpha.  Extra samples are kept, except
+unspecified ones with a palette or inks, which viewers would take for alpha.
 
-Numbers of sections are those of TIFF 6.0 (Adobe, 1992).
+Section numbers refer to TIFF 6.0 (Adobe, 1992).
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, MASK, CMYK, YCBCR = range(7)
 CIELAB, ICCLAB = 8, 9
 # ExtraSamples (section 18).
 UNSPECIFIED, ASSOCIATED, UNASSOCIATED = 0, 1, 2
-# Section 21: CCIR Recommendation 601-1, and codes that use their whole range.
+# Section 21: CCIR Recommendation 601-1.
 LUMA = 0.299, 0.587, 0.114
 # The number of colour samples; other interpretations are data.
 COLOURS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, MASK: 1, CMYK: 4, YCBCR: 3,
@@ -48,25 +47,25 @@ _SCALED_BITS = frozenset({1, 2, 4})
 _WHITE = np.array([95.047, 100.0, 108.8827], np.float32) / 100
 _XYZ_TO_RGB = np.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415],
                         [0.0557, -0.2040, 1.0570]], np.float32)
-# Its few digits would leave white a little yellow.
+# Normalised, because with its few digits white would be slightly yellow.
 _XYZ_TO_RGB /= (_XYZ_TO_RGB @ _WHITE)[:, np.newaxis]
 
 
 @dataclass(frozen=True)
 class Colours:
     """
-    What the decoded samples of a page mean, in plain values.
+    The meaning of the decoded samples of a page.
 
     :param photometric: PhotometricInterpretation.
     :param dtype: of the decoded samples.
     :param samples: the samples per pixel, of all planes.
     :param bits: of the widest sample.
     :param bits_each: the bits of each sample if they differ; else empty.
-    :param extra: ExtraSamples; empty if the page does not state them.
+    :param extra: ExtraSamples; empty if the page does not have the tag.
     :param palette: ColorMap as an array (3, 2 ** bits) of uint16.
     :param luma: YCbCrCoefficients.
-    :param reference: ReferenceBlackWhite, six numbers; empty for codes that use their
-        whole range.
+    :param reference: ReferenceBlackWhite, six numbers; empty if samples use their full
+        range.
     :param decoded: whether the codec has converted YCbCr to RGB, as JPEG does.
     """
 
@@ -89,7 +88,7 @@ class Colours:
 
 class Conversion(NamedTuple):
     """
-    How decoded samples become those that sources return.
+    The conversion of decoded samples to those that sources return.
 
     :param dtype: of the result.
     :param bands: of the result.
@@ -105,7 +104,7 @@ class Conversion(NamedTuple):
 
 
 def problem(colours: Colours) -> str | None:
-    """Why samples cannot be converted, a clause for an error message; None if they can."""
+    """The reason why samples cannot be converted, a clause for an error; None if they can."""
     kind, needed = colours.photometric, COLOURS.get(colours.photometric, 1)
     if colours.samples < needed and not (kind == CMYK and colours.samples > 0):
         return (f'its photometric interpretation {kind} takes {needed} samples per pixel, '
@@ -212,7 +211,7 @@ def _gray_step(colours: Colours) -> Convert | None:
 
 
 def _is_cmyk(colours: Colours) -> bool:
-    """Whether the samples are four inks, of a type that is converted."""
+    """Whether the samples are four inks of a supported type."""
     return (colours.photometric == CMYK and colours.samples >= 4 and
             colours.dtype in {np.dtype(np.uint8), np.dtype(np.uint16)})
 
@@ -230,7 +229,7 @@ def _interpretation(colours: Colours, dtype: np.dtype[Any]) -> str:
 
 
 def inverted_gray(samples: Array, most: int) -> Array:
-    """Count the first band from black instead of from white."""
+    """Invert the first band, so that 0 is black."""
     result: Array = samples.copy()
     np.subtract(samples.dtype.type(most), samples[..., 0], out=result[..., 0])
     return result
@@ -240,7 +239,7 @@ def divided_by_alpha(samples: Array, alpha: int, most: int) -> Array:
     """
     Undo the multiplication of colours by alpha; integers are rounded down, as by Pillow.
 
-    Colours under zero alpha stay as they are.
+    Colours with zero alpha are unchanged.
 
     :param samples: (rows, cols, samples) of unsigned integers, or of floats whose alpha is
         0 to 1.
@@ -263,8 +262,8 @@ def palette_table(palette: npt.NDArray[np.uint16], bits: int) -> Array:
     """
     The colours of a palette (section 5), an array (entries, 3).
 
-    Up to 8 bits per index they are of 8 bits: the upper ones, or the lower ones where no
-    entry exceeds 255, as some writers store them.
+    With indices of up to 8 bits the colours have 8 bits: the upper ones, or the lower ones
+    if no entry exceeds 255, because some programs store those.
     """
     if bits > 8:
         return np.ascontiguousarray(palette.T)
@@ -306,8 +305,8 @@ def ycbcr_to_rgb(samples: Array, luma: tuple[float, ...] = LUMA,
     ``B = Y + Cb * (2 - 2 * LumaBlue)``, ``G = (Y - LumaRed * R - LumaBlue * B) / LumaGreen``.
 
     :param samples: (rows, cols, 3 or more) of unsigned integers; further bands are kept.
-    :param luma: YCbCrCoefficients: the shares of red, green and blue in Y.
-    :param reference: ReferenceBlackWhite; empty for codes that use their whole range.
+    :param luma: YCbCrCoefficients: the weights of red, green and blue in Y.
+    :param reference: ReferenceBlackWhite; empty if samples use their full range.
     :param most: the largest value of a sample.
     """
     half = (most + 1) // 2
@@ -327,10 +326,10 @@ def ycbcr_to_rgb(samples: Array, luma: tuple[float, ...] = LUMA,
 def from_data_units(data: npt.NDArray[np.generic], rows: int, cols: int,
                     across: int, down: int) -> Array:
     """
-    Arrange YCbCr samples of a tile or strip whose chroma is subsampled (section 21).
+    Arrange the YCbCr samples of a tile or strip with subsampled chroma (section 21).
 
-    The samples stand in data units: ``across * down`` of Y, row by row, then one of Cb and
-    one of Cr, which hold for all pixels of the unit.  Units at the edges are complete.
+    The samples form data units: ``across * down`` of Y, row by row, then one of Cb and one
+    of Cr for all pixels of the unit.  Units at the edges are complete.
 
     :param data: the samples, in one dimension.
     :returns: an array (rows, cols, 3).
@@ -339,7 +338,7 @@ def from_data_units(data: npt.NDArray[np.generic], rows: int, cols: int,
     high, wide = -(-rows // down), -(-cols // across)
     unit = across * down + 2
     if data.size < high * wide * unit:
-        msg = f'it holds {data.size} of {high * wide * unit} samples'
+        msg = f'it has {data.size} of {high * wide * unit} samples'
         raise ValueError(msg)
     units = data[:high * wide * unit].reshape(high, wide, unit)
     result = np.empty((high, down, wide, across, 3), data.dtype)
@@ -350,7 +349,7 @@ def from_data_units(data: npt.NDArray[np.generic], rows: int, cols: int,
 
 def lab_to_rgb(samples: Array, *, icc: bool = False) -> Array:
     """
-    Convert L*a*b* to sRGB of the same width, white becoming white, as libvips does.
+    Convert L*a*b* to sRGB with the same number of bits, as libvips does; white stays white.
 
     CIELAB (section 23): L* of 0 to 100 is the whole range of the unsigned sample; a* and b*
     are signed, in units of 1 or, in 16 bits, of 1/256.  ICCLAB (Adobe's TIFF Technical Notes
@@ -375,7 +374,7 @@ def lab_to_rgb(samples: Array, *, icc: bool = False) -> Array:
 
 
 def _xyz_of_lab(light: Array, opponents: Array) -> Array:
-    """XYZ, white having Y of 1, of L* of 0 to 100 and (a*, b*) (CIE 15, 8.2.1)."""
+    """Convert L* of 0 to 100 and (a*, b*) to XYZ, with Y = 1 for white (CIE 15, 8.2.1)."""
     middle = (light + 16) / 116
     roots = np.stack([middle + opponents[..., 0] / 500, middle,
                       middle - opponents[..., 1] / 200], axis=-1)

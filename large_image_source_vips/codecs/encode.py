@@ -1,5 +1,5 @@
 """
-Compress tiles as TIFF files hold them.
+Compress tiles for TIFF files.
 
 =========  ======  ================================  ===========  ==================
 name       tag     samples                           bands        loss
@@ -14,8 +14,8 @@ packbits   32773   all                               any          never
 none       1       all                               any          never
 =========  ======  ================================  ===========  ==================
 
-imagecodecs encodes all but WebP, which Pillow encodes: only that keeps the colours of
-transparent pixels.  Both release Python's lock.
+imagecodecs encodes all but WebP.  Pillow encodes WebP, because it keeps the colours of
+transparent pixels.  Both release the GIL.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import PIL.features
 import PIL.Image
 
 from ..base.errors import TileSourceError
-from .libraries import imagecodecs, lacking
+from .libraries import imagecodecs, missing_codec
 
 Array = npt.NDArray[Any]
 Encoder = Callable[[Array], bytes]
@@ -40,13 +40,14 @@ Encoder = Callable[[Array], bytes]
 # TIFF 6.0 and its technical note 3 (2005): the values of Predictor.
 NO_PREDICTOR, HORIZONTAL, FLOATING_POINT = 1, 2, 3
 
-# Levels with the best ratio of size to time: libdeflate's default; zstd's fastest, which
-# on differences of pixels also gives the smallest files up to level 9.
+# Measured levels with the best ratio of size to time: libdeflate's default; zstd's fastest,
+# which with a predictor also gives the smallest files up to level 9.
 _DEFLATE_LEVEL = 6
 _ZSTD_LEVEL = 1
 
-# Of a tile, one row in 16 is compressed to see whether a search for repetitions helps, if its
-# bytes have at least so many bits of information: below, the search is quick and mostly helps.
+# One row in 16 of a tile is compressed to see whether deflate's search for repetitions
+# helps, if the entropy is above this many bits per byte; below, the search is fast and
+# usually helps.
 _SAMPLE_SHARE = 16
 _NOISY_BITS = 4.0
 
@@ -56,7 +57,7 @@ _ALL = frozenset({'u1', 'i1', 'u2', 'i2', 'u4', 'i4', 'f4', 'f8', 'c8', 'c16'})
 @dataclass(frozen=True)
 class Compression:
     """
-    What a compression can hold.
+    A compression, and the samples that it can store.
 
     :param tag: TIFF's number for it.
     :param codec: the name of the codec in imagecodecs; '' if none is needed.
@@ -64,7 +65,7 @@ class Compression:
     :param bands: the numbers of bands; empty for any.
     :param lossy: whether it can lose values.
     :param lossless: whether it can keep them.
-    :param predicts: whether a predictor can come before it.
+    :param predicts: whether a predictor can be applied before it.
     """
 
     tag: int
@@ -76,7 +77,7 @@ class Compression:
     predicts: bool = False
 
     def holds(self, dtype: np.dtype[Any], bands: int) -> bool:
-        """Whether tiles of a dtype and number of bands can be compressed so."""
+        """Whether it can store tiles of a dtype and number of bands."""
         return f'{dtype.kind}{dtype.itemsize}' in self.dtypes and (
             not self.bands or bands in self.bands)
 
@@ -97,10 +98,10 @@ COMPRESSIONS: dict[str, Compression] = {
 
 def check_available(name: str) -> None:
     """
-    Check that tiles can be compressed.
+    Check that the library for a compression is available.
 
     :param name: a key of ``COMPRESSIONS``.
-    :raises TileSourceError: if the library that does it was built without the codec.
+    :raises TileSourceError: if the library was built without the codec.
     """
     codec = COMPRESSIONS[name].codec
     missing: str | None = None
@@ -109,7 +110,7 @@ def check_available(name: str) -> None:
             missing = ('Pillow (package pillow) is installed without it; install a build that '
                        'has it')
     elif codec:
-        missing = lacking('imagecodecs', codec, name)
+        missing = missing_codec('imagecodecs', codec, name)
     if missing:
         msg = f'The compression {name} is not available: {missing}.'
         raise TileSourceError(msg)
@@ -118,13 +119,13 @@ def check_available(name: str) -> None:
 def tile_encoder(name: str, *, quality: int | None = None, subsampling: str | None = None,
                  predictor: int = NO_PREDICTOR) -> Encoder:
     """
-    Make a function that compresses a tile.
+    Make a function that compresses tiles.
 
     :param name: a key of ``COMPRESSIONS``.
-    :param quality: of JPEG and WebP 1 to 100, of JPEG 2000 the ratio of signal to noise in
-        dB; None for no loss.
-    :param subsampling: of JPEG: None to store RGB as it is, or '4:4:4', '4:2:2' or '4:2:0'
-        to convert it to YCbCr with that resolution of chroma.
+    :param quality: for JPEG and WebP 1 to 100, for JPEG 2000 the signal-to-noise ratio in
+        dB; None for lossless.
+    :param subsampling: for JPEG: None to store RGB, or '4:4:4', '4:2:2' or '4:2:0' to store
+        YCbCr with that chroma subsampling.
     :param predictor: 1 for none, 2 for differences, 3 for differences of the bytes of floats.
     :returns: a function for C-contiguous arrays (rows, cols, bands); to be called from any
         thread.  JPEG leaves out the fourth of 4 bands, which costs nothing.
@@ -168,7 +169,7 @@ def _webp(tile: Array, quality: int | None) -> bytes:
 def _differences(tile: Array) -> Array:
     """Differences from the left neighbour, modulo the range of the samples (TIFF 6.0, 14)."""
     rows, bands = tile.shape[0], tile.shape[2]
-    # As rows of samples: numpy is slow at inner loops over a few bands.
+    # Rows of samples: numpy's inner loops over a few bands are slow.
     flat = tile.reshape(rows, -1)
     result = np.empty_like(flat)
     result[:, :bands] = flat[:, :bands]
@@ -192,10 +193,10 @@ def _deflate(tile: Array) -> bytes:
 
 def _deflate_differences(tile: Array) -> bytes:
     """
-    Compress differences (rows, samples) with deflate, noise without a search for repetitions.
+    Compress differences (rows, samples) with deflate; noise with Huffman codes only.
 
-    The search takes half of the time, and finds nothing in what a camera's noise leaves.  Some
-    rows of the tile are compressed both ways to decide.
+    The search for repetitions takes half of the time and finds none in the noise of a
+    camera.  To decide, some rows of the tile are compressed both ways.
     """
     if tile.itemsize == 1 and len(tile) >= _SAMPLE_SHARE:
         rows = max(1, len(tile) // _SAMPLE_SHARE)
@@ -209,7 +210,7 @@ def _deflate_differences(tile: Array) -> bytes:
 
 
 def _entropy(samples: Array) -> float:
-    """Shannon's entropy of the bytes of an array, in bits for each."""
+    """The Shannon entropy of the bytes of an array, in bits per byte."""
     counts = np.bincount(samples.view(np.uint8), minlength=256)
     counts = counts[counts > 0]
     return float(np.log2(samples.size) - (counts * np.log2(counts)).sum() / samples.size)
@@ -240,24 +241,24 @@ def encode_mask(hidden: npt.NDArray[np.bool_]) -> bytes:
     """
     Compress a tile of a 1-bit transparency mask with deflate.
 
-    :param hidden: the pixels that the mask hides, (rows, cols); the columns are a multiple
-        of 8.
+    :param hidden: True for transparent pixels, (rows, cols); the columns are a multiple of
+        8.
     """
-    # zlib at level 1 takes 9 us, libdeflate at any level 18 us or more.
+    # Measured: zlib at level 1 takes 9 us, libdeflate at any level 18 us or more.
     return zlib.compress(np.invert(np.packbits(hidden, axis=1)).data, 1)
 
 
 def check_tile(name: str, data: bytes) -> None:
     """
-    Decode a compressed tile for a test.
+    Decode a compressed tile to verify it.
 
     :param name: a key of ``COMPRESSIONS``.
     :param data: the tile.
     :raises ValueError: if it is damaged.
-    :raises RuntimeError: likewise.
+    :raises RuntimeError: if it is damaged.
     """
     if name == 'jpeg':
-        # Unlike imagecodecs, an error for JPEG data that end early.
+        # Truncated JPEG data are an error here; imagecodecs reports nothing.
         import simplejpeg
 
         simplejpeg.decode_jpeg(data)

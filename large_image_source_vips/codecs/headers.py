@@ -1,5 +1,5 @@
 """
-Check the headers of compressed tiles, and their ends where the format has marks for it.
+Check the first and last bytes of compressed tiles, without decompressing them.
 """
 
 from __future__ import annotations
@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 
-def looks_whole(compression: int, data: bytes) -> bool:
+def looks_complete(compression: int, data: bytes) -> bool:
     """
-    Whether a tile begins, and ends, as its compression requires; nothing is decompressed.
+    Whether a tile has a valid header and, where its format has one, a valid end.
 
     :param compression: TIFF's number; False for all but those in ``_CHECKS``.
     :param data: the stored bytes.
@@ -19,7 +19,7 @@ def looks_whole(compression: int, data: bytes) -> bool:
 
 
 def _deflate(data: bytes) -> bool:
-    """A zlib header without a dictionary (RFC 1950); the end is known to a decoder only."""
+    """A zlib header without a dictionary (RFC 1950); only a decoder finds the end."""
     return (len(data) > 6 and data[0] & 15 == 8 and not data[1] & 32 and
             int.from_bytes(data[:2], 'big') % 31 == 0)
 
@@ -35,13 +35,13 @@ def _lzw(data: bytes) -> bool:
 
 
 def _webp(data: bytes) -> bool:
-    """A RIFF container that is as long as it says."""
+    """A RIFF container of the length in its header."""
     return (data[:4] == b'RIFF' and data[8:12] == b'WEBP' and
             0 <= len(data) - 8 - int.from_bytes(data[4:8], 'little') < 2)
 
 
 def _jpeg_2000(data: bytes) -> bool:
-    """A codestream: start and size first, the end of the codestream last (T.800, annex A)."""
+    """A codestream with start and size markers first, and the end marker last (T.800, annex A)."""
     return data[:4] == b'\xff\x4f\xff\x51' and data[-2:] == b'\xff\xd9'
 
 

@@ -1,8 +1,8 @@
 """
-Decode tiles that are pictures with a header of their own: JPEG 2000, WebP, JPEG XL, LERC.
+Decode tiles in image formats with their own header: JPEG 2000, WebP, PNG, JPEG XL, LERC.
 
-Each must have exactly the size, bands and type of samples that the TIFF page declares, so
-that a small stream cannot claim a large picture.
+Size, bands and sample type must be exactly those that the TIFF page declares, so a small
+stream cannot claim a large image.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ Array = npt.NDArray[Any]
 Read = Callable[[Any, Coding, Array], Any]
 
 _JPEG_2000_YCBCR = 33003
-# LERC's further compressions; the bound for the first keeps a bomb from expanding.
+# LERC's further compressions, and a bound on the size of decompressed blobs.
 _LERC_DEFLATE, _LERC_ZSTD = 1, 2
 _LERC_OVERHEAD = 1 << 16
 
 
 def jpeg_2000(data: Any, coding: Coding, out: Array) -> Any:
-    """A codestream, alone or in a JP2 file; the YCbCr of Aperio becomes RGB."""
+    """A codestream, alone or in a JP2 file; Aperio's YCbCr is converted to RGB."""
     pixels = imagecodecs().jpeg2k_decode(data, out=out)
     if coding.samples == 3 and coding.compression == _JPEG_2000_YCBCR:
         return ycbcr_to_rgb(pixels, most=(1 << coding.bits) - 1)
@@ -39,7 +39,7 @@ def jpeg_2000(data: Any, coding: Coding, out: Array) -> Any:
 
 
 def webp(data: Any, coding: Coding, out: Array) -> Any:
-    """WebP; an opaque picture may lack its alpha."""
+    """WebP; an opaque image may lack the alpha band."""
     return imagecodecs().webp_decode(data, hasalpha=coding.samples == 4, out=out)
 
 
@@ -56,7 +56,7 @@ def jpeg_xl(data: Any, coding: Coding, out: Array) -> Any:
 
 
 def lerc(data: Any, coding: Coding, out: Array) -> Any:
-    """LERC; deflate or zstd may have compressed its blob."""
+    """LERC; the blob may be compressed with deflate or zstd."""
     further = coding.lerc[1] if len(coding.lerc) > 1 else 0
     most = out.nbytes * 2 + _LERC_OVERHEAD
     if further == _LERC_DEFLATE:
@@ -67,7 +67,7 @@ def lerc(data: Any, coding: Coding, out: Array) -> Any:
 
 
 def problem(coding: Coding) -> str | None:
-    """Why pictures of a coding cannot be decoded; None if they can."""
+    """The reason why images of a coding cannot be decoded; None if they can."""
     if coding.dtype is None or coding.dtype.kind == 'c':
         return (f'samples of {coding.bits} bits in TIFF sample format {coding.sample_format} '
                 'cannot be decoded')
@@ -76,7 +76,7 @@ def problem(coding: Coding) -> str | None:
 
 class PictureDecoder:
     """
-    A ``table.Decoder`` of tiles that are pictures.
+    A ``table.Decoder`` for tiles in image formats.
 
     :param coding: of the tiles.
     :param read: the codec.
@@ -94,7 +94,7 @@ class PictureDecoder:
         """See ``table.Decoder``."""
         shape = size.height, size.width, self._coding.samples
         pixels = np.empty(shape, self._dtype) if out is None else out
-        # Gray pictures have two dimensions.
+        # Gray images have two dimensions.
         buffer = pixels[..., 0] if shape[2] == 1 else pixels
         try:
             found = np.asarray(self._read(data, self._coding, buffer))
@@ -103,7 +103,7 @@ class PictureDecoder:
                    f'{self._dtype}: {exc}')
             raise DecodeError(msg) from exc
         if found.size != pixels.size or found.dtype != self._dtype:
-            msg = f'it holds {found.shape} x {found.dtype}, not {shape} x {self._dtype}'
+            msg = f'it contains {found.shape} x {found.dtype}, not {shape} x {self._dtype}'
 
             raise DecodeError(msg)
         result: Array = found.reshape(shape)

@@ -1,14 +1,13 @@
 """
-Decode JPEG tiles, at full size or at 1/2, 1/4 or 1/8, and complete them to be passed on.
+Decode JPEG tiles, at full size or at 1/2, 1/4 or 1/8, and make complete JPEG files of them.
 
-A tile in a TIFF file lacks the tables that all tiles share, and does not say what its
-colours are: the page does, by JPEGTables and PhotometricInterpretation (TIFF Technical
-Note 2).  Both are put into the stream, in place of application segments, which may
-contradict the page; then simplejpeg decodes it.  simplejpeg raises for every remark of
-libjpeg, so damage does not pass.
+A tile in a TIFF file lacks the shared tables and does not specify its colour space; the
+page has both, in JPEGTables and PhotometricInterpretation (TIFF Technical Note 2).  Here
+they replace the application segments of the stream, which may contradict the page.  Damage
+is an error, because simplejpeg raises an error for every warning of libjpeg.
 
-libjpeg decodes at reduced size faster than averaging a full decode, and its samples
-differ by one or two grey values.
+Decoding at reduced size is faster than averaging a full decode; samples differ by one or
+two gray values.
 
 Segments and markers: ITU-T T.81, annex B.
 """
@@ -24,21 +23,21 @@ import numpy.typing as npt
 
 from ..base.geometry import Size
 from .coding import Coding, DecodeError
-from .libraries import imagecodecs, lacking
+from .libraries import imagecodecs, missing_codec
 
 Array = npt.NDArray[Any]
 
-# Adobe's APP14 segment without its last byte: 1 for YCbCr, 0 for RGB.  Without the
-# segment a decoder guesses the colours.
+# Adobe's APP14 segment without its last byte: 1 for YCbCr, 0 for RGB.  Without this segment
+# decoders guess the colour space.
 _ADOBE = b'\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00'
-# Markers; of those before the scan, the second byte (ITU-T T.81, table B.1).
+# Markers (ITU-T T.81, table B.1); for those before the scan the second byte.
 _START, _END = b'\xff\xd8', b'\xff\xd9'
 _SCAN, _RESTARTS, _APPLICATION = 0xDA, 0xDD, range(0xE0, 0xF0)
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # Baseline, extended and progressive frames, which every viewer decodes.
 _COMMON_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
 _RGB, _YCBCR = 2, 6
-# The names of simplejpeg for samples as they are stored, by their number.
+# simplejpeg's names for unconverted samples, by number of bands.
 _COLOURS = {1: 'GRAY', 3: 'RGB', 4: 'CMYK'}
 
 
@@ -57,11 +56,11 @@ class _Head(NamedTuple):
 
 
 def problem(coding: Coding) -> str | None:
-    """Why JPEG tiles of a coding cannot be decoded; None if they can."""
+    """The reason why JPEG tiles of a coding cannot be decoded; None if they can."""
     if coding.bits != 8 or coding.sample_format != 1:
         return f'JPEG data of {coding.bits} bits cannot be decoded'
     if coding.samples == 2:
-        return lacking('imagecodecs', 'jpeg8_decode', 'JPEG of 2 bands')
+        return missing_codec('imagecodecs', 'jpeg8_decode', 'JPEG of 2 bands')
     if coding.samples not in _COLOURS:
         return f'JPEG data of {coding.samples} bands cannot be decoded'
     return None
@@ -69,7 +68,7 @@ def problem(coding: Coding) -> str | None:
 
 class JpegDecoder:
     """
-    A ``table.Decoder`` of JPEG tiles; threads may share it.
+    A ``table.Decoder`` for JPEG tiles; threads may share it.
 
     :param coding: of the tiles.
     """
@@ -78,8 +77,8 @@ class JpegDecoder:
 
     def __init__(self, coding: Coding) -> None:
         self._samples = coding.samples
-        # Damaged tables are damage to every tile, not a reason to leave the page to libvips,
-        # which may decode it with whatever they hold.
+        # Damaged tables are an error for every tile; libvips might decode tiles with wrong
+        # tables.
         self._damaged: str | None = None
         tables: list[bytes] = []
         if coding.jpeg_tables:
@@ -90,7 +89,7 @@ class JpegDecoder:
         self._before = _START + b''.join(tables)
         if coding.samples == 3:
             self._before += _ADOBE + bytes((coding.photometric == _YCBCR,))
-        # The head of the latest tile: most tiles share it.
+        # The head of the latest tile; most tiles have the same.
         self._head = _Head(b'\0', b'', 0, Size(0, 0), 0, ())
         if coding.samples == 2:
             self.halvings = 0
@@ -128,12 +127,12 @@ class JpegDecoder:
 
     def complete(self, data: bytes, size: Size) -> tuple[bytes, tuple[int, int]] | None:
         """
-        A stream that every viewer can decode, from a tile as stored.
+        Make a JPEG file that every viewer can decode.
 
         :param data: the stored bytes.
         :param size: the width and height that it must have.
-        :returns: the stream with its tables, and its chroma subsampling; None if its headers
-            or its end are not as they should be, or viewers may not decode it.
+        :returns: the file and its chroma subsampling; None if the header or the end is not
+            valid, or if some viewers cannot decode it.
         """
         try:
             head = self._checked(data, size)
@@ -153,8 +152,8 @@ class JpegDecoder:
         """
         The head of a tile.
 
-        :raises DecodeError: if the stream is not what the page says, or claims a picture that
-            is much larger than the tile.
+        :raises DecodeError: if the stream contradicts the page, or claims an image much
+            larger than the tile.
         """
         if self._damaged is not None:
             raise DecodeError(self._damaged)
@@ -190,10 +189,10 @@ class JpegDecoder:
 
 class OldJpegDecoder(JpegDecoder):
     """
-    A ``table.Decoder`` of the streams that ``tiff.old_jpeg`` puts together.
+    A ``table.Decoder`` for the streams that ``tiff.old_jpeg`` assembles.
 
-    YCbCr is decoded as it is stored, each chroma sample holding for all pixels of its unit
-    (TIFF 6.0, section 21): ReferenceBlackWhite may change the colours.
+    YCbCr is not converted, and chroma is repeated for all pixels of its unit (TIFF 6.0,
+    section 21), because ReferenceBlackWhite may change the colours.
 
     :param coding: of the tiles.
     """
@@ -239,16 +238,17 @@ def _segments(stream: bytes) -> tuple[list[bytes], int]:
     return kept, at
 
 
-# Two bands, which simplejpeg does not decode
+# Two bands, which simplejpeg cannot decode
 
 
 def _two_bands(stream: bytes, head: _Head) -> Array:
     """
     Decode a stream of two bands.
 
-    imagecodecs decodes it but does not report damage.  So the same blocks are decoded by
-    simplejpeg first, as a picture of four bands, which has half as many coding units (MCU).
-    Its pixels are wrong, as each band predicts its first coefficients, but damage shows.
+    imagecodecs decodes it but does not report damage.  So simplejpeg first decodes the same
+    blocks as an image of four bands, with half as many coding units (MCU).  Those pixels
+    are wrong, because each band predicts its first coefficients, but damage raises an
+    error.
 
     :raises DecodeError: if it is damaged, or its blocks cannot be regrouped.
     """
@@ -270,7 +270,7 @@ def _two_bands(stream: bytes, head: _Head) -> Array:
 
 
 def _as_four_bands(stream: bytes, head: _Head) -> bytes | None:
-    """The blocks of a stream of two bands as those of four; None if that is impossible."""
+    """Rearrange the blocks of two bands as four bands; None if that is impossible."""
     across, down = -(-head.size.width // 8), -(-head.size.height // 8)
     if head.sampling != ((1, 1), (1, 1)) or head.marker not in {0xC0, 0xC1}:
         return None

@@ -1,9 +1,9 @@
 """
 Decode whole JPEG 2000 files with imagecodecs (OpenJPEG).
 
-For files that libvips refuses: those whose subsampled components do not divide the size of
-the image, and all of them where it was built without OpenJPEG.  imagecodecs converts sYCC to
-RGB and repeats subsampled components.
+Used for files that libvips cannot read: all if it was built without OpenJPEG, else those
+with subsampled components that do not divide the size of the image.  imagecodecs converts
+sYCC to RGB and repeats subsampled components.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ import numpy.typing as npt
 
 from ..base.limits import LIMITS
 
-# The markers SOC and SIZ, with which a code stream begins (ISO/IEC 15444-1, annex A).
+# The markers SOC and SIZ at the start of a codestream (ISO/IEC 15444-1, annex A).
 _START = b'\xff\x4f\xff\x51'
 
 
 class Jpeg2000Error(Exception):
-    """The file cannot be decoded; the message says why."""
+    """A file cannot be decoded; the reason is a clause for an error message."""
 
 
 def decoded_bytes(data: bytes) -> int:
     """
-    The bytes of the decoded image, according to the header of the code stream.
+    The size of the decoded image in bytes, according to the header of the codestream.
 
-    :raises Jpeg2000Error: if there is none.
+    :raises Jpeg2000Error: if there is no such header.
     """
     start = data.find(_START)
     if start < 0 or len(data) < start + 43:
-        msg = 'it has no header of a JPEG 2000 code stream'
+        msg = 'it has no header of a JPEG 2000 codestream'
         raise Jpeg2000Error(msg)
     right, bottom, left, top = struct.unpack_from('>4I', data, start + 8)
     count: int = struct.unpack_from('>H', data, start + 40)[0]
@@ -45,7 +45,7 @@ def decoded_bytes(data: bytes) -> int:
 
 def decode(data: bytes) -> npt.NDArray[Any]:
     """
-    Decode a file or a code stream.
+    Decode a file or a codestream.
 
     :param data: all of it.
     :returns: an array (rows, cols, bands).
@@ -53,13 +53,13 @@ def decode(data: bytes) -> npt.NDArray[Any]:
     """
     size = decoded_bytes(data)
     if size > LIMITS.codecs_picture:
-        msg = f'it has {size} bytes of pixels, which have to be decoded at once'
+        msg = f'it has {size} bytes of pixels, too many to decode in one piece'
         raise Jpeg2000Error(msg)
     try:
         imagecodecs: Any = importlib.import_module('imagecodecs')
         pixels = np.asarray(imagecodecs.jpeg2k_decode(data))
     except ImportError as exc:
-        msg = f'imagecodecs decodes it, which cannot be imported: {exc}'
+        msg = f'it needs imagecodecs, which cannot be imported: {exc}'
         raise Jpeg2000Error(msg) from exc
     except (RuntimeError, ValueError, TypeError) as exc:
         raise Jpeg2000Error(str(exc)) from exc

@@ -1,5 +1,5 @@
 """
-Import the libraries that decode tiles when they are first needed, and say what lacks.
+Import the libraries that decode tiles on demand, and describe what is missing.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 
 class _Codecs:
     """
-    The functions of imagecodecs, whose C libraries are kept apart from those of libvips.
+    The functions of imagecodecs, with C libraries separate from those of libvips.
 
-    Debian's libvips makes the symbols of its libjxl, libopenjp2 and libheif global, which
-    the libraries that imagecodecs brings would otherwise use in place of their own.
+    Debian's libvips makes the symbols of its libjxl, libopenjp2 and libheif global.
+    Without this class imagecodecs would call those instead of its own libraries.
 
     :param module: imagecodecs.
     """
@@ -25,7 +25,7 @@ class _Codecs:
         self._module = module
 
     def __getattr__(self, name: str) -> Any:
-        # imagecodecs loads a library when a function of it is first asked for.
+        # imagecodecs loads a library when one of its functions is first used.
         get, change = (getattr(sys, f'{verb}dlopenflags', None) for verb in ('get', 'set'))
         if get is None or change is None:
             value = getattr(self._module, name)
@@ -43,7 +43,7 @@ class _Codecs:
 @functools.cache
 def imagecodecs() -> Any:
     """
-    The functions of imagecodecs; it takes a tenth of a second to import.
+    The functions of imagecodecs; importing it takes a tenth of a second.
 
     :returns: None if it is not installed, or was built for another numpy.
     """
@@ -64,14 +64,14 @@ def has_module(name: str) -> bool:
     return True
 
 
-def lacking(library: str, function: str, what: str) -> str | None:
+def missing_codec(library: str, function: str, what: str) -> str | None:
     """
-    What is missing to decode or encode something, and how to get it.
+    Describe what is missing to decode or encode something, and how to install it.
 
     :param library: the module that is needed.
     :param function: a codec of imagecodecs that is needed, or its decoding function; '' for
         none.
-    :param what: what it is needed for.
+    :param what: the format that needs it.
     :returns: a clause for an error message; None if nothing is missing.
     """
     if not has_module(library):

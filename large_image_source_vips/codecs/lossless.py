@@ -1,9 +1,9 @@
 """
-Decode tiles whose decompressed bytes are the samples: none, PackBits, LZW, deflate, zstd, LZMA.
+Decode tiles with lossless compressions: none, PackBits, LZW, deflate, zstd, LZMA.
 
-A tile must decompress to the bytes that its size needs; fewer are an error.  Then bits of
-a byte in reverse order are turned (FillOrder 2), packed integers unpacked, bytes swapped
-and differences summed (Predictor, TIFF 6.0, section 14, and TIFF Technical Note 3).
+A tile must decompress to the bytes of its size; fewer are an error.  Then the order of bits
+is reversed (FillOrder 2), packed integers are unpacked, bytes are swapped and differences
+are summed (Predictor, TIFF 6.0, section 14, and TIFF Technical Note 3).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from .libraries import imagecodecs
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
 
-# Decompresses stored bytes to at most so many bytes as the last argument says, if it can
-# into the array, and returns them.
+# Decompresses stored bytes, at most as many as the array has, if possible into the array;
+# returns the bytes.
 Decompress = Callable[[Any, Bytes], Any]
 
 _BIT_REVERSED = np.packbits(
@@ -32,7 +32,7 @@ _WHOLE_BYTES = frozenset({8, 16, 32, 64, 128})
 
 
 def as_stored(data: Any, out: Bytes) -> Any:
-    """Uncompressed data, which may be followed by others."""
+    """Uncompressed data; further bytes may follow."""
     return memoryview(data)[:out.size]
 
 
@@ -57,12 +57,12 @@ def from_packbits(data: Any, out: Bytes) -> Any:
     try:
         return library.packbits_decode(data, out=out)
     except library.PackbitsError:
-        # Something may follow, if the byte count is not exact.
+        # Further bytes may follow, if the byte count is not exact.
         return library.packbits_decode(data[:_packbits_length(data, out.size)], out=out)
 
 
 def _packbits_length(data: bytes, size: int) -> int:
-    """The stored bytes that decompress to so many bytes."""
+    """The number of stored bytes that decompress to ``size`` bytes."""
     at = found = 0
     while found < size and at < len(data):
         head = data[at]
@@ -72,20 +72,20 @@ def _packbits_length(data: bytes, size: int) -> int:
 
 
 def from_lzma(data: Any, out: Bytes) -> Any:
-    """An xz stream, whose checksums and end are checked."""
+    """An xz stream; checksums and end are checked."""
     import lzma
 
     stream = lzma.LZMADecompressor()
-    # A byte more than fits, to reach the checksum.
+    # One byte more than needed, to reach the checksum.
     found = stream.decompress(bytes(data), out.size + 1)
     if not stream.eof:
         raise DecodeError('it ends early' if stream.needs_input else
-                          'it holds more than the pixels')
+                          'it has more bytes than the pixels')
     return found
 
 
 def problem(coding: Coding) -> str | None:
-    """Why samples of a coding cannot be unpacked; None if they can."""
+    """The reason why samples of a coding cannot be unpacked; None if they can."""
     if coding.dtype is None:
         return (f'samples of {coding.bits} bits in TIFF sample format {coding.sample_format} '
                 'cannot be decoded')
@@ -111,13 +111,13 @@ def problem(coding: Coding) -> str | None:
 
 
 def _has_units(coding: Coding) -> bool:
-    """Whether samples stand in units of subsampled chroma."""
+    """Whether samples form data units with subsampled chroma."""
     return coding.samples == 3 and coding.subsampling != (1, 1)
 
 
 class SampleDecoder:
     """
-    A ``table.Decoder`` of tiles whose decompressed bytes are the samples.
+    A ``table.Decoder`` for tiles with lossless compressions.
 
     :param coding: of the tiles.
     :param decompress: the codec.
@@ -132,10 +132,10 @@ class SampleDecoder:
         self._dtype = coding.dtype
         self._packed = coding.bits not in _WHOLE_BYTES
         self._swapped = coding.order != ('<' if np.little_endian else '>')
-        # The differences are of integers, whatever the samples are.
+        # Differences are of integers, also for floats.
         self._integers = np.dtype(f'u{coding.dtype.itemsize}') if coding.predictor == 2 else None
         self._has_units = _has_units(coding)
-        # Bytes that become samples where they are.
+        # Whether the bytes can be used as samples without a copy.
         self._in_place = not (self._packed or coding.predictor == 3 or coding.bits_each or
                               self._has_units)
 
@@ -148,7 +148,7 @@ class SampleDecoder:
         if self._in_place:
             pixels = np.empty(shape, self._dtype) if out is None else out
             self._fill(data, pixels.reshape(-1).view(np.uint8))
-            return self._undone(pixels)
+            return self._undo_predictor(pixels)
         if self._has_units:
             return self._from_units(data, size)
         raw = np.empty((size.height, row_bytes), np.uint8)
@@ -158,12 +158,12 @@ class SampleDecoder:
         return self._unpacked(raw, size.width).reshape(shape)
 
     def _from_units(self, data: Any, size: Size) -> Array:
-        """Samples of YCbCr whose chroma is subsampled."""
+        """YCbCr samples with subsampled chroma."""
         across, down = self._coding.subsampling
         units = -(-size.width // across) * -(-size.height // down)
         raw = np.empty(units * (across * down + 2), self._dtype)
         self._fill(data, raw.view(np.uint8))
-        return from_data_units(self._undone(raw), size.height, size.width, across, down)
+        return from_data_units(self._undo_predictor(raw), size.height, size.width, across, down)
 
     def decode_smaller(self, data: bytes, size: Size, halvings: int) -> Array:
         """Not possible; see ``halvings``."""
@@ -181,17 +181,17 @@ class SampleDecoder:
             raise DecodeError(str(exc)) from exc
         view = memoryview(found).cast('B')
         if len(view) != out.size:
-            msg = (f'it holds {len(view)} of the {out.size} bytes of the pixels'
+            msg = (f'it has only {len(view)} of the {out.size} bytes of the pixels'
                    if len(view) < out.size else
-                   f'it holds more than the {out.size} bytes of the pixels')
+                   f'it has more than the {out.size} bytes of the pixels')
             raise DecodeError(msg)
         if not np.may_share_memory(found, out):
             out[:] = view
 
-    def _undone(self, pixels: Array) -> Array:
+    def _undo_predictor(self, pixels: Array) -> Array:
         """Swap bytes and sum differences, in place."""
         if self._swapped and self._dtype.itemsize > 1:
-            # The parts of a complex number are swapped one by one.
+            # The parts of a complex number are swapped separately.
             parts = pixels.view(np.dtype(f'u{self._dtype.itemsize // 2}')) \
                 if self._dtype.kind == 'c' else pixels
             parts.byteswap(inplace=True)
@@ -205,7 +205,7 @@ class SampleDecoder:
         return pixels
 
     def _unpacked(self, raw: Bytes, width: int) -> Array:
-        """Samples that numpy has no type for, from rows of ``width`` pixels."""
+        """Unpack samples without a numpy dtype, from rows of ``width`` pixels."""
         coding, order = self._coding, self._coding.order
         if coding.bits_each:
             return _unpack_each(raw, width, coding)
@@ -227,7 +227,7 @@ def _unpack_each(raw: Bytes, width: int, coding: Coding) -> Array:
     """Samples of different widths, such as 5, 6 and 5 bits."""
     total = sum(coding.bits_each)
     if total == 16 and coding.order == '<':
-        # Such a pixel is a number of two bytes.
+        # A pixel is a 16-bit integer.
         raw = raw.reshape(raw.shape[0], -1, 2)[..., ::-1].reshape(raw.shape)
     bits = np.unpackbits(raw, axis=1)[:, :width * total].reshape(raw.shape[0], width, total)
     pixels = np.zeros((raw.shape[0], width, len(coding.bits_each)), coding.dtype)

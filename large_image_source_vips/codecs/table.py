@@ -1,9 +1,9 @@
 """
-Which codec decodes the tiles of a TIFF file, and which library it takes.
+The table of TIFF compressions, and the decoder and library for each.
 
-``CODECS`` has a row for each TIFF compression.  A ``Coding`` describes how the samples of a
-tile are coded, in plain values; ``problem`` says why such a tile cannot be decoded, and
-``decoder`` makes the object that decodes it.  Nothing here knows files.
+``CODECS`` has a row for each compression.  ``decoder`` returns the decoder for a
+``Coding``, which describes how the samples of a tile are coded; ``problem`` returns the
+reason if there is none.
 
 =====================  ===========================  ====================
 compression            codec                        library
@@ -35,7 +35,7 @@ import numpy.typing as npt
 from ..base.geometry import Size
 from . import image_codecs, jpeg, lossless
 from .coding import Coding, DecodeError
-from .libraries import lacking
+from .libraries import missing_codec
 
 __all__ = ['CODECS', 'Codec', 'Coding', 'DecodeError', 'Decoder', 'decoder', 'problem']
 
@@ -56,9 +56,9 @@ class Decoder(Protocol):
         :param size: its declared width and height in pixels.
         :param out: a C-contiguous array (rows, cols, samples) of ``Coding.dtype`` and that
             size, which may be filled and returned.
-        :returns: an array (rows, cols, samples).  Codecs whose streams state their own
-            size, such as JPEG, return that size.
-        :raises DecodeError: if the data is damaged, or not what the coding says.
+        :returns: an array (rows, cols, samples).  Codecs with a size in the stream, such as
+            JPEG, return that size.
+        :raises DecodeError: if the data is damaged, or contradicts the coding.
         """
 
     def decode_smaller(self, data: bytes, size: Size, halvings: int) -> Array:
@@ -73,10 +73,11 @@ class Codec(NamedTuple):
     """
     A row of the table.
 
-    :param name: for messages.
+    :param name: for error texts.
     :param library: the import name of the library that it needs; '' for none.
     :param function: of imagecodecs, '' for none.
-    :param problem: says why tiles of a coding cannot be decoded; None if they can.
+    :param problem: returns the reason why tiles of a coding cannot be decoded; None if they
+        can.
     :param make: makes the decoder.
     """
 
@@ -125,7 +126,7 @@ CODECS: dict[int, Codec] = {
 
 def problem(coding: Coding) -> str | None:
     """
-    Why tiles of a coding cannot be decoded here, and what to install if that helps.
+    The reason why tiles of a coding cannot be decoded, with what to install if that helps.
 
     :returns: a clause for an error message; None if they can be decoded.
     """
@@ -133,7 +134,7 @@ def problem(coding: Coding) -> str | None:
     if codec is None:
         return f'there is no decoder for TIFF compression {coding.compression}'
     return codec.problem(coding) or (
-        lacking(codec.library, codec.function, codec.name) if codec.library else None)
+        missing_codec(codec.library, codec.function, codec.name) if codec.library else None)
 
 
 @lru_cache(maxsize=256)

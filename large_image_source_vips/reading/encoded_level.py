@@ -13,7 +13,7 @@ import numpy as np
 
 from ..base.geometry import Size
 from ..codecs.coding import Coding
-from ..codecs.headers import looks_whole
+from ..codecs.headers import looks_complete
 from ..codecs.jpeg import JpegDecoder
 from ..codecs.table import decoder
 from ..store import EncodedLevel
@@ -86,7 +86,7 @@ def _read(file: SourceFile, stored: Stored, column: int, row: int) -> bytes | No
         assert isinstance(jpeg, JpegDecoder)
         found = None if data is None else jpeg.complete(data, tiles.tile)
         return data if found is not None and found[1] == tiles.jpeg_chroma else None
-    if data is None or not looks_whole(_compression(coding), data):
+    if data is None or not looks_complete(_compression(coding), data):
         return None
     size = tiles.tile.area * coding.samples * tiles.samples.dtype.itemsize
     return data if coding.compression != UNCOMPRESSED or len(data) == size else None

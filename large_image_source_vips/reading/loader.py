@@ -287,7 +287,7 @@ def _decode_jpeg_2000(path: str, descriptor: int) -> pyvips.Image:
     try:
         size = os.fstat(descriptor).st_size
         if size > LIMITS.codecs_picture:
-            msg = f'it has {size} bytes, which have to be decoded at once'
+            msg = f'it has {size} bytes of pixels, too many to decode in one piece'
             raise Jpeg2000Error(msg)
         pixels = decode_jpeg_2000(read_at(descriptor, size, 0))
         band_format = format_of(pixels.dtype)

@@ -33,10 +33,10 @@ def whole_tile(pixels, column, row, side=256):
 class Slide:
     """A picture in YCbCr JPEG tiles of quality 60, as a file has it; counts what is read."""
 
-    def __init__(self, levels=(0,), floor=False, lacking=(), damage=None):
+    def __init__(self, levels=(0,), floor=False, missing_codec=(), damage=None):
         self.pixels = photo()
         self.decoded = 0
-        self.tiles, self._lacking, self._damage = {}, lacking, damage
+        self.tiles, self._lacking, self._damage = {}, missing_codec, damage
         self.picture = Picture(
             SIZE, np.dtype(np.uint8), RGB, True, (None, None), None, self._read, self._filled,
             lambda: 'none', {level: self._level(level, floor) for level in levels})
@@ -121,11 +121,11 @@ def test_stored_levels_are_kept_and_the_others_made(tmp_path, levels, floor):
     assert slide.decoded == (0 if levels == (0, 1, 2) else 6)
 
 
-@pytest.mark.parametrize('lacking', [(0, 0, 0), (0, 2, 1), (1, 1, 0), (2, 0, 0)])
-def test_a_tile_that_cannot_be_passed_on_is_compressed(tmp_path, lacking):
-    slide = Slide((0, 1, 2), lacking=[lacking])
+@pytest.mark.parametrize('missing_codec', [(0, 0, 0), (0, 2, 1), (1, 1, 0), (2, 0, 0)])
+def test_a_tile_that_cannot_be_passed_on_is_compressed(tmp_path, missing_codec):
+    slide = Slide((0, 1, 2), missing_codec=[missing_codec])
     slide.write(tmp_path / 'a.tif')
-    level, column, row = lacking
+    level, column, row = missing_codec
     exact = whole_tile(slide.pixels[::1 << level, ::1 << level], column, row)
     # libtiff takes all tiles of a page for the same: the new one must be YCbCr like the others.
     pixels = pyvips.Image.new_from_file(
