@@ -16,10 +16,10 @@ from ..base.formats import Meaning
 from ..base.frames import Annotations
 from ..base.geometry import Rect, Size
 from ..base.limits import LIMITS
+from .annotated_store import AnnotatedStore
 from .band_ranges import BandRanges
 from .layers import Layers
 from .levels import LowerLevels
-from .plain_store import PlainStore
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _NO_SIZE = Size(0, 0)
 
 
-class CanvasState(PlainStore):
+class CanvasState(AnnotatedStore):
     """
     The properties of a canvas.
 
@@ -158,7 +158,7 @@ class CanvasState(PlainStore):
         self._count_change()
 
     def annotate(self, change: Callable[[Annotations], Mapping[str, Any]]) -> None:
-        """Change annotations; see ``PlainStore.annotate``."""
+        """Change annotations; see ``AnnotatedStore.annotate``."""
         super().annotate(change)
         self._show_palette()
 

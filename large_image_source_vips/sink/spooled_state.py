@@ -135,7 +135,7 @@ class SpooledState(Canvas):
         return super().annotations
 
     def annotate(self, change: Callable[[Annotations], Mapping[str, Any]]) -> None:
-        """Change annotations; see ``PlainStore.annotate``."""
+        """Change annotations; see ``AnnotatedStore.annotate``."""
         def checked(known: Annotations) -> Mapping[str, Any]:
             fields = change(known)
             if fields.get('palette') is not None:
@@ -160,7 +160,7 @@ class SpooledState(Canvas):
         return super().associated_image(key)
 
     def add_associated(self, key: str | None, pixels: Array) -> None:
-        """Add an associated image, or replace one; see ``PlainStore.add_associated``."""
+        """Add an associated image, or replace one; see ``AnnotatedStore.add_associated``."""
         self.current()
         super().add_associated(key, pixels)
         if self._shared is not None:

@@ -18,7 +18,7 @@ from .block_locks import Claims
 from .frames import Frames
 
 
-class PlainStore:
+class AnnotatedStore:
     """
     The frames, annotations and associated images of a new image, which has no file.
 
