@@ -118,7 +118,7 @@ class OpenedTileSource(ClosableTileSource, AnnotatedTileSource):
                    'new(spool=...), because earlier tiles are not kept apart.')
             raise TileSourceError(msg)
         new = new_canvas('over', None, None, sorts=True)
-        new.take_over(canvas)
+        new.copy_settings(canvas)
         path = self._getLargeImagePath()
         _canvases[path] = new
         for source in set(_users.get(canvas, ())):

@@ -1,3 +1,3 @@
 """
-The pixel store of a sink: an image made of added tiles.
+Collect added tiles in an image: the ``PixelStore`` of a sink.
 """

@@ -1,5 +1,5 @@
 """
-The parts of ``PixelStore`` of a new image that do not concern its pixels.
+The frames, annotations and associated images of a new image: ``PixelStore`` without pixels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..base.arrays import to_pil
 from ..base.frames import Annotations
 from ..store import EncodedLevel
 from .blend import Array
-from .block_locks import Claims
+from .block_locks import BlockLocks
 from .frames import Frames
 
 
@@ -25,13 +25,13 @@ class AnnotatedStore:
     Subclasses define ``check_process``.
     """
 
-    # See ``Pixels``: those of a canvas change.
+    # See ``Pixels``: the pixels of a canvas change, so they have no key.
     key = None
 
     def __init__(self) -> None:
-        # Number of changes; part of large_image's cache keys.
+        # The number of changes; part of large_image's cache keys.
         self._generation = 0
-        self._claims = Claims()
+        self._locks = BlockLocks()
         self._frames = Frames()
         self._associated: dict[str, Array] = {}
 
@@ -41,7 +41,7 @@ class AnnotatedStore:
 
     def _count_change(self) -> None:
         """Invalidate large_image's cache."""
-        with self._claims.lock:
+        with self._locks.lock:
             self._generation += 1
 
     @property
@@ -58,7 +58,7 @@ class AnnotatedStore:
     def annotations(self) -> Annotations:
         """The axes, channels, values and texts."""
         self.check_process()
-        with self._claims.lock:
+        with self._locks.lock:
             return self._frames.annotations()
 
     @property
@@ -70,10 +70,11 @@ class AnnotatedStore:
         """
         Change annotations.
 
-        :param change: what is known -> the fields to replace.
+        :param change: a function of the current annotations that returns the fields to
+            replace.
         """
         self.check_process()
-        with self._claims.lock:
+        with self._locks.lock:
             self._frames.annotate(change)
             self._generation += 1
 
@@ -102,7 +103,7 @@ class AnnotatedStore:
         :param pixels: (rows, cols, bands), 1 to 4 bands.
         """
         self.check_process()
-        with self._claims.lock:
+        with self._locks.lock:
             if key is None:
                 numbers = itertools.count(len(self._associated) + 1)
                 key = next(name for name in map('image_{}'.format, numbers)

@@ -1,5 +1,5 @@
 """
-Reads where ``addTile`` puts a tile: position keywords and named dimensions -> frames.
+Parse the position keywords and ``axes=`` of ``addTile``, and find the frames of a tile.
 
 Nothing here reads or copies pixels: ``split`` returns views of the arrays it is given.
 """
@@ -26,7 +26,7 @@ _VALUE = '_value'
 _PLANE = ('y', 'x', 's')
 # Parameters of addTile.
 _OPTIONS = frozenset(('axes', 'interpretation', 'key', 'mask', 'order', 'tile', 'weight'))
-# Words for the axes of OME.
+# Names for OME's axes.
 _WORDS = {
     'channel': 'c', 'channels': 'c', 'slice': 'z', 'plane': 'z', 'depth': 'z', 'time': 't',
     'timepoint': 't', 'position': 'xy', 'scene': 'xy'}
@@ -52,12 +52,11 @@ def as_position(value: Any, name: str) -> int:
 @dataclass(frozen=True)
 class Placement:
     """
-    Where a tile goes among the frames.
+    The position of a tile among the frames.
 
-    :param starts: the position of its first frame on each axis that it names, slowest
-        axis first.
-    :param values: what the positions stand for, by axis: a number or text for the first
-        position, or a list for as many positions as the array has.
+    :param starts: the position of its first frame on each named axis, slowest axis first.
+    :param values: the values of the positions, by axis: a number or text for the first
+        position, or a list with one for each position of the array.
     :param dimensions: the names of the array's dimensions; None if it is (rows, cols) or
         (rows, cols, bands).
     """
@@ -73,8 +72,8 @@ class Target:
     The frames of one tile.
 
     :param positions: of the frames, in order; {} for an image without axes.
-    :param lengths: what each axis must have, slowest first.
-    :param values: what positions stand for, by axis, for each frame that has any.
+    :param lengths: the minimum length of each axis, slowest first.
+    :param values: the values of each frame that has any, by axis.
     """
 
     positions: Sequence[Mapping[str, int]] = ({},)
@@ -88,16 +87,16 @@ ONE_FRAME = Target()
 def make_placement(axes: Any, keywords: Mapping[str, Any],
                    known: Sequence[str] = ()) -> Placement:
     """
-    Read the position keywords and the ``axes`` of ``addTile``.
+    Parse the position keywords and the ``axes`` of ``addTile``.
 
-    New axes of the keywords are slower than all others, a later keyword slower than an
-    earlier one, as in the zarr sink.
+    New axes become the slowest ones, the last keyword the slowest of all, as in the zarr
+    sink.
 
-    :param axes: None, or the names of the array's dimensions, a string of one letter each
-        or a list, with x and y.
+    :param axes: None, or the names of the array's dimensions with x and y, as a string of
+        letters or a list.
     :param keywords: such as ``{'z': 3, 'z_value': 1.5}``.
     :param known: the axes of the image, slowest first.
-    :raises TileSourceError: if a name or a value is not allowed; it is a ValueError, too.
+    :raises TileSourceValueError: if a name or a value is not allowed.
     """
     dimensions = None if axes is None else _dimensions(axes)
     starts: dict[str, int] = {}
@@ -121,11 +120,11 @@ def make_placement(axes: Any, keywords: Mapping[str, Any],
 
 def looks_like_axes(interpretation: Any) -> bool:
     """
-    Whether the argument at the place of ``interpretation`` can only be meant as ``axes``.
+    Whether the argument for ``interpretation`` must be meant as ``axes``.
 
-    The zarr sink takes them at that place.
+    In the zarr sink ``axes`` is the parameter at that position.
 
-    :param interpretation: not None, and no name of an interpretation.
+    :param interpretation: neither None nor the name of an interpretation.
     """
     if isinstance(interpretation, (list, tuple)):
         return True
@@ -159,7 +158,7 @@ def _check_name(name: str, given: str) -> None:
 
     :param name: in lower case, without '_value'.
     :param given: the keyword.
-    :raises TileSourceValueError: if it has another meaning, or is a misspelt option.
+    :raises TileSourceValueError: if it is reserved, or a misspelt option.
     """
     if name == 'level':
         msg = ('addTile() takes no level: add full-resolution tiles only; the lower levels are '
@@ -181,7 +180,7 @@ def _check_name(name: str, given: str) -> None:
 
 
 def _check_words(names: Iterable[str], known: Sequence[str]) -> None:
-    """Refuse a word for an axis, also if misspelt, beside the axis itself."""
+    """Refuse both a name for an axis, possibly misspelt, and its letter."""
     names = list(names)
     for name in names:
         letter = _WORDS.get(closest(name, frozenset(_WORDS)) or '', name)
@@ -202,7 +201,7 @@ def _start(value: Any, name: str) -> int:
 
 
 def _value(value: Any, name: str) -> Any:
-    """A value that JSON holds, or a list of such values."""
+    """Check a value that can be stored as JSON, or a list of such values."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
     if isinstance(value, (list, tuple, np.ndarray)):
@@ -212,11 +211,11 @@ def _value(value: Any, name: str) -> Any:
 
 def split(placement: Placement, tile: Any, mask: Any = None) -> tuple[Target, Any, Any]:
     """
-    Find the frames of a tile, and put them one below the other.
+    Find the frames of a tile, and arrange them one below the other.
 
     :param placement: from ``make_placement``.
-    :param tile: an array with the dimensions named, the leading ones of which may be
-        missing; anything else is one frame.
+    :param tile: an array with the named dimensions, of which leading ones may be missing;
+        anything else is one frame.
     :param mask: None, or an array of the tile's dimensions with or without 's'; leading
         ones may be missing, and 2 dimensions are y and x.
     :returns: the frames; the tile, as (frames x rows, cols, bands) if it is an array with
@@ -246,9 +245,10 @@ def split(placement: Placement, tile: Any, mask: Any = None) -> tuple[Target, An
 def _values_of(placement: Placement, extents: Mapping[str, int],
                ) -> Iterator[tuple[dict[str, int], dict[str, Any]]]:
     """
-    The values of positions: one is for the first position, a list for all on its axis.
+    The values of positions: a single one is for the first position, a list for all on its
+    axis.
 
-    :param extents: the length of the tile on each axis that it has a dimension for.
+    :param extents: the length of the tile on each of its axes.
     :raises TileSourceError: if a list has more or fewer values than the tile positions.
     """
     single = {axis: value for axis, value in placement.values.items()
@@ -269,9 +269,9 @@ def _values_of(placement: Placement, extents: Mapping[str, int],
 
 def _completed(tile: Array, dimensions: tuple[str, ...]) -> tuple[Array, tuple[str, ...]]:
     """
-    A view of an array with one dimension for each name, and the names with 's'.
+    A view of an array with one dimension per name, and the names including 's'.
 
-    Axes of frames at the front may be missing, and so may the bands.
+    Leading axes of frames may be missing, and so may the bands.
     """
     names, array = dimensions, tile
     front = min(names.index(name) for name in names if name in _PLANE)
@@ -291,11 +291,11 @@ def _completed(tile: Array, dimensions: tuple[str, ...]) -> tuple[Array, tuple[s
 
 def _arranged_mask(mask: Array, names: Sequence[str], extents: tuple[int, ...]) -> Array:
     """
-    A mask with the axes of frames first, then rows, columns and, if it has them, bands.
+    Transpose a mask: axes of frames, then rows, columns and possibly bands.
 
     :param names: of the tile's dimensions.
-    :param extents: the lengths of the axes of frames; a mask without them, or with 1, is
-        for all frames.
+    :param extents: the lengths of the axes of frames; a mask without an axis, or of length
+        1 on it, applies to all positions.
     """
     own = [name for name in names if name != 's']
     if mask.ndim == 2:

@@ -1,8 +1,8 @@
 """
-Combines the samples of overlapping tiles in a block: pure array arithmetic.
+Blend policies: combine the samples of overlapping tiles in a block.
 
-``paste`` puts one tile over samples that exist.  ``combined`` makes a block of all its tiles, as
-a policy says:
+``paste`` puts a tile over existing samples (policy 'over').  ``combined`` computes a block
+from all its tiles:
 
 =========  =====================================================================================
 policy     a pixel is
@@ -15,14 +15,14 @@ max, min   the largest or smallest sample of each band
 sum        the sum of all tiles
 =========  =====================================================================================
 
-A weight is 0 where a mask is false, and alpha for a partly transparent pixel.  Pixels without
-weight are holes.
+The weight of a pixel is 0 where the mask is false, and its alpha if it is partly
+transparent.  Pixels with a total weight of 0 are holes.
 
-Opaque pixels replace what is below them bit for bit, and masked-out pixels keep it;
-float arithmetic applies to partly transparent pixels only.  Sums are exact for integers: in
-64-bit floats below 2 ** 53, in 32-bit integers where these suffice.  Quotients are rounded to
-nearest, halves to even.  Because a quotient of integers below 2 ** 52 is not halfway between two
-integers as a float unless it is exactly, a mean does not depend on the order of tiles.
+Opaque and masked-out pixels are exact; only partly transparent pixels use float arithmetic.
+Sums of integers are exact: in 32-bit integers where these suffice, else in 64-bit floats
+below 2 ** 53.  Quotients are rounded to nearest, halves to even.  A mean does not depend on
+the order of tiles: as a float, a quotient of integers below 2 ** 52 is halfway between two
+integers only if it is exactly halfway.
 """
 
 from __future__ import annotations
@@ -51,13 +51,14 @@ def paste(color: Array, alpha: Array | None, tile_color: Array, tile_alpha: Arra
     :param mask: (rows, cols), False where nothing changes, or None.
     """
     if tile_alpha is not None:
-        # Read several times: comparing a band of interleaved samples takes 10 times as long.
+        # A contiguous copy, because it is read several times: comparing a band of
+        # interleaved samples takes 10 times as long.
         tile_alpha = np.ascontiguousarray(tile_alpha)
         mask = _blend(color, alpha, tile_color, tile_alpha, mask)
     if mask is None and tile_color.flags.c_contiguous:
         color[...] = tile_color
     else:
-        # Per band: a quarter of the time of all bands at once.
+        # Measured: per band takes a quarter of the time of all bands at once.
         for band in range(color.shape[2]):
             np.copyto(color[:, :, band], tile_color[:, :, band],
                       where=True if mask is None else mask)
@@ -78,8 +79,8 @@ def _blend(color: Array, alpha: Array | None, tile_color: Array, tile_alpha: Arr
     the tile and b below, the result has alpha a + b (1 - a), and its colour is the
     mean of both colours weighted with a and b (1 - a).
 
-    :returns: (rows, cols), True where the tile is to be stored unchanged, because it
-        is opaque or covers an empty place; None if that is everywhere.
+    :returns: (rows, cols), True where the tile is opaque or covers an empty pixel, and is
+        stored unchanged; None if that is everywhere.
     """
     opaque = opaque_alpha(tile_alpha.dtype)
     replaces = tile_alpha >= opaque
@@ -114,10 +115,10 @@ def rounded(values: Array, dtype: np.dtype[Any]) -> Array:
 # Policies
 
 POLICIES = ('over', 'first', 'mean', 'feather', 'max', 'min', 'sum')
-# Those with weights, whose result does not depend on the order of tiles but in the last bits of
-# floats: hence ``sort_key``.
+# Policies with weights.  Their result depends on the order of tiles only in the last bits
+# of floats; tiles are sorted to fix these, too.
 WEIGHTED = frozenset({'mean', 'feather', 'sum'})
-# Those that depend on the order.
+# Policies that depend on the order of tiles.
 ORDERED = frozenset({'over', 'first'})
 
 # The dtype of a sum, by the kind of samples.
@@ -155,8 +156,8 @@ def result_dtype(policy: str, dtype: np.dtype[Any], accumulator: str | None) -> 
     The dtype of an image.
 
     :param dtype: of the tiles.
-    :param accumulator: the dtype of sums and means; None for that of the tiles, or for a sum
-        32 bits of the same kind, and 64-bit floats for 64-bit floats.
+    :param accumulator: the dtype of sums and means.  None: for means that of the tiles, for
+        sums 32 bits of the same kind, or 64-bit floats for 64-bit floats.
     """
     if accumulator is not None:
         return np.dtype(accumulator)
@@ -168,7 +169,7 @@ def checked_accumulator(accumulator: Any, policy: str | None) -> str:
     Check the dtype of sums and means.
 
     :param policy: the blend policy, or None for that of an existing spool.
-    :raises TileSourceError: if it is not a dtype of libvips, or the policy has none.
+    :raises TileSourceError: if libvips lacks the dtype, or the policy does not use one.
     """
     if policy is not None and policy not in WEIGHTED:
         msg = (f"accumulator is for blend='mean', 'feather' and 'sum'; blend={policy!r} keeps the "
@@ -187,9 +188,9 @@ def checked_accumulator(accumulator: Any, policy: str | None) -> str:
 
 def check_weight(policy: str) -> None:
     """
-    Check that a tile can have weights.
+    Check that the policy uses weights.
 
-    :raises TileSourceError: if the policy has none.
+    :raises TileSourceError: if it does not.
     """
     if policy not in WEIGHTED:
         msg = (f"weight= is for images with blend='mean', 'feather' or 'sum'; this one has "
@@ -199,9 +200,9 @@ def check_weight(policy: str) -> None:
 
 def check_policy(policy: str, meaning: Meaning) -> None:
     """
-    Check that samples may be blended.
+    Check that a policy can blend the samples.
 
-    :raises TileSourceError: for labels and a policy that computes new values.
+    :raises TileSourceError: for labels, if the policy computes new values.
     """
     if meaning.labels and policy in WEIGHTED:
         msg = (f"Labels cannot be added to an image with blend='{policy}', because a {policy} of "
@@ -213,16 +214,16 @@ def check_policy(policy: str, meaning: Meaning) -> None:
 def combined(policy: str, pieces: Iterable[Piece], shape: tuple[int, int, int],
              dtype: np.dtype[Any], partly: bool) -> tuple[Array, Array | None]:
     """
-    Make a block of all its tiles.
+    Compute a block from all its tiles.
 
     :param policy: one of ``POLICIES``.
-    :param pieces: in order; they are used one after another.
+    :param pieces: in order; each is used once.
     :param shape: of the colour: (rows, cols, bands).
     :param dtype: of the result.
     :param partly: whether any piece has alpha.
-    :returns: colour, 0 in holes, and alpha (rows, cols): opaque or 0 but for 'over' and
-        'first'; None if all pixels are opaque.
-    :raises TileSourceError: if the dtype does not hold a sum.
+    :returns: colour, 0 in holes, and alpha (rows, cols), None if all pixels are opaque;
+        only 'over' and 'first' give partly transparent pixels.
+    :raises TileSourceError: if the dtype cannot hold a sum.
     """
     if policy in ORDERED:
         return _stacked(pieces, shape, dtype)
@@ -233,7 +234,7 @@ def combined(policy: str, pieces: Iterable[Piece], shape: tuple[int, int, int],
 
 def _stacked(pieces: Iterable[Piece], shape: tuple[int, int, int],
              dtype: np.dtype[Any]) -> tuple[Array, Array | None]:
-    """Paste pieces one over the other."""
+    """Paste pieces on top of each other."""
     color, alpha = np.zeros(shape, dtype), np.zeros(shape[:2], dtype)
     for piece in pieces:
         paste(color[piece.place], alpha[piece.place], piece.color, piece.alpha, piece.mask)
@@ -250,7 +251,7 @@ def _present(piece: Piece) -> npt.NDArray[np.bool_] | None:
 
 def _extreme(policy: str, pieces: Iterable[Piece], shape: tuple[int, int, int],
              dtype: np.dtype[Any]) -> tuple[Array, Array | None]:
-    """The largest or smallest sample of each band; NaN only where all are."""
+    """The largest or smallest sample of each band; NaN only where all samples are NaN."""
     choose = np.fmax if policy == 'max' else np.fmin
     color, covered = np.zeros(shape, dtype), np.zeros(shape[:2], np.bool_)
     for piece in pieces:
@@ -267,7 +268,7 @@ def _extreme(policy: str, pieces: Iterable[Piece], shape: tuple[int, int, int],
 
 
 def _hole_alpha(covered: npt.NDArray[np.bool_], dtype: np.dtype[Any]) -> Array | None:
-    """Alpha that is opaque where something is; None if that is everywhere."""
+    """Alpha that is opaque where ``covered`` is true; None if that is everywhere."""
     if covered.all():
         return None
     return np.where(covered, np.array(opaque_alpha(dtype), dtype), np.array(0, dtype))
@@ -278,7 +279,7 @@ def _weighted(policy: str, pieces: Iterable[Piece], shape: tuple[int, int, int],
     """
     The mean or sum of pieces.
 
-    Sums and weights have one number for each sample, not each pixel, so that numpy's inner
+    There is a sum and a weight for each sample, not for each pixel, so that numpy's inner
     loops run over whole rows.
     """
     rows, cols, bands = shape
@@ -293,7 +294,7 @@ def _weighted(policy: str, pieces: Iterable[Piece], shape: tuple[int, int, int],
             continue
         product = samples * weight
         if dtype.kind == 'f':
-            # A pixel without weight may be NaN or infinite.
+            # A pixel with weight 0 may be NaN or infinite.
             product[np.broadcast_to(weight == 0, product.shape)] = 0
         total[place] += product
         weights[place] += weight
@@ -308,8 +309,8 @@ def _weight(policy: str, piece: Piece, bands: int, partly: bool) -> Array | None
     """
     The weights of a piece, (rows, cols * bands); None if all are 1.
 
-    They are integers unless the caller gave some, so sums of integers are exact.  Alpha is a
-    fraction only in a sum.
+    Unless the caller gave weights they are integers, so sums of integers are exact.  Alpha
+    is a fraction only in a sum.
     """
     weight: Array | None = None
     opaque = float(opaque_alpha(piece.color.dtype))
@@ -324,13 +325,13 @@ def _weight(policy: str, piece: Piece, bands: int, partly: bool) -> Array | None
                 wide = np.clip(wide, 0, opaque) / (opaque if policy == 'sum' else 1)
             weight = wide if weight is None else weight * wide
     if partly and piece.alpha is None and policy != 'sum':
-        # As alpha of other pieces, from 0 to the opaque value.
+        # From 0 to the opaque value, like the alpha of other pieces.
         weight = np.full((1, 1), opaque) if weight is None else weight * opaque
     return weight
 
 
 def _edge_distance(start: int, count: int, length: int) -> Array:
-    """The distance in pixels of some rows or columns from the edge of a tile, from 1 on."""
+    """The distance of rows or columns from the edge of a tile in pixels, at least 1."""
     number = np.arange(start + 1, start + count + 1, dtype=np.float64)
     return np.minimum(number, length + 1 - number)
 
@@ -339,7 +340,7 @@ def _as_dtype(values: Array, dtype: np.dtype[Any]) -> Array:
     """
     Convert to the dtype of the result.
 
-    :raises TileSourceError: if it does not hold a value.
+    :raises TileSourceError: if it cannot hold a value.
     """
     if dtype.kind == 'f':
         return values.astype(dtype)

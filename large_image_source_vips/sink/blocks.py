@@ -1,10 +1,11 @@
 """
-Keeps fixed-size square blocks of samples in a spool file, the recent ones in memory.
+Store square blocks of samples in a spool file, and cache recent ones in memory.
 
-At most ``LIMITS.sink_pool`` bytes of blocks are in memory, plus those being changed.
+At most ``LIMITS.sink_pool`` bytes of blocks are in memory, plus those that are being
+changed.
 
-A snapshot pins the offset of each block in the file.  A block that changes later moves
-to another offset, so the snapshot still reads the old samples.
+A snapshot pins the offset of each block in the file.  When a block changes later, it is
+written to another offset, so the snapshot still reads the old samples.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import numpy.typing as npt
 from ..base.limits import LIMITS
 from .spool import Spool
 
-# Width and height of a block in pixels; that of a tile, so that an aligned tile is one block.
+# Width and height of a block in pixels, equal to that of a tile, so an aligned tile is one
+# block.
 BLOCK_SIZE = 256
 
 Array = npt.NDArray[Any]
@@ -30,7 +32,7 @@ class BlockKey(NamedTuple):
     """
     The address of a block.
 
-    Level 0 counts in the caller plane, so growing the image moves no block; lower
+    Level 0 counts in caller coordinates, so growing the image moves no block; lower
     levels (1 and up) count from the corner of the image.
     """
 
@@ -40,7 +42,7 @@ class BlockKey(NamedTuple):
     row: int
 
 
-class Held:
+class CachedBlock:
     """
     A block in memory.
 
@@ -61,18 +63,18 @@ class Held:
 
 class BlockPool:
     """
-    A least-recently-used cache of blocks, shared by all planes of a spool.
+    A least-recently-used cache of blocks for all planes of a spool.
 
-    Its lock protects the spool's allocations, the planes' slots and the pool.
+    Its lock protects the allocations in the spool, the slots of the planes, and the pool.
     """
 
     def __init__(self, spool: Spool) -> None:
         self.spool = spool
         self.lock = threading.RLock()
         self._bytes = 0
-        self.held: OrderedDict[tuple[int, BlockKey], Held] = OrderedDict()
+        self.held: OrderedDict[tuple[int, BlockKey], CachedBlock] = OrderedDict()
 
-    def get(self, plane: Plane, key: BlockKey) -> Held:
+    def get(self, plane: Plane, key: BlockKey) -> CachedBlock:
         """A block that has a slot; read from the spool if it is not in memory."""
         name = (plane.number, key)
         held = self.held.get(name)
@@ -82,9 +84,9 @@ class BlockPool:
         samples = np.empty(plane.shape, plane.dtype)
         offset = plane.slots[key]
         self.spool.read(offset, samples)
-        return self.insert(plane, key, Held(samples, offset))
+        return self.insert(plane, key, CachedBlock(samples, offset))
 
-    def insert(self, plane: Plane, key: BlockKey, held: Held) -> Held:
+    def insert(self, plane: Plane, key: BlockKey, held: CachedBlock) -> CachedBlock:
         """Add a block to the cache."""
         self.held[plane.number, key] = held
         self._bytes += held.samples.nbytes
@@ -137,9 +139,9 @@ class Plane:
         self.dtype = dtype
         self.shape = (BLOCK_SIZE, BLOCK_SIZE, bands)
         self.block_bytes = BLOCK_SIZE * BLOCK_SIZE * bands * dtype.itemsize
-        # The offset of each block that is not blank.
+        # The offset of each block; blank blocks have none.
         self.slots: dict[BlockKey, int] = {}
-        # The offsets of each snapshot, and those among them that no block uses any more.
+        # The offsets of each snapshot, and those of them that no block uses any longer.
         self.pinned: list[frozenset[int]] = []
         self._retired: set[int] = set()
 
@@ -147,7 +149,7 @@ class Plane:
         return any(offset in offsets for offsets in self.pinned)
 
     def discard(self, offset: int) -> None:
-        """Free an offset as soon as no snapshot needs it; call with the lock held."""
+        """Free an offset when no snapshot needs it; call with the lock held."""
         if self._is_pinned(offset):
             self._retired.add(offset)
         else:
@@ -174,14 +176,15 @@ class Plane:
         samples: Array = self.read(key).copy()
         return samples
 
-    def hold(self, key: BlockKey) -> tuple[Held, Callable[[], None]]:
+    def hold(self, key: BlockKey) -> tuple[CachedBlock, Callable[[], None]]:
         """
         Get a block to change in place; a blank block becomes zeros.
 
-        It stays in memory until ``pins`` is decremented.
+        The block stays in memory until ``pins`` is decremented.
 
         :param key: the block.
-        :returns: the block, and a function that undoes the call before any change.
+        :returns: the block, and a function that undoes this call if the block was not
+            changed.
         :raises TileSourceError: if the disk is full or cannot be read; nothing has
             changed then.
         """
@@ -196,7 +199,8 @@ class Plane:
             offset = pool.spool.allocate(self.block_bytes)
             try:
                 if old is None:
-                    held = pool.insert(self, key, Held(np.zeros(self.shape, self.dtype), offset))
+                    samples = np.zeros(self.shape, self.dtype)
+                    held = pool.insert(self, key, CachedBlock(samples, offset))
                 else:
                     held = pool.get(self, key)
                     held.offset = offset
@@ -210,11 +214,11 @@ class Plane:
                 self._retired.add(old)
             return held, lambda: self._undo_move(key, held, old)
 
-    def _unpin_block(self, held: Held) -> None:
+    def _unpin_block(self, held: CachedBlock) -> None:
         with self.pool.lock:
             held.pins -= 1
 
-    def _undo_move(self, key: BlockKey, held: Held, old: int | None) -> None:
+    def _undo_move(self, key: BlockKey, held: CachedBlock, old: int | None) -> None:
         """Undo the move of a block to another offset."""
         with self.pool.lock:
             offset, held.pins = held.offset, held.pins - 1
@@ -226,7 +230,7 @@ class Plane:
                 self._retired.discard(old)
                 held.dirty = False
             else:
-                # The snapshot was released meanwhile, and the old offset freed.
+                # The snapshot was released in the meantime, and the old offset freed.
                 return
             self.pool.spool.free(offset, self.block_bytes)
 
@@ -274,9 +278,9 @@ class Plane:
 
     def snapshot(self) -> FrozenPlane:
         """
-        Freeze the full-resolution blocks as they are now.
+        Freeze the current full-resolution blocks.
 
-        No block may change during the call; the caller releases the snapshot.
+        No block may change during the call; release the snapshot later.
         """
         with self.pool.lock:
             self.pool.flush()
@@ -288,7 +292,7 @@ class Plane:
     def unpin(self, pinned: frozenset[int]) -> None:
         """Release a snapshot, and free the offsets that only it needed."""
         with self.pool.lock:
-            # By identity: two snapshots may have equal offsets.
+            # Compare by identity: two snapshots may have equal offsets.
             self.pinned = [other for other in self.pinned if other is not pinned]
             gone = [offset for offset in self._retired if not self._is_pinned(offset)]
             self._retired.difference_update(gone)

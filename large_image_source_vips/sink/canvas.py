@@ -1,13 +1,12 @@
 """
-The image of a sink: collects tiles in blocks of one spool file and reads them back.
+The image of a sink: paste tiles into blocks of one spool file, and read them back.
 
-A canvas is a grid of square blocks in the caller's coordinates, so growing it in any
-direction moves no pixels.  Adding a tile copies its pixels once, into the blocks under
-it.  An added tile changes either everything or nothing.
+A canvas is a grid of square blocks in caller coordinates, so growing it in any direction
+moves no pixels.  Adding a tile copies its pixels once, into the blocks under it.  A tile is
+added completely or not at all.
 
-Memory is bounded whatever the size of the image: ``LIMITS.sink_pool`` (64 MiB) of
-blocks, the tiles being added, and about 300 bytes of addresses for each block of
-65,536 pixels.  A canvas has one open file.
+Memory: ``LIMITS.sink_pool`` (64 MiB) of blocks, the tiles being added, and about 300 bytes
+of addresses for each block of 65,536 pixels.  A canvas has one open file.
 """
 
 from __future__ import annotations
@@ -44,25 +43,26 @@ class Canvas(CanvasState):
     """
     An image made of added tiles; a ``PixelStore``.
 
-    Methods may be called from any thread, but only in the process that made the
-    canvas: in a forked process they raise an error, because a thread of the parent
-    may have been in the middle of a change.
+    Methods may be called from any thread, but only in the process that made the canvas.  In
+    a forked process they raise an error, because a thread of the parent may have been
+    changing the canvas during the fork.
     """
 
     # Adding
 
     def add_plain(self, tile: Array, x: int, y: int, position: Mapping[str, int]) -> bool:
         """
-        Add a tile with little overhead, in two common cases.  Without them, tiles of
-        32 x 32 take 2.8 times as long to add, aligned ones of 256 x 256 1.2 times.
+        Add a tile with little overhead, in two common cases.  Measured: without this,
+        adding tiles of 32 x 32 takes 2.8 times as long, aligned ones of 256 x 256 1.2
+        times.
 
         The tile is opaque, has the format of the canvas, lies inside the image, and
         covers one block or lies in one that is in memory; no other thread has claimed
         that block.  Or it is 8-bit, has alpha, and covers one block that is blank.
 
         :param tile: (rows, cols) or (rows, cols, bands).
-        :param x: the column of its left edge in the caller plane.
-        :param y: the row of its top edge in the caller plane.
+        :param x: the column of its left edge in caller coordinates.
+        :param y: the row of its top edge in caller coordinates.
         :param position: of its frame.
         :returns: whether the tile was added; if not, nothing has changed.
         :raises TileSourceError: if the disk is full; nothing has changed then.
@@ -89,10 +89,11 @@ class Canvas(CanvasState):
         if covers:
             return self._add_block(layers, extent, tile, BlockKey(
                 frame, 0, x // BLOCK_SIZE, y // BLOCK_SIZE))
-        with self._claims.lock:
-            # Another thread may have changed these before the lock was acquired.
+        with self._locks.lock:
+            # Check again: another thread may have changed these before the lock was
+            # acquired.
             if not (layers is self._layers and extent is self._extent and
-                    not self._claims.covers(x // BLOCK_SIZE, y // BLOCK_SIZE) and
+                    not self._locks.covers(x // BLOCK_SIZE, y // BLOCK_SIZE) and
                     layers.paste_in_memory(frame, tile, x, y, right, bottom)):
                 return False
             if frame in self._lower:
@@ -105,8 +106,8 @@ class Canvas(CanvasState):
         """
         Add a tile that is one whole block; see ``add_plain``.
 
-        The slow parts, measuring the ranges and writing to a new offset, need no
-        lock, so threads run them in parallel.
+        The slow steps, computing the ranges and writing to a new offset, need no lock, so
+        threads run them in parallel.
         """
         measured = self._ranges.measured(tile)
         opaque = tile.shape[2] == layers.meaning.color_bands
@@ -115,9 +116,9 @@ class Canvas(CanvasState):
         shaded = not opaque and has_shades(tile)
         plane = layers.color if opaque else layers.interleaved
         offset = plane.store(tile)
-        with self._claims.lock:
+        with self._locks.lock:
             fits = (layers is self._layers and extent is self._extent and
-                    not self._claims.covers(key.column, key.row) and
+                    not self._locks.covers(key.column, key.row) and
                     (opaque or not layers.has(key)))
             if fits:
                 if opaque:
@@ -140,16 +141,16 @@ class Canvas(CanvasState):
         """
         Add a patch.
 
-        :param patch: the converted tile; that of several frames, one below the other.
-        :param x: the column of its left edge in the caller plane.
-        :param y: the row of its top edge in the caller plane.
+        :param patch: the converted tile; several frames one below the other.
+        :param x: the column of its left edge in caller coordinates.
+        :param y: the row of its top edge in caller coordinates.
         :param mask: (rows, cols) of the patch, False where nothing changes, or None.
         :param target: its frames.
         :param weight: must be None; a ``SpooledCanvas`` has weights.
-        :param key: a name of the tile, which is added once; or None.
+        :param key: identifies the tile, which is added only once; or None.
         :param order: must be None.
-        :raises TileSourceError: if the key was given to another tile, the patch does not
-            fit the format of the image, would make it too large, or the disk is full;
+        :raises TileSourceError: if the key was used for another tile, the patch does not
+            fit the format of the image or would make it too large, or the disk is full;
             nothing has changed then.
         """
         self.check_process()
@@ -160,19 +161,19 @@ class Canvas(CanvasState):
         rect = Rect(x, y, cols, rows // len(target.positions))
         if key is None:
             self._add_patch(patch, rect, mask, target)
-        elif self._claim_key(key, patch, rect, mask, target):
+        elif self._is_first_with_key(key, patch, rect, mask, target):
             try:
                 self._add_patch(patch, rect, mask, target)
             except BaseException:
                 del self._keys[key]
                 raise
 
-    def _claim_key(self, key: Any, patch: Patch, rect: Rect,
+    def _is_first_with_key(self, key: Any, patch: Patch, rect: Rect,
                    mask: npt.NDArray[np.bool_] | None, target: Target) -> bool:
         """
-        Whether a tile is the first one of a key.
+        Whether a tile is the first one with its key.
 
-        :raises TileSourceError: if the key was given to another tile.
+        :raises TileSourceError: if the key was used for another tile.
         """
         buffers = Samples(patch.color, patch.alpha, mask).buffers()
         kind = Kind(patch.color.dtype, patch.meaning, patch.alpha is not None, mask is not None)
@@ -190,18 +191,18 @@ class Canvas(CanvasState):
         return key in self._keys
 
     def flush(self) -> None:
-        """Do nothing: the image ends with its process."""
+        """Do nothing: the image does not outlive its process."""
         self.check_process()
 
     def _add_patch(self, patch: Patch, rect: Rect, mask: npt.NDArray[np.bool_] | None,
                    target: Target) -> None:
-        """Add a patch that is fit for the image in principle."""
+        """Add a patch of a suitable format; retry with a lock on the whole canvas if it grows."""
         while True:
             # A change of format, size or axes affects all readers.
             everything = self._changes_all(patch, rect, target)
-            with self._claims.on(None if everything else block_area(rect), write=True):
+            with self._locks.area(None if everything else block_area(rect), write=True):
                 if everything or not self._changes_all(patch, rect, target):
-                    self._add_claimed(patch, rect, mask, target)
+                    self._add_locked(patch, rect, mask, target)
                     return
 
     def _changes_all(self, patch: Patch, rect: Rect, target: Target) -> bool:
@@ -221,10 +222,10 @@ class Canvas(CanvasState):
                 dtype, patch.color.dtype, self._ranges.extremes(), patch.extremes)
         return dtype, layers.meaning.joined(patch.meaning)
 
-    def _add_claimed(self, patch: Patch, rect: Rect, mask: npt.NDArray[np.bool_] | None,
+    def _add_locked(self, patch: Patch, rect: Rect, mask: npt.NDArray[np.bool_] | None,
                      target: Target) -> None:
         """
-        Add a patch while its area is claimed.
+        Add a patch while its area is locked.
 
         :param rect: of each of its frames.
         """
@@ -247,7 +248,7 @@ class Canvas(CanvasState):
         self._commit(layers, patch, extent, pieces)
 
     def _layers_for(self, patch: Patch) -> Layers:
-        """The layers in a format that holds a patch: the present ones, or converted ones."""
+        """The layers in a format that can hold a patch: the current ones, or converted ones."""
         layers = self._layers
         if layers is None:
             return Layers.make(patch.color.dtype, patch.meaning)
@@ -259,7 +260,7 @@ class Canvas(CanvasState):
     def _commit(self, layers: Layers, patch: Patch, extent: Rect, pieces: list[Piece]) -> None:
         """Make a pasted patch visible to readers."""
         if self._layers is not layers:
-            # The new format may decide otherwise whether levels are averaged.
+            # With the new format, lower levels may be picked instead of averaged.
             self._forget_lower_levels()
         old_size, old_origin = self._size, self._origin
         self._extent = extent
@@ -289,19 +290,19 @@ class Canvas(CanvasState):
         self.check_process()
         while True:
             origin = self._origin
-            with self._claims.on(block_area(footprint(reduction, rect).moved(*origin))):
-                # The corner may have moved while this waited for the claim.
+            with self._locks.area(block_area(footprint(reduction, rect).moved(*origin))):
+                # The corner may have moved while this thread waited for the lock.
                 if origin == self._origin:
-                    pixels = self._read_claimed(frame, reduction, rect, origin)
+                    pixels = self._read_locked(frame, reduction, rect, origin)
                     break
         if out is None:
             return pixels
         out[:] = pixels
         return out
 
-    def _read_claimed(self, frame: int, reduction: int, rect: Rect,
+    def _read_locked(self, frame: int, reduction: int, rect: Rect,
                       origin: tuple[int, int]) -> Array:
-        """Read while the area is claimed."""
+        """Read while the area is locked."""
         layers, stored = self._layers, self._frames.stored(frame)
         if layers is None:
             return np.zeros((rect.height, rect.width, 4), np.uint8)
@@ -312,7 +313,7 @@ class Canvas(CanvasState):
         else:
             lower = self._lower.get(stored)
             if lower is None:
-                # Another reader may do the same at this moment.
+                # Another reader may compute the same blocks at this moment.
                 lower = self._lower.setdefault(stored, LowerLevels(layers, stored))
             found = lower.gather(reduction, rect, self._size, origin,
                                  layers.averaged and not self._has_palette)
@@ -321,9 +322,9 @@ class Canvas(CanvasState):
     @contextmanager
     def picture(self, frame: int | None = None) -> Iterator[Picture]:
         """
-        The image to write, as it is now: all of it, or the crop.
+        The current image to write: all of it, or the crop.
 
-        Tiles added while the context lasts are not included.
+        Tiles that are added inside the context are not included.
 
         :param frame: the 0-based frame; None if there is only one.
         :raises TileSourceError: if there are no tiles, no such frame, or no pixels in
@@ -335,7 +336,7 @@ class Canvas(CanvasState):
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
         """
-        All frames as they are now; see ``PixelStore``.
+        The current state of all frames; see ``PixelStore``.
 
         :raises TileSourceError: if there are no tiles, or no pixels in the crop.
         """
@@ -345,16 +346,16 @@ class Canvas(CanvasState):
     @contextmanager
     def _snapshot(self, frame: int | None) -> Iterator[Snapshot]:
         """
-        The same.
+        See ``snapshot``.
 
         :param frame: the only one that will be used, or None.
         """
         del frame
         self.check_process()
         with ExitStack() as kept:
-            with self._claims.on(None):
+            with self._locks.area(None):
                 if self._layers is None:
-                    msg = 'An image without any tile cannot be written; add one first.'
+                    msg = 'An image without tiles cannot be written; add one with addTile() first.'
                     raise TileSourceError(msg)
                 place = self._output_rect().moved(*self._origin)
                 pixel_size, show_alpha = self._pixel_size, self._shows_alpha
@@ -386,7 +387,7 @@ class Canvas(CanvasState):
         if self._closed:
             return
         self.check_process()
-        with self._claims.on(None, write=True):
+        with self._locks.area(None, write=True):
             layers, self._layers = self._layers, None
             self._lower, self._frames, self._associated = {}, Frames(), {}
             self._extent = None

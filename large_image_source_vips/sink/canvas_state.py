@@ -1,5 +1,6 @@
 """
-What a canvas knows of its image: size, format, pixel size, and the process that it belongs to.
+The properties of a canvas: size, format, pixel size, crop, and the process that it belongs
+to.
 """
 
 from __future__ import annotations
@@ -32,16 +33,17 @@ class CanvasState(AnnotatedStore):
     """
     The properties of a canvas.
 
-    Names with an underscore are for callers that hold a claim, which public ones may wait for.
+    Public members may wait for a lock; those with an underscore are for callers that hold
+    one.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._pixel_size: tuple[float | None, float | None] = (None, None)
         self._closed = False
-        # Whether tiles may have an order.
+        # Whether addTile accepts order=.
         self.sorts = False
-        # A hash of the tile of each key.
+        # A hash of the tile, by key.
         self._keys: dict[Any, bytes] = {}
         self._process = files.process_id()
         self._crop: Rect | None = None
@@ -49,7 +51,7 @@ class CanvasState(AnnotatedStore):
         self._layers: Layers | None = None
         self._extent: Rect | None = None
         self._min_size = Size(0, 0)
-        # The lower levels of the frames that have any, by the frame of their blocks.
+        # The lower levels of frames that have any, by frame number of their blocks.
         self._lower: dict[int, LowerLevels] = {}
         # Whether a tile had an alpha band.
         self._alpha_given = False
@@ -85,11 +87,11 @@ class CanvasState(AnnotatedStore):
         self.current()
         return nullcontext()
 
-    def take_over(self, other: CanvasState) -> None:
-        """Take over what was set for another canvas, which has no tiles."""
+    def copy_settings(self, other: CanvasState) -> None:
+        """Copy the properties set on another canvas, which has no tiles."""
         self._pixel_size, self._crop = other.pixel_size, other.crop
         self._min_size, self._generation = other.min_size, other.generation + 1
-        self._frames.take_over(other._frames)
+        self._frames.copy_settings(other._frames)
         self._has_palette = self._frames.has_palette
         self._associated = other._associated
 
@@ -99,10 +101,10 @@ class CanvasState(AnnotatedStore):
         return self._closed
 
     def _refresh(self) -> None:
-        """Find what other processes have set; a canvas of one process has none."""
+        """Read properties set by other processes; a plain canvas has none."""
 
     def _remember(self, name: str, value: Any) -> None:
-        """Tell other processes what was set."""
+        """Store a property for other processes."""
 
     @property
     def pixel_size(self) -> tuple[float | None, float | None]:
@@ -116,7 +118,7 @@ class CanvasState(AnnotatedStore):
 
     @property
     def origin(self) -> tuple[int, int]:
-        """The top left corner of the image in the caller plane: (x, y), each <= 0."""
+        """The top left corner of the image in caller coordinates: (x, y), each <= 0."""
         return self._origin
 
     @property
@@ -130,7 +132,7 @@ class CanvasState(AnnotatedStore):
 
     @staticmethod
     def size_of(extent: Rect | None, min_size: Size = _NO_SIZE) -> Size:
-        """The size of an image of some extent in the caller plane."""
+        """The size of an image with an extent in caller coordinates."""
         if extent is None:
             return min_size
         left, top = origin_of(extent)
@@ -148,11 +150,11 @@ class CanvasState(AnnotatedStore):
         self.check_process()
         check_size(self.size_of(self._extent, value), 'A minimum size')
         self._remember('min_size', value)
-        with self._claims.on(None, write=True):
-            self._show_min_size(value)
+        with self._locks.area(None, write=True):
+            self._apply_min_size(value)
 
-    def _show_min_size(self, value: Size) -> None:
-        """Change the minimum size, while the whole canvas is claimed."""
+    def _apply_min_size(self, value: Size) -> None:
+        """Change the minimum size, while the whole canvas is locked."""
         self._min_size = value
         self._forget_lower_levels()
         self._count_change()
@@ -160,12 +162,12 @@ class CanvasState(AnnotatedStore):
     def annotate(self, change: Callable[[Annotations], Mapping[str, Any]]) -> None:
         """Change annotations; see ``AnnotatedStore.annotate``."""
         super().annotate(change)
-        self._show_palette()
+        self._apply_palette()
 
-    def _show_palette(self) -> None:
-        """Drop averaged levels if the image has a palette now, and the reverse."""
+    def _apply_palette(self) -> None:
+        """Drop the lower levels if the image now has a palette, or has none any longer."""
         if self._frames.has_palette != self._has_palette:
-            with self._claims.on(None, write=True):
+            with self._locks.area(None, write=True):
                 self._has_palette = self._frames.has_palette
                 self._forget_lower_levels()
                 self._count_change()
@@ -208,12 +210,12 @@ class CanvasState(AnnotatedStore):
 
     @property
     def meaning(self) -> Meaning | None:
-        """What the bands are; None without tiles."""
+        """The meaning of the bands; None without tiles."""
         return None if self._layers is None else self._layers.meaning
 
     @property
     def known_meaning(self) -> Meaning | None:
-        """The same, without a look at what other processes have added."""
+        """The meaning of the bands, without looking for tiles of other processes."""
         return None if self._layers is None else self._layers.meaning
 
     @property
@@ -229,14 +231,15 @@ class CanvasState(AnnotatedStore):
         """
         Whether ``read`` returns the alpha band, if there is one.
 
-        Frames have one only if a tile had: channels of a microscope are not transparent.
+        Images with several frames have one only if a tile had: microscope channels have no
+        alpha.
         """
         return self._alpha_given or not self._frames.axes.lengths
 
     @property
     def known_axes(self) -> list[str]:
-        """The axes of the frames, slowest first; they say where a tile adds new ones."""
-        with self._claims.lock:
+        """The axes of the frames, slowest first, to order new axes of a tile."""
+        with self._locks.lock:
             return list(self._frames.axes.lengths)
 
 
@@ -251,7 +254,7 @@ def check_size(size: Size, what: str) -> None:
     """
     Check the size of an image.
 
-    :param what: what makes it as large, for the error.
+    :param what: the reason for the size, for the error text.
     :raises TileSourceError: if it is too large.
     """
     if max(size) > LIMITS.sink_side:

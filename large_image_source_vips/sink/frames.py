@@ -1,10 +1,10 @@
 """
-Numbers the frames of a canvas, and keeps what is known of them besides pixels.
+The frames of a canvas: their numbers, axes and annotations.
 
-Blocks are stored under a number that a frame gets when it is first written and keeps.
-Its number in the image follows from its position on the axes, so a new axis or a longer
-one renumbers all frames at once and moves no block.  A frame that was never written has
-only the second number.
+A frame has two numbers.  Its blocks are stored under one that it gets when it is first
+written.  Its number in the image follows from its position on the axes, so a new or longer
+axis renumbers the frames without moving blocks.  A frame that was never written has only
+the second number.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ class Frames:
     """
     The axes, the frames written and the annotations of a canvas.
 
-    Its methods are called with the lock of the canvas, or while no tile is added.
+    Call its methods with the lock of the canvas held, or while no tile is added.
     """
 
     def __init__(self) -> None:
-        # Without the values, which are changed in place.
+        # Without values, which are changed in place.
         self._notes = Annotations()
         self._values: dict[Position, dict[str, Any]] | None = None
-        # The number under which the blocks of a position are stored.
+        # The number under which the blocks of a frame are stored, by position.
         self._stored: dict[Position, int] = {}
 
     @property
@@ -43,7 +43,7 @@ class Frames:
         return self._notes.palette is not None
 
     def annotations(self) -> Annotations:
-        """The axes and all else that is known, as it is now."""
+        """The current annotations."""
         return replace(self._notes, values=self._values and {
             key: dict(found) for key, found in self._values.items()})
 
@@ -51,15 +51,16 @@ class Frames:
         """
         Change annotations.
 
-        :param change: what is known -> the fields to replace.
+        :param change: a function of the current annotations that returns the fields to
+            replace.
         """
         notes = replace(self.annotations(), **change(self.annotations()))
         self._values = None if notes.values is None else {
             key: dict(found) for key, found in notes.values.items()}
         self._notes = replace(notes, values=None)
 
-    def take_over(self, other: Frames) -> None:
-        """Take over the annotations of an image without tiles."""
+    def copy_settings(self, other: Frames) -> None:
+        """Copy the annotations of an image without tiles."""
         self._notes, self._values = other._notes, other._values
 
     def stored(self, frame: int) -> int | None:
@@ -67,14 +68,14 @@ class Frames:
         return self._stored.get(position_key(self.axes.position(frame)))
 
     def stored_at(self, position: Mapping[str, int]) -> int | None:
-        """The same for a position."""
+        """The number under which the frame at a position is stored; None if never written."""
         return self._stored.get(position_key(position))
 
     def reserve(self, target: Target) -> list[int]:
         """
-        The numbers under which to store the frames of a tile.
+        Choose the numbers under which to store the frames of a tile.
 
-        :returns: those of frames that were never written become theirs with ``commit``.
+        :returns: the numbers; new ones are assigned by ``commit``.
         """
         result = []
         following = len(self._stored)
@@ -100,7 +101,7 @@ class Frames:
             self._set_values(position, found)
 
     def _set_values(self, position: Mapping[str, int], found: Mapping[str, Any]) -> None:
-        """Set values of a position; their axes become value axes."""
+        """Set the values of a position; their axes become value axes."""
         known = self._notes.value_axes or ()
         if not set(found) <= set(known):
             order = [*self.axes.lengths, *known]
@@ -112,11 +113,11 @@ class Frames:
 
 
 class Placer:
-    """Says which axes an image has with a tile more."""
+    """Determines the axes of an image after adding a tile."""
 
     def placed(self, frames: Frames, target: Target) -> tuple[Target, Axes]:
         """
-        The frames of a tile with all values known, and the axes of the image with it.
+        The frames of a tile with their values, and the axes of the image including it.
 
         :raises TileSourceError: if there would be too many frames.
         """
@@ -125,9 +126,9 @@ class Placer:
 
 class SharedPlacer(Placer):
     """
-    A placer whose result depends on which tiles there are, not on their order.
+    A placer whose result does not depend on the order of the tiles.
 
-    Of different values for one position, the greater one counts.
+    If tiles give different values for a position, the greatest counts.
     """
 
     def __init__(self) -> None:

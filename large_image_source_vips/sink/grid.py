@@ -1,5 +1,5 @@
 """
-Which blocks a rectangle touches, and which part of each.
+Find the blocks that a rectangle touches, and the overlap with each.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ def block_count(rect: Rect) -> int:
 
 def parts(frame: int, level: int, rect: Rect) -> Iterator[Part]:
     """
-    The overlaps of a rectangle with the blocks of its plane.
+    The overlaps of a rectangle with blocks.
 
     :param frame: of the blocks.
     :param level: of the blocks.
-    :param rect: in pixels of the level; for level 0 in the caller plane.
+    :param rect: in pixels of the level; for level 0 in caller coordinates.
     """
     left, top, width, height = rect
     column, row, columns, rows = block_area(rect)
@@ -53,7 +53,7 @@ def parts(frame: int, level: int, rect: Rect) -> Iterator[Part]:
 
 
 def _overlap(block: int, start: int, length: int) -> tuple[slice, slice, bool]:
-    """The slices of a block and an interval that overlap; whether they cover the block."""
+    """The overlapping slices of a block and an interval; whether they cover the block."""
     corner = block * BLOCK_SIZE
     first, end = max(start, corner), min(start + length, corner + BLOCK_SIZE)
     return (slice(first - corner, end - corner), slice(first - start, end - start),

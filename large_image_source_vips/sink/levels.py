@@ -1,12 +1,12 @@
 """
-Computes the lower levels of a canvas on request and caches them as blocks.
+Compute the lower levels of a canvas on demand, and cache them as blocks.
 
-A block of a level is made by halving four blocks of the next larger level.  It is kept
-in the spool until a pixel under it changes, so viewing a growing image at low
-magnification costs a few blocks per added tile.
+A block is computed by halving four blocks of the next larger level.  It is kept in the
+spool until a pixel under it changes, so viewing a growing image at low magnification
+computes a few blocks per added tile.
 
-Blank blocks are neither made nor kept: the costs of reading and of invalidation follow
-the blocks that exist, not the area between them.
+Blank blocks are not stored, so the time to read and to invalidate depends on the blocks
+that exist, not on the area between them.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ class LowerLevels:
     """
     The blocks of levels 1 and up of a frame, in level pixels from the corner of the image.
 
-    Pixels under a block must not change while it is made: callers hold a claim on
-    its ``footprint``.
+    Pixels under a block must not change while it is computed: callers hold a lock on its
+    ``footprint``.
 
     :param layers: the full resolution, and the storage for the blocks.
-    :param frame: as in the keys of its blocks.
+    :param frame: the frame number in the keys of its blocks.
     """
 
     def __init__(self, layers: Layers, frame: int) -> None:
         self._layers = layers
         self._frame = frame
         self._lock = threading.Lock()
-        # The blocks that were made: columns and rows, by level - 1.
+        # The columns and rows of computed blocks, by level - 1.
         self._known: list[set[tuple[int, int]]] = []
 
     def gather(self, level: int, rect: Rect, size: Size, origin: tuple[int, int],
                averaged: bool) -> tuple[Array, Array | None] | None:
         """
-        The samples of a rectangle, in the form of ``Layers.gather``.
+        The samples of a rectangle, as returned by ``Layers.gather``.
 
         :param level: at least 1.
         :param rect: in pixels of that level.
         :param size: of the image in full-resolution pixels.
-        :param origin: the corner of the image in the caller plane.
+        :param origin: the corner of the image in caller coordinates.
         :param averaged: True to average samples, False to pick them.
         """
         for part in parts(self._frame, level, rect):
@@ -65,7 +65,7 @@ class LowerLevels:
             (key.column, key.row) in self._known[key.level - 1])
 
     def _make(self, key: BlockKey, size: Size, origin: tuple[int, int], averaged: bool) -> None:
-        """Compute a block, and the larger levels' blocks that it needs."""
+        """Compute a block, and the blocks of larger levels that it needs."""
         layers, finer = self._layers, key.level - 1
         side = 2 * BLOCK_SIZE
         rect = Rect(key.column * side, key.row * side, side, side).clipped(
@@ -98,11 +98,11 @@ class LowerLevels:
         """
         Drop the blocks that cover a rectangle.
 
-        :param left: the left edge in the caller plane.
+        :param left: the left edge in caller coordinates.
         :param top: the top edge.
         :param right: the right edge, exclusive.
         :param bottom: the bottom edge, exclusive.
-        :param origin: the corner of the image in the caller plane.
+        :param origin: the corner of the image in caller coordinates.
         """
         left, top = left - origin[0], top - origin[1]
         right, bottom = right - origin[0] - 1, bottom - origin[1] - 1
@@ -119,10 +119,10 @@ class LowerLevels:
         """
         Drop the blocks at the right and bottom edge, when the image grows.
 
-        If a side is odd, their last pixels are means of fewer pixels than in a
-        larger image.
+        If a side is odd, their last pixels are means of fewer pixels than in the larger
+        image.
 
-        :param size: of the image when they were made.
+        :param size: of the image when they were computed.
         """
         hit = []
         with self._lock:
@@ -152,7 +152,7 @@ class LowerLevels:
 
 def footprint(level: int, rect: Rect) -> Rect:
     """
-    The full-resolution area that the blocks under a rectangle are computed from.
+    The full-resolution area from which the blocks under a rectangle are computed.
 
     :param level: 0 for full resolution.
     :param rect: in pixels of that level.
@@ -170,8 +170,8 @@ def _inside(known: set[tuple[int, int]], left: int, top: int, right: int,
     """
     The blocks within a range of columns and rows, both ends inclusive.
 
-    Goes through the smaller of the two, so that adding a tile does not take longer the
-    larger the image is.
+    Iterates over the smaller of the two, so the time to add a tile does not grow with the
+    image.
     """
     if (right - left + 1) * (bottom - top + 1) <= len(known):
         return [(column, row) for row in range(top, bottom + 1)

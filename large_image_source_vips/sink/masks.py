@@ -1,5 +1,5 @@
 """
-Converts the masks and weights that ``addTile`` accepts to arrays.
+Convert the masks and weights that ``addTile`` accepts to arrays.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ def as_mask(mask: Any, shape: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
     """
     Convert a mask to booleans, True where the tile is pasted.
 
-    :param mask: None, or anything that numpy converts to booleans of (rows, cols)
-        or (rows, cols, bands); the latter is True where any band is.
+    :param mask: None, or anything that numpy converts to booleans (rows, cols) or (rows,
+        cols, bands); with bands, a pixel is True where any band is.
     :param shape: the (rows, cols) of the tile.
     :returns: (rows, cols), possibly a view of ``mask``: do not change it.
     :raises TileSourceError: if the mask has another shape or cannot be converted.
@@ -27,7 +27,7 @@ def as_mask(mask: Any, shape: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
     if mask is None:
         return None
     try:
-        # Computes the pixels of a pyvips image, a PIL image or a tensor.
+        # This may compute a pyvips image, a PIL image or a tensor.
         with vips_errors('The mask cannot be computed'):
             array: Array = np.asarray(mask)
         given = array.shape

@@ -1,8 +1,8 @@
 """
-Finds out whether an area of a frame has any blocks, in constant time.
+Determine in constant time whether an area of a frame has any blocks.
 
-A canvas may have a few blocks among millions of possible ones, so the time depends
-neither on the size of the area nor on the number of blocks.
+A canvas may have a few blocks among millions of possible ones; the time depends neither on
+the size of the area nor on the number of blocks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Occupancy:
         for squares in self._squares:
             square = frame, column, row
             if square in squares:
-                # Then the larger squares around it are present, too.
+                # Then the larger squares that contain it are present, too.
                 return
             squares.add(square)
             column, row = column >> 1, row >> 1

@@ -1,9 +1,9 @@
 """
-Converts the tiles and masks that ``addTile`` accepts to arrays of exact samples.
+Convert the tiles that ``addTile`` accepts to arrays of samples, without loss.
 
-A tile is a numpy array, a PIL image, a ``pyvips.Image`` or the bytes of an encoded
-image; it is neither changed nor kept.  Without an interpretation, the number of
-bands says what they are:
+A tile is a numpy array, a PIL image, a ``pyvips.Image`` or the bytes of an encoded image;
+it is neither changed nor kept.  Without an interpretation, the number of bands determines
+their meaning:
 
 ==============  ==========  =====  =======  ==========================
 bands           kind        color  alpha    default interpretation
@@ -48,8 +48,8 @@ PIXELMAP, LABELS = 'pixelmap', 'labels'
 # large_image's short names of interpretations.
 _SHORT_NAMES = {'L': 'b-w', 'LA': 'b-w', 'RGB': 'srgb', 'RGBA': 'srgb'}
 
-# PIL modes whose samples are taken unchanged, with their dtypes; all other modes are
-# converted to the mode named in the second table.
+# PIL modes whose samples are used unchanged, with their dtypes; other modes are converted
+# to the mode in the second table.
 _PIL_PLAIN: dict[str, str] = {
     'L': 'u1', 'LA': 'u1', 'RGB': 'u1', 'RGBA': 'u1', 'F': 'f4', 'I': 'i4',
     'I;16': '<u2', 'I;16L': '<u2', 'I;16B': '>u2', 'I;16N': '=u2',
@@ -59,8 +59,8 @@ _PIL_CONVERT: dict[str, str] = {
     'CMYK': 'RGB', 'YCbCr': 'RGB', 'HSV': 'RGB',
 }
 
-# An array without an interpretation is taken for (bands, rows, cols), and refused, if
-# its first dimension is at most the first number and the others at least the second.
+# An array without an interpretation looks like (bands, rows, cols), and is refused, if its
+# first dimension is at most the first number and the others at least the second.
 _MAX_BANDS_FIRST, _MIN_SIDE = 4, 32
 
 
@@ -96,7 +96,7 @@ class Patch:
         if self.color.dtype.kind == 'f':
             return 0, 0
         if self.color.dtype == np.uint8:
-            # `given` of a pixelmap are its labels, not its samples.
+            # For a pixelmap `given` has the labels, not the samples.
             return 0, 255
         return int(self.given.min()), int(self.given.max())
 
@@ -110,16 +110,16 @@ def make_patch(tile: Any, interpretation: Any = None, expected: Meaning | None =
         a ``pyvips.Image`` or the bytes of an encoded image.
     :param interpretation: None, 'labels', 'pixelmap', 'L', 'LA', 'RGB', 'RGBA' or
         a ``pyvips.enums.Interpretation``.
-    :param expected: the meaning of the canvas, or None; a tile without an
-        interpretation takes it over if its bands allow it.
-    :param named: whether the caller named the dimensions of the tile, so that no array is
-        taken for (bands, rows, cols).
-    :raises TileSourceError: if the tile is none of these, cannot be decoded, or has
-        samples that no format holds.
+    :param expected: the meaning of the canvas, or None; a tile without an interpretation
+        gets it if its bands allow that.
+    :param named: whether the caller named the dimensions; the array is then not checked for
+        (bands, rows, cols).
+    :raises TileSourceError: if the tile is of another type, cannot be decoded, or has
+        samples that no format can hold.
     """
     array, own_interpretation = _as_array(
         tile, interpretation, None if expected is None else expected.bands, named)
-    # Numpy's usual dtypes of masks and label images: stored smaller, but still labels.
+    # numpy's usual dtypes of masks and label images; they are stored in fewer bits, as labels.
     labels = array.dtype.kind == 'b' or (array.dtype.kind in 'iu' and array.dtype.itemsize == 8)
     if isinstance(interpretation, str) and interpretation == LABELS:
         if array.dtype.kind not in 'biu':
@@ -152,7 +152,7 @@ def make_associated(image: Any) -> Array:
 
     :param image: as a tile of ``make_patch``.
     :returns: a copy, (rows, cols, bands) of 1 to 4 bands.
-    :raises TileSourceError: if it is none, or has more bands.
+    :raises TileSourceError: if it is not an image, or has more bands.
     """
     patch = make_patch(image)
     if patch.color.shape[2] > 3:
@@ -166,7 +166,7 @@ def make_associated(image: Any) -> Array:
 
 
 def is_interpretation(name: Any) -> bool:
-    """Whether ``make_patch`` takes an interpretation."""
+    """Whether ``make_patch`` accepts an interpretation."""
     return isinstance(name, str) and (name in (PIXELMAP, LABELS) or name in _SHORT_NAMES or
                                       name in COLOR_BANDS or name in DATA_INTERPRETATIONS)
 
@@ -211,7 +211,7 @@ def _as_array(tile: Any, interpretation: Any,
 
 def _check_bands_last(array: Array, known_bands: int | None) -> None:
     """
-    Refuse an array with its bands first, as PyTorch has them.
+    Refuse an array with the bands first, as in PyTorch.
 
     :param known_bands: the bands of the canvas; an array whose last dimension has
         the same number is not refused.
@@ -273,7 +273,7 @@ def _from_encoded(data: Any, interpretation: Any) -> tuple[Array, str | None]:
         msg = 'A tile of 0 bytes is not an encoded image.'
         raise TileSourceError(msg)
     with vips_errors(f'The tile of {len(data)} bytes cannot be decoded as an image'):
-        # libvips does not keep images loaded from a source in its operation cache.
+        # A source, because libvips does not cache images that are loaded from one.
         source = pyvips.Source.new_from_memory(bytes(data))
         image = pyvips.Image.new_from_source(source, '', fail_on='error')
         if image.interpretation == 'cmyk' and interpretation != 'cmyk':
@@ -345,7 +345,7 @@ def _meaning(array: Array, interpretation: Any, expected: Meaning | None) -> tup
         if bands <= 4:
             return (GRAY if bands <= 2 else RGB), bands in (2, 4)
         interpretation = 'multiband'
-    # An alpha band may be present or missing, whatever the name says.
+    # There may be an alpha band or none, whatever the name.
     name = _SHORT_NAMES.get(str(interpretation), interpretation)
     if not isinstance(name, str):
         name = repr(name)

@@ -1,8 +1,9 @@
 """
-The logs of many processes in one folder: the tiles of an image that all of them add to.
+A folder with the logs of many processes that add tiles to one image.
 
-Each process appends to a log of its own, so processes never wait for each other, and the image
-is what all logs hold.  A process that is killed leaves a whole log but for its last record.
+Each process appends to its own log, so processes never wait for each other; the image has
+the tiles of all logs.  If a process is killed, only the last record of its log may be
+incomplete.
 
 ::
 
@@ -11,10 +12,10 @@ is what all logs hold.  A process that is killed leaves a whole log but for its 
       <name>.property              pixel size and so on, as JSON; replaced as a whole
       <host>-<process>-<id>.part   logs, see ``records``
 
-A process locks its log as long as it lives, only to show that it does: the last, torn record of
-a log that nobody has locked is cut.  Where a file system has no locks nothing is cut, and torn
-records are ignored.  A file system must show what one process appended to others: NFS does so
-after a few seconds.
+A process locks its log as long as it runs.  If a log is not locked, its process has ended,
+and an incomplete last record is cut off.  If the file system has no locks, incomplete
+records are ignored instead.  Other processes must see appended bytes: on NFS that takes a
+few seconds.
 """
 
 from __future__ import annotations
@@ -46,16 +47,17 @@ class SharedSpool(TileLog):
 
     :param folder: the folder, created if there is none.
     :param blend: the blend policy; None for that of an existing folder, or 'over'.
-    :param accumulator: likewise, None for the usual one.
-    :raises TileSourceError: if the folder cannot be used, has another policy, is of a
-        newer version, or is something else.
+    :param accumulator: the dtype of sums and means; None for that of an existing folder, or
+        the default.
+    :raises TileSourceError: if the folder cannot be used, has another policy or a newer
+        version, or is not a spool.
     """
 
     def __init__(self, folder: str, blend: str | None, accumulator: str | None) -> None:
         super().__init__()
         self.folder = folder
         self._names: set[str] = set()
-        # What was set last, in any process, and the state of the file of each.
+        # The latest properties of all processes, and the identity of the file of each.
         self.properties: dict[str, Any] = {}
         self._stamps: dict[str, tuple[int, int]] = {}
         found = self._marker() or self._created(blend or 'over', accumulator)
@@ -89,8 +91,8 @@ class SharedSpool(TileLog):
             msg = f'The spool {path} cannot be read: {exc.strerror}.'
             raise TileSourceError(msg) from exc
         except (ValueError, KeyError, TypeError) as exc:
-            msg = (f'{path} is damaged or of another program; use another folder for the spool, or '
-                   f'put the file back.')
+            msg = (f'{path} is damaged or belongs to another program; use another folder, or '
+                   f'restore the file.')
             raise TileSourceError(msg) from exc
         if version > VERSION:
             msg = (f'The spool {self.folder} has the version {version}, this package reads up to '
@@ -120,7 +122,7 @@ class SharedSpool(TileLog):
             raise TileSourceError(msg)
 
     def _created(self, blend: str, accumulator: str | None) -> tuple[str, str | None]:
-        """Make the folder and its marker, unless another process does so meanwhile."""
+        """Create the folder and its marker, unless another process does so at the same time."""
         text = json.dumps({'what': _WHAT, 'version': VERSION, 'blend': blend,
                            'accumulator': accumulator}, indent=1)
         try:
@@ -140,11 +142,11 @@ class SharedSpool(TileLog):
     # Adding
 
     def _create(self) -> None:
-        """Create the log of this process, under its name only once it is locked."""
+        """Create and lock the log of this process, then give it its name."""
         host = re.sub(r'[^A-Za-z0-9]+', '', socket.gethostname())[:32] or 'host'
         name = f'{host}-{files.process_id()}-{uuid.uuid4().hex[:12]}{_SUFFIX}'
         path = os.path.join(self.folder, name)
-        # Windows renames no open file.
+        # Windows cannot rename an open file.
         unlocked = path if os.name == 'nt' else path + '.tmp'
         try:
             own = os.open(unlocked, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(
@@ -177,9 +179,9 @@ class SharedSpool(TileLog):
 
     def flush(self) -> None:
         """
-        Write what this process added to the disk.
+        Write the tiles of this process to disk.
 
-        :raises TileSourceError: if that fails, also if the file system cannot do it.
+        :raises TileSourceError: if that fails, or if the file system does not support it.
         """
         with self._writing:
             if self._own is None:
@@ -206,7 +208,7 @@ class SharedSpool(TileLog):
     def _new_of(self, number: int) -> list[Entry]:
         part = self._parts[number]
         if part.seen == 0:
-            # The first look at this log.
+            # A new log.
             head = self._read(self._descriptor(number), number, records.LOG_BYTES, 0)
             try:
                 records.check_log_header(head, part.path)
@@ -218,14 +220,14 @@ class SharedSpool(TileLog):
         """
         Cut a torn record off a log whose process has ended.
 
-        Samples behind the last flush are checked, because a system that lost power may
-        not have written them.
+        Samples after the last flush are checked, because they may be missing after a power
+        failure.
         """
         part = self._parts[number]
         try:
             descriptor = os.open(part.path, os.O_RDWR | getattr(os, 'O_BINARY', 0))
         except OSError:
-            # Read-only, or gone meanwhile; torn records are ignored.
+            # Read-only, or removed in the meantime; incomplete records are ignored.
             return
         try:
             if durable.try_lock(descriptor):
@@ -234,7 +236,7 @@ class SharedSpool(TileLog):
             os.close(descriptor)
 
     def _cut(self, descriptor: int, number: int) -> None:
-        """Find the last whole record of a locked log, and cut what follows."""
+        """Cut everything after the last complete record of a locked log."""
         part, size = self._parts[number], os.fstat(descriptor).st_size
         end = records.LOG_BYTES
         unchecked: list[tuple[int, Entry]] = []
@@ -271,7 +273,7 @@ class SharedSpool(TileLog):
 
     def refresh_properties(self) -> bool:
         """
-        Find what other processes have set; whether anything has changed.
+        Read properties set by other processes; returns whether any has changed.
 
         :raises TileSourceError: if a file cannot be read.
         """
@@ -280,7 +282,7 @@ class SharedSpool(TileLog):
             for file in os.scandir(self.folder):
                 if not file.name.endswith(_PROPERTY):
                     continue
-                # Not that of the folder's entry, which Windows updates late.
+                # The identity of the open file: Windows updates the entry in the folder late.
                 found = os.stat(file.path)
                 stamp = found.st_mtime_ns, found.st_ino
                 if self._stamps.get(file.name) != stamp:

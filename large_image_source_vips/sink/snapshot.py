@@ -1,5 +1,5 @@
 """
-Makes a ``Picture`` for writing from the frozen blocks of a canvas.
+Make a ``Picture`` for a writer from the frozen blocks of a canvas.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def snapshot_picture(layers: FrozenLayers, frame: int | None, place: Rect,
 
     :param layers: must stay frozen while the picture is used.
     :param frame: of its blocks; None for a frame that was never written.
-    :param place: the rectangle, in the caller plane.
+    :param place: the rectangle, in caller coordinates.
     :param pixel_size: width and height of a pixel in mm, None where unknown.
     :param show_alpha: whether pixels may be transparent.
     """

@@ -1,8 +1,8 @@
 """
-What is known of an image besides its pixels, as JSON in a shared spool.
+Encode annotations and associated images as JSON properties of a shared spool.
 
-Each field of ``Annotations`` is a property of its own, and so is each associated image.  The
-axes follow from the tiles.
+Each field of ``Annotations`` is one property, and so is each associated image.  The axes
+follow from the tiles.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ _IMAGE = 'associated_'
 
 
 def encoded(name: str, value: Any) -> Any:
-    """A field of ``Annotations`` as JSON holds it."""
+    """Convert a field of ``Annotations`` for JSON."""
     if name == 'values' and value is not None:
         return [[list(key), dict(found)] for key, found in value.items()]
     return value
 
 
 def decoded(properties: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of ``Annotations`` among the properties of a spool."""
+    """Decode the fields of ``Annotations`` from the properties of a spool."""
     found = {name: properties[name] for name in _FIELDS if name in properties}
     if found.get('values') is None:
-        # Those of the tiles stay.
+        # Values from tiles are kept.
         found.pop('values', None)
     for name, value in found.items():
         if name in _TUPLES and value is not None:
             found[name] = tuple(value)
         elif name in _BY_LABEL and value is not None:
-            # The keys of JSON are texts.
+            # JSON has only strings as keys.
             found[name] = {int(label): text for label, text in value.items()}
         elif name == 'values':
             found[name] = {tuple((axis, place) for axis, place in key): values
@@ -52,17 +52,17 @@ def decoded(properties: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def associated_name(key: str) -> str:
-    """The name of the property of an associated image, fit for a file name."""
+    """The property name of an associated image; valid as a file name."""
     return _IMAGE + hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
 def encoded_image(pixels: Array) -> dict[str, Any]:
-    """An associated image (rows, cols, bands) of uint8 as JSON holds it."""
+    """Convert an associated image (rows, cols, bands) of uint8 for JSON."""
     return {'shape': pixels.shape, 'samples': base64.b64encode(pixels.tobytes()).decode()}
 
 
 def associated(properties: Mapping[str, Any]) -> dict[str, Array]:
-    """The associated images among the properties of a spool, by key."""
+    """Decode the associated images from the properties of a spool, by key."""
     found = {}
     for name, value in sorted(properties.items()):
         if name.startswith(_IMAGE):

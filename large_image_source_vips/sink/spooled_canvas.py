@@ -1,13 +1,13 @@
 """
-A canvas that keeps every tile in a log and makes its blocks of them when they are looked at.
+A canvas that stores all tiles in a log, and computes blocks from them when they are read.
 
-It is for blend policies, which need all tiles of a place, for tiles with an order, and for
-images that several processes share.  Only the logs count: the blocks are a cache, made anew
-where a tile was added, in the order of the policy.  So they do not depend on when or by whom
-tiles were added.
+Used for blend policies that need all overlapping tiles, for tiles with an order, and for
+images shared by several processes.  The blocks are only a cache: where tiles were added,
+they are computed again from the logs, in the order of the policy.  So they do not depend on
+when or by which process tiles were added.
 
-Memory is that of a ``Canvas``, ``LIMITS.sink_recent_tiles`` of tiles, and about 500 bytes for
-each tile.  The disk holds all tiles in the logs, and the blocks in a temporary file.
+Memory: that of a ``Canvas``, ``LIMITS.sink_recent_tiles`` of tiles, and about 500 bytes for
+each tile.  Disk: all tiles in the logs, and the blocks in a temporary file.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ from .spooled_state import SpooledState
 from .tile_index import Block
 
 _SHAPE = BLOCK_SIZE, BLOCK_SIZE
-# An image of tiles within this distance of 0, 0 is not too large.
+# If all tiles are within this distance of 0, 0 the image is not too large.
 _CLOSE = LIMITS.sink_side // 2
 
-# A forked process has one thread at first, but may start more before it uses the image.
+# A forked process may start several threads before it uses the image.
 _after_fork = threading.Lock()
 
 
@@ -75,11 +75,11 @@ class SpooledCanvas(SpooledState):
         self._start()
 
     def _start(self) -> None:
-        """Begin with no tile known, as at first and in a forked process."""
+        """Reset to no known tiles, for a new canvas or in a forked process."""
         super().__init__(*self._asked)
-        # Blocks to be made anew.
+        # The blocks to compute again.
         self._stale: set[Block] = set()
-        # The keys that this process added since it looked last.
+        # Keys that this process added since the last look for new tiles.
         self._new_keys: set[Any] = set()
         # The last plain tile: its dtype, bands, and kind.
         self._plain: tuple[np.dtype[Any], int, Kind] | None = None
@@ -95,7 +95,7 @@ class SpooledCanvas(SpooledState):
             with _after_fork:
                 if files.process_id() != self._process:
                     generation = self._generation
-                    self._shared.leave()
+                    self._shared.close_inherited()
                     self._start()
                     self._generation = generation + 1
         super().check_process()
@@ -106,8 +106,8 @@ class SpooledCanvas(SpooledState):
         """
         Add a tile like the last one with little overhead; see ``Canvas.add_plain``.
 
-        Four processes write 10,000 tiles of 256 x 256 at 0.6 of the speed of bare writes
-        without this.
+        Measured: without this, four processes write 10,000 tiles of 256 x 256 at 0.6 of the
+        speed of bare writes.
         """
         plain, shape = self._plain, tile.shape
         if plain is None or position or len(shape) != 3 or tile.dtype != plain[0] or (
@@ -125,17 +125,17 @@ class SpooledCanvas(SpooledState):
         """
         Add a patch.
 
-        :param patch: the converted tile; that of several frames, one below the other.
-        :param x: the column of its left edge in the caller plane.
-        :param y: the row of its top edge in the caller plane.
+        :param patch: the converted tile; several frames one below the other.
+        :param x: the column of its left edge in caller coordinates.
+        :param y: the row of its top edge in caller coordinates.
         :param mask: (rows, cols) of the patch, False where it has no pixels, or None.
         :param target: its frames.
         :param weight: (rows, cols) of floats, or None.
-        :param key: a name of the tile, which counts once; or None.
-        :param order: places it among others, or None.
-        :raises TileSourceError: if the patch does not fit the format of the image,
-            would make it too large, the key was given to another tile, or the disk is
-            full; nothing has changed then.
+        :param key: identifies the tile, which is added only once; or None.
+        :param order: its place in the order of tiles, or None.
+        :raises TileSourceError: if the patch does not fit the format of the image or would
+            make it too large, the key was used for another tile, or the disk is full;
+            nothing has changed then.
         """
         self.check_process()
         if weight is not None:
@@ -168,12 +168,12 @@ class SpooledCanvas(SpooledState):
 
     def _is_known(self, key: Any, entry: Entry, buffers: list[Any]) -> bool:
         """
-        Whether a tile was added under a key before, as far as this process knows.
+        Whether this process knows a tile with the key.
 
-        :raises TileSourceError: if that was another tile.
+        :raises TileSourceError: if it is another tile.
         """
         if key in self._new_keys:
-            self._look()
+            self._find_new_tiles()
         if not self._index.added(key):
             return False
         return self._index.check_key(key, entry, buffers)
@@ -181,23 +181,23 @@ class SpooledCanvas(SpooledState):
     def added(self, key: Any) -> bool:
         """Whether any process has added a tile with a key."""
         self.check_process()
-        self._look()
+        self._find_new_tiles()
         return self._index.added(key)
 
     def flush(self) -> None:
         """
-        Make sure that what this process added survives a crash of the system.
+        Write the tiles of this process to disk, so that they survive a crash of the system.
 
-        :raises TileSourceError: if the disk fails or the file system cannot do this.
+        :raises TileSourceError: if the disk fails or the file system does not support it.
         """
         self.check_process()
         self._log.flush()
 
     # Looking
 
-    def _look(self) -> None:
+    def _find_new_tiles(self) -> None:
         """
-        Find the tiles that were added since the last look.
+        Find the tiles that were added since the last call.
 
         :raises TileSourceError: if tiles of different processes contradict each other, or a
             log cannot be read.
@@ -208,11 +208,11 @@ class SpooledCanvas(SpooledState):
             if not entries:
                 return
             self._new_keys.clear()
-            with self._claims.on(None, write=True):
-                self._show(self._index.take_in(entries))
+            with self._locks.area(None, write=True):
+                self._mark_stale(self._index.add_entries(entries))
 
-    def _show(self, changed: list[tuple[int, Rect]]) -> None:
-        """Mark the blocks under some tiles as stale, while the whole canvas is claimed."""
+    def _mark_stale(self, changed: list[tuple[int, Rect]]) -> None:
+        """Mark the blocks under some tiles as stale, while the whole canvas is locked."""
         if not changed:
             return
         assert self._index.format is not None
@@ -233,7 +233,7 @@ class SpooledCanvas(SpooledState):
                 self._lower[frame].forget(*rect[:2], rect.right, rect.bottom, self._origin)
             for column, row in blocks_in(block_area(rect)):
                 self._stale.add((frame, column, row))
-                # Lower levels ask where there are blocks.
+                # Lower levels use this to find blocks.
                 layers.occupied.add(frame, column, row)
         self._alpha_given = self._index.alpha_given
         self._annotated = False
@@ -241,9 +241,9 @@ class SpooledCanvas(SpooledState):
 
     def _make(self, frame: int | None, area: Rect) -> None:
         """
-        Make the stale blocks of an area anew.
+        Compute the stale blocks of an area again.
 
-        :param frame: as in their keys; None for all.
+        :param frame: the frame number in their keys; None for all.
         """
         with self._looking:
             frames = {block[0] for block in self._stale} if frame is None else {frame}
@@ -256,11 +256,11 @@ class SpooledCanvas(SpooledState):
                  area.left <= block[1] < area.right and area.top <= block[2] < area.bottom),
                 key=lambda block: (block[0], block[2], block[1]))
             if wanted:
-                with self._claims.on(area, write=True):
+                with self._locks.area(area, write=True):
                     in_parallel(self._make_block, wanted)
 
     def _make_block(self, block: Block) -> None:
-        """Make a block of all tiles on it."""
+        """Compute a block from all tiles on it."""
         layers = self._layers
         assert layers is not None
         frame, column, row = block
@@ -277,7 +277,7 @@ class SpooledCanvas(SpooledState):
         """
         The part of a tile in a block, in the format of the image.
 
-        :param place: of the frame among those of the tile.
+        :param place: the index of the frame in the tile.
         """
         in_block, (down, across) = overlap(key, entry.rect)
         samples = self._log.read(entry)
@@ -296,9 +296,9 @@ class SpooledCanvas(SpooledState):
     # Reading
 
     def current(self) -> SpooledCanvas:
-        """The canvas itself, with all that any process has added or set so far."""
+        """The canvas itself, with everything that any process has added or set so far."""
         self.check_process()
-        self._look()
+        self._find_new_tiles()
         self._refresh()
         return self
 
@@ -308,7 +308,7 @@ class SpooledCanvas(SpooledState):
              out: Array | None = None) -> Array:
         """The pixels of a rectangle with alpha; see ``PixelStore.read``."""
         self.check_process()
-        self._look()
+        self._find_new_tiles()
         stored = self._frames.stored(frame) if self._stale else None
         if stored is not None:
             self._make(stored, block_area(footprint(reduction, rect).moved(*self._origin)))
@@ -316,7 +316,7 @@ class SpooledCanvas(SpooledState):
 
     @contextmanager
     def _snapshot(self, frame: int | None) -> Iterator[Snapshot]:
-        """The image to write, of all tiles that all processes have added so far."""
+        """The image to write, with all tiles added so far by all processes."""
         self.check_process()
         with ExitStack() as kept:
             with self._looking:
@@ -339,7 +339,7 @@ class SpooledCanvas(SpooledState):
 
 
 def _details(patch: Patch, target: Target) -> dict[str, Any]:
-    """What a record says of a tile besides its samples and place."""
+    """The details of a tile for its record: key, order, frames, ranges."""
     details = place_details(target)
     if patch.has_alpha_band and patch.alpha is None:
         details['alpha_band'] = True
@@ -356,7 +356,7 @@ def new_canvas(blend: str | None, accumulator: str | None, spool: Any, *,
     """
     The canvas of a new image; see ``new`` of the package for the arguments.
 
-    :param sorts: whether tiles have an order.
+    :param sorts: whether addTile accepts order=.
     :raises TileSourceError: if an argument is wrong, or the folder cannot be used.
     """
     if blend is not None and blend not in POLICIES:

@@ -1,5 +1,5 @@
 """
-What a spooled canvas knows of its image: the sum of what all processes have added and set.
+The properties of a spooled canvas, combined from the tiles and settings of all processes.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ class SpooledState(Canvas):
         self._looking = threading.RLock()
         # How many tiles ``band_ranges`` has counted.
         self._counted = 0
-        # Whether the annotations of other processes are those in ``_frames``.
+        # Whether ``_frames`` has the annotations of other processes.
         self._annotated = False
-        # That of the last tile of this process.
+        # The meaning of the last tile of this process.
         self._meaning: Meaning | None = None
 
-    # Properties: those of all tiles, and what any process has set
+    # Properties from all tiles, and those that any process has set
 
     @property
     def generation(self) -> int:
@@ -67,7 +67,7 @@ class SpooledState(Canvas):
 
     @property
     def origin(self) -> tuple[int, int]:
-        """The top left corner of the image in the caller plane: (x, y), each <= 0."""
+        """The top left corner of the image in caller coordinates: (x, y), each <= 0."""
         return self.current()._origin
 
     @property
@@ -83,7 +83,7 @@ class SpooledState(Canvas):
 
     @property
     def meaning(self) -> Meaning | None:
-        """What the bands are; None without tiles."""
+        """The meaning of the bands; None without tiles."""
         self.current()
         return super().meaning
 
@@ -111,12 +111,12 @@ class SpooledState(Canvas):
 
     @property
     def known_meaning(self) -> Meaning | None:
-        """What the bands of the last tile of this process are, or those of the image."""
+        """The meaning of the bands of the last tile of this process, or of the image."""
         return self._meaning or super().known_meaning
 
     @property
     def known_axes(self) -> list[str]:
-        """The axes of the frames; none if other processes may add some at this moment."""
+        """The axes of the frames; empty if other processes may be adding some."""
         if self._shared is not None:
             return []
         self.current()
@@ -183,11 +183,11 @@ class SpooledState(Canvas):
         crop = found.get('crop')
         self._crop = None if crop is None else Rect(*crop)
         fields = spool_properties.decoded(found)
-        with self._claims.lock:
+        with self._locks.lock:
             self._frames.annotate(lambda _: fields)
             self._associated.update(spool_properties.associated(found))
         self._annotated = True
-        self._show_palette()
+        self._apply_palette()
         if changed:
-            with self._claims.on(None, write=True):
-                self._show_min_size(Size(*found.get('min_size', (0, 0))))
+            with self._locks.area(None, write=True):
+                self._apply_min_size(Size(*found.get('min_size', (0, 0))))

@@ -1,5 +1,6 @@
 """
-Which tiles of a log lie on which block, in which order, and what they have in common.
+An index of the tiles in logs: the tiles on each block in order, their keys and common
+format.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from .frames import Frames, Placer, SharedPlacer
 from .grid import block_area, blocks_in
 from .records import Entry, Kind
 
-# The frame, as in the key of a block, the column and the row.
+# The frame number in the keys of blocks, the column and the row.
 Block = tuple[int, int, int]
 Format = tuple[np.dtype[Any], Meaning]
-# The number of a tile, and the place of a frame among those of the tile.
-Sheet = tuple[int, int]
-# What a tile is sorted by, and the tile.
-Keyed = tuple[tuple[Any, ...], Sheet]
+# The number of a tile, and the index of one of its frames.
+FrameOfTile = tuple[int, int]
+# The sort key of a tile, and the tile.
+Keyed = tuple[tuple[Any, ...], FrameOfTile]
 
 
 class TileIndex:
@@ -35,8 +36,8 @@ class TileIndex:
     :param policy: the blend policy.
     :param accumulator: the dtype of means and sums, or None.
     :param frames: of the image; those of the tiles are added.
-    :param shared: whether several processes add tiles; the order then does not depend
-        on when they were added.
+    :param shared: whether several processes add tiles; their order then does not depend on
+        the time.
     :param read: returns the bytes of a tile's samples.
     :param part_name: returns the name of the log that has a tile.
     """
@@ -51,7 +52,7 @@ class TileIndex:
         self._read = read
         self._part_name = part_name
         self.entries: list[Entry] = []
-        self.blocks: dict[Block, list[Sheet]] = {}
+        self.blocks: dict[Block, list[FrameOfTile]] = {}
         self.extent: Rect | None = None
         # The dtype and meaning of the image, and the dtype of its tiles.
         self.format: Format | None = None
@@ -61,16 +62,16 @@ class TileIndex:
         self._keys: dict[Any, Entry] = {}
         self._kinds: dict[bytes, tuple[Kind, tuple[int, int]]] = {}
         self._digests: dict[int, bytes] = {}
-        # What made the image impossible, found in tiles of several processes.
+        # The contradiction between tiles of different processes, if one was found.
         self._conflict: str | None = None
 
-    def take_in(self, entries: Iterable[Entry]) -> list[tuple[int, Rect]]:
+    def add_entries(self, entries: Iterable[Entry]) -> list[tuple[int, Rect]]:
         """
         Add tiles.
 
-        :returns: the frames, as in the keys of blocks, and places that have changed.
-        :raises TileSourceError: if tiles of two processes contradict each other; also
-            from then on.
+        :returns: the changed frames (numbers in the keys of blocks) and rectangles.
+        :raises TileSourceError: if tiles of two processes contradict each other; later
+            calls raise it again.
         """
         self.check()
         changed: list[tuple[int, Rect]] = []
@@ -81,7 +82,7 @@ class TileIndex:
                 self._count_kind(entry)
                 extent = entry.rect if self.extent is None else self.extent.united(entry.rect)
                 if extent is not self.extent:
-                    check_size(CanvasState.size_of(extent), entry.described().capitalize())
+                    check_size(CanvasState.size_of(extent), entry.text().capitalize())
                     self.extent = extent
                 changed += [(frame, entry.rect) for frame in self._add(entry)]
         except TileSourceError as exc:
@@ -91,9 +92,9 @@ class TileIndex:
 
     def check(self) -> None:
         """
-        Check that the tiles known make an image.
+        Check that the known tiles do not contradict each other.
 
-        :raises TileSourceError: if they do not.
+        :raises TileSourceError: if they do.
         """
         if self._conflict is not None:
             raise TileSourceError(self._conflict)
@@ -114,12 +115,12 @@ class TileIndex:
     # Keys
 
     def added(self, key: Any) -> bool:
-        """Whether a tile with a key is there."""
+        """Whether a tile with the key was added."""
         return key in self._keys
 
     def _is_repeated(self, entry: Entry) -> bool:
         """
-        Whether a tile was added before under the same key.
+        Whether the same tile with the same key is already in the index.
 
         :raises TileSourceError: if that was another tile.
         """
@@ -130,17 +131,17 @@ class TileIndex:
         if before is entry:
             return False
         if self._digest(before) != self._digest(entry):
-            msg = (f'The key {key!r} was given to two different tiles: {before.described()} in '
-                   f'{self._part_name(before)} and {entry.described()} in '
+            msg = (f'The key {key!r} was given to two different tiles: {before.text()} in '
+                   f'{self._part_name(before)} and {entry.text()} in '
                    f'{self._part_name(entry)}.')
             raise TileSourceError(msg)
         return True
 
     def check_key(self, key: Any, entry: Entry, buffers: Iterable[Any]) -> bool:
         """
-        Whether a tile that is to be added was added before under the same key.
+        Whether a tile to add is already in the index under its key.
 
-        :param entry: describes it.
+        :param entry: the tile.
         :param buffers: its samples.
         :raises TileSourceError: if that was another tile.
         """
@@ -148,8 +149,8 @@ class TileIndex:
         if before is None:
             return False
         if self._digest(before) != records.digest(buffers, entry):
-            msg = (f'The key {key!r} was given to {before.described()}, and now to '
-                   f'{entry.described()} with other samples; a key names one tile.')
+            msg = (f'The key {key!r} was given to {before.text()}, and now to '
+                   f'{entry.text()} with other samples; a key names one tile.')
             raise TileSourceError(msg)
         return True
 
@@ -160,12 +161,12 @@ class TileIndex:
 
     def _count_kind(self, entry: Entry) -> None:
         """
-        Widen the format for a tile.
+        Widen the format so that it can hold a tile.
 
-        All kinds of samples are joined in a fixed order, so that the result does not
-        depend on which tile was found first.
+        The kinds of samples are joined in a fixed order, so the result does not depend on
+        which tile was found first.
 
-        :raises TileSourceError: if no format holds all tiles.
+        :raises TileSourceError: if no format can hold all tiles.
         """
         name, details = entry.kind.encoded, entry.details or {}
         found = tuple(details.get('extremes', (0, 0)))
@@ -198,7 +199,7 @@ class TileIndex:
 
     def check_fits(self, kind: Kind, extremes: tuple[int, int]) -> None:
         """
-        Check that a tile can be added to those known.
+        Check that a tile can be combined with the known tiles.
 
         :raises TileSourceError: if it cannot.
         """
@@ -210,26 +211,26 @@ class TileIndex:
 
     def of_block(self, block: Block) -> list[tuple[Entry, int]]:
         """
-        The tiles on a block, in the order in which the policy uses them.
+        The tiles on a block, in the order for the policy.
 
-        :returns: tiles, and the place of the frame among those of each.
+        :returns: tiles, each with the index of the frame.
         """
         sheets = self.blocks.get(block, [])
         if self._policy not in ORDERED:
-            # Sums of floats differ in the last bits with the order: hence a fixed one.
+            # A fixed order, because the last bits of sums of floats depend on it.
             return sorted(((self.entries[number], place) for number, place in sheets),
                           key=_place_key)
         keyed = sorted((self._order_key(number), (number, place)) for number, place in sheets)
         if self._shared:
-            keyed = self._without_ties(keyed)
+            keyed = self._sorted_by_digest(keyed)
         found = [(self.entries[number], place) for _, (number, place) in keyed]
         return found if self._policy == 'over' else found[::-1]
 
     def _order_key(self, number: int) -> tuple[Any, ...]:
         """
-        What tiles are sorted by: ``order``, then key and place, or in one process time.
+        The sort key of a tile: ``order``, then key and place, or in one process the time.
 
-        Tiles without an order or a key lie below those that have one.
+        Tiles without an order or a key are below those that have one.
         """
         entry = self.entries[number]
         order, key = entry.order, entry.key
@@ -238,8 +239,8 @@ class TileIndex:
             return (*first, number)
         return (*first, _sortable(key), entry.rect.top, entry.rect.left)
 
-    def _without_ties(self, keyed: list[Keyed]) -> list[Keyed]:
-        """Sort tiles of the same place, without key and order, by a hash of their samples."""
+    def _sorted_by_digest(self, keyed: list[Keyed]) -> list[Keyed]:
+        """Sort tiles at the same place without key and order by a hash of their samples."""
         counts: dict[tuple[Any, ...], int] = {}
         for key, _ in keyed:
             counts[key] = counts.get(key, 0) + 1
@@ -262,7 +263,7 @@ def _place_key(sheet: tuple[Entry, int]) -> tuple[Any, ...]:
 
 
 def _sortable(key: Any) -> tuple[Any, ...]:
-    """A key to sort by: none, then integers, then texts, then tuples of these."""
+    """Make a key sortable: None, then integers, then texts, then tuples of these."""
     if key is None:
         return (0,)
     if isinstance(key, int):

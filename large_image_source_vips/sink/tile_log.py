@@ -1,5 +1,5 @@
 """
-A sequence of tiles in append-only files.
+Store tiles in append-only files (logs).
 
 ``TileLog`` is the log of one process in a temporary file; ``shared_spool`` extends it to
 the logs of many processes in a folder.
@@ -29,9 +29,9 @@ class Part:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        # The end of the last record that was found.
+        # The end of the last known record.
         self.end = records.LOG_BYTES
-        # The end of the file when no further record was found.
+        # The size of the file when it had no further record.
         self.seen = 0
 
     @property
@@ -42,7 +42,7 @@ class Part:
 
 class TileLog:
     """
-    Tiles in the order in which they are found; methods may be called from any thread.
+    The tiles of one or several logs; methods may be called from any thread.
     """
 
     def __init__(self) -> None:
@@ -50,10 +50,10 @@ class TileLog:
         self._lock = threading.RLock()
         # Open files to read, by number of the part.
         self._open: OrderedDict[int, int] = OrderedDict()
-        # Samples of the last tiles that were read.
+        # Samples of the tiles read last.
         self._recent: OrderedDict[Entry, bytes] = OrderedDict()
         self._recent_bytes = 0
-        # The log that this process writes, its end, and a lock for both.
+        # The log of this process, its end, and a lock for both.
         self._own: int | None = None
         self._own_end = 0
         self._writing = threading.Lock()
@@ -65,11 +65,11 @@ class TileLog:
         """
         Append a tile.
 
-        :param kind: what the samples are.
-        :param rect: the place of the tile in the caller plane.
+        :param kind: the format of the samples.
+        :param rect: the place of the tile in caller coordinates.
         :param details: JSON, or nothing.
         :param buffers: the samples, C-contiguous and little-endian.
-        :raises TileSourceError: if it cannot be written; nothing has been added then.
+        :raises TileSourceError: if it cannot be written; nothing is added then.
         """
         nbytes = 0
         for buffer in buffers:
@@ -81,18 +81,18 @@ class TileLog:
             self._append([head, *buffers], len(head) + nbytes)
 
     def _append(self, buffers: list[Any], nbytes: int) -> None:
-        """Append bytes to the own log, all or nothing."""
+        """Append bytes to the log of this process, all or none."""
         own = self._own
         assert own is not None
         try:
             durable.append_at(own, buffers, self._own_end)
         except OSError as exc:
-            self._take_back(own)
+            self._cut_failed_record(own)
             raise self._failed(exc, 'written') from exc
         self._own_end += nbytes
 
-    def _take_back(self, own: int) -> None:
-        """Cut what was written of a record."""
+    def _cut_failed_record(self, own: int) -> None:
+        """Cut off a record that was written in part."""
         try:
             os.ftruncate(own, self._own_end)
         except OSError:
@@ -100,7 +100,7 @@ class TileLog:
             return
 
     def _create(self) -> None:
-        """Create the own log."""
+        """Create the log of this process."""
         try:
             self._scratch = files.scratch_file('large_image_vips_tiles_', '.log')
             self._own = self._scratch.descriptor
@@ -123,15 +123,15 @@ class TileLog:
 
     def flush(self) -> None:
         """
-        Write what was added to the disk.
+        Write the tiles to disk.
 
-        :raises TileSourceError: if that fails.
+        :raises TileSourceError: if writing fails.
         """
 
     # Reading
 
     def _find_parts(self) -> None:
-        """Look for logs of other processes."""
+        """Find the logs of other processes."""
 
     def new_entries(self) -> list[Entry]:
         """
@@ -170,16 +170,16 @@ class TileLog:
         try:
             return os.stat(self._parts[number].path).st_size
         except OSError as exc:
-            msg = (f'The log {self._parts[number].path} of a shared spool cannot be read any more: '
-                   f'{exc.strerror}.  The tiles in it are lost, unless the file is put back.')
+            msg = (f'The log {self._parts[number].path} of a shared spool cannot be read: '
+                   f'{exc.strerror}.  Its tiles are lost unless the file is restored.')
             raise TileSourceError(msg) from exc
 
     def _record_at(self, descriptor: int, number: int, start: int,
                    size: int) -> tuple[Entry | None, int]:
         """
-        The record at a position, and where the next one starts.
+        The record at a position, and the start of the next one.
 
-        :raises TornRecord: if it is not whole.
+        :raises TornRecord: if it is not complete.
         :raises TileSourceError: if the file cannot be read.
         """
         head = self._read(descriptor, number, min(512, size - start), start)
@@ -202,7 +202,7 @@ class TileLog:
             raise TileSourceError(msg) from exc
 
     def _descriptor(self, number: int) -> int:
-        """An open descriptor of a log; few are kept open."""
+        """An open descriptor of a log; at most ``LIMITS.sink_open_logs`` are kept."""
         if number == 0 and self._scratch is not None:
             return self._scratch.descriptor
         if number in self._open:
@@ -228,7 +228,7 @@ class TileLog:
 
     def read_bytes(self, entry: Entry) -> bytes:
         """
-        The bytes of the samples of a tile, the last ones from memory.
+        The bytes of the samples of a tile; those of recent tiles come from memory.
 
         :raises TileSourceError: if they cannot be read or are damaged.
         """
@@ -239,7 +239,7 @@ class TileLog:
                 return data
             data = self._read(self._descriptor(entry.part), entry.part, entry.nbytes, entry.offset)
             if not records.is_intact(entry, data):
-                msg = (f'{self._parts[entry.part].path}: the samples of {entry.described()} are '
+                msg = (f'{self._parts[entry.part].path}: the samples of {entry.text()} are '
                        f'damaged (byte {entry.offset}).')
                 raise TileSourceError(msg)
             self._recent[entry] = data
@@ -252,8 +252,8 @@ class TileLog:
         """The name of the log that has a tile."""
         return self._parts[entry.part].name
 
-    def leave(self) -> None:
-        """Close the copies of descriptors that a forked process has; it cannot use the log."""
+    def close_inherited(self) -> None:
+        """Close the descriptors in a forked process, which cannot use the log."""
         for descriptor in (self._own, *self._open.values()):
             if descriptor is not None:
                 os.close(descriptor)
@@ -269,7 +269,7 @@ class TileLog:
             self._close_files()
 
     def _close_files(self) -> None:
-        """Close all files and forget what was read; call with both locks held."""
+        """Close all files and drop cached samples; call with both locks held."""
         while self._open:
             os.close(self._open.popitem()[1])
         self._recent.clear()

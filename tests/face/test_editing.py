@@ -36,7 +36,7 @@ def test_an_empty_sink():
 
 
 def test_an_empty_sink_cannot_be_written(tmp_path):
-    with pytest.raises(TileSourceError, match='without any tile'):
+    with pytest.raises(TileSourceError, match='without tiles'):
         large_image_source_vips.new().write(tmp_path / 'a.tif')
     assert os.listdir(tmp_path) == []
 

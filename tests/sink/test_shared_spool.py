@@ -461,8 +461,8 @@ def _other_program(folder):
 @pytest.mark.parametrize(('prepare', 'words'), [
     (_foreign, r'not a spool: it has other files, such as thesis.txt'),
     (_file, r'must be a folder'), (_unmarked, r'has lost its spool.json'),
-    (_broken_marker, 'damaged or of another program'),
-    (_other_program, 'damaged or of another program')])
+    (_broken_marker, 'damaged or belongs to another program'),
+    (_other_program, 'damaged or belongs to another program')])
 def test_something_else_is_refused_and_left_alone(folder, prepare, words):
     prepare(folder)
     before = sorted(os.listdir(folder)) if folder.is_dir() else folder.read_text()
@@ -477,7 +477,7 @@ def test_a_log_that_is_gone_is_an_error(folder):
     sink = new(folder)
     assert sink.added('tile 1')
     parts_of(folder)[0].unlink()
-    with pytest.raises(TileSourceError, match='cannot be read any more'):
+    with pytest.raises(TileSourceError, match='of a shared spool cannot be read'):
         sink.added('tile 2')
 
 
