@@ -175,7 +175,7 @@ class SavableTileSource(OpenedTileSource):
         with self._store.snapshot() as snapshot:
             if frames is not None:
                 snapshot = derived_images.some_frames(snapshot, frames)
-            snapshot = derived_images.changed(
+            snapshot = derived_images.with_changed_frames(
                 derived_images.with_associated(snapshot, part.associated), changed_frame)
             if part.reduction:
                 snapshot = derived_images.with_smaller_scale(snapshot, part.reduction)

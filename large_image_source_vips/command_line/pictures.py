@@ -205,7 +205,7 @@ def save(pixels: Pixels, path: Path, quality: int, overwrite: bool) -> None:
     try:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
     except OSError as exc:
-        msg = f'{path} cannot be written: no file can be made in {path.parent}: {reason(exc)}.'
+        msg = f'{path} cannot be written: no file can be created in {path.parent}: {reason(exc)}.'
         raise CommandError(msg) from exc
     try:
         with open(descriptor, 'wb') as file:

@@ -349,7 +349,7 @@ def _as_dtype(values: Array, dtype: np.dtype[Any]) -> Array:
     info = np.iinfo(dtype)
     if low < info.min or high > info.max:
         msg = (f'The sum of overlapping tiles is {low if low < info.min else high:.0f}, which '
-               f"{dtype} does not hold; use new(blend='sum', accumulator='float32') or "
+               f"{dtype} cannot hold; use new(blend='sum', accumulator='float32') or "
                f"blend='mean'.")
         raise TileSourceError(msg)
     return values.astype(dtype)

@@ -1,3 +1,3 @@
 """
-Writes a ``Picture`` to a file: TIFF pyramids, and the formats of libvips' savers.
+Write a ``Picture`` to a file: TIFF pyramids, and the formats of libvips' savers.
 """

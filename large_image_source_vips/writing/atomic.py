@@ -1,9 +1,9 @@
 """
-Writes files atomically: a file appears when it is complete, or not at all.
+Write files atomically: the target is the complete new file, or unchanged.
 
-A file is written to a private temporary folder beside its target and moved when it is
-complete.  If only the target itself is writable (not its folder, or it is a mount point),
-the complete file is copied into it; only then can an interruption leave a partial file.
+A file is written to a private temporary folder beside its target, and moved when it is
+complete.  If the folder is not writable, or the target is a mount point, the complete file
+is copied over the target; only then can an interruption leave a partial file.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from large_image import config
 
 from ..base.errors import TileSourceError
 from .in_place import fill_in_place
-from .permissions import give_rights, give_rights_below, reason, rights_of
+from .permissions import permissions_of, reason, set_permissions, set_permissions_below
 
-# The names of temporary folders start so; a killed process leaves one behind.
+# The prefix of temporary folders; a killed process leaves one behind.
 PARTIAL_PREFIX = '.large_image_vips_partial_'
 
 # Windows: Python turns 0o700 into an access list, which files in the folder inherit.
 _PARTIAL_MODE = 0o777 if os.name == 'nt' else 0o700
 
-# Errors after which a file in the folder may still be writable, and errors for a file
-# that may be writable but cannot be replaced: a mount point, or another user's file in a
-# folder such as /tmp.  Windows says EACCES if a program has the file open.
+# Errors of a folder in which a file may still be writable, and errors of a file that may be
+# writable but cannot be replaced: a mount point, or another user's file in a folder such as
+# /tmp.  On Windows EACCES means that a program has the file open.
 _CLOSED_FOLDER = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _NOT_REPLACEABLE = frozenset({errno.EBUSY, errno.EXDEV, errno.EPERM})
 _DEEPZOOM = frozenset({'.dz', '.dzi'})
@@ -44,11 +44,10 @@ _DEEPZOOM = frozenset({'.dz', '.dzi'})
 @dataclass(frozen=True)
 class Target:
     """
-    The place to write an image to.
+    The place of the file to write.
 
     :param folder: an existing folder.
-    :param name: the name of the file in it; for formats of several files, of the file
-        to open.
+    :param name: the name of the file; for formats with several files, of the one to open.
     :param outputs: the names of all files and folders of the image, ``name`` first.
     """
 
@@ -63,7 +62,7 @@ class Target:
 
     @property
     def shown(self) -> str:
-        """The path as text that can always be printed; undecodable bytes are escaped."""
+        """The path as printable text; undecodable bytes are escaped."""
         return os.fsencode(self.path).decode('utf-8', 'backslashreplace')
 
     @property
@@ -107,7 +106,7 @@ def resolve_target(path: Any, overwrite: bool) -> Target:
     outputs = (whole.name, f'{whole.stem}_files') if is_deepzoom else (whole.name,)
     for name in dict.fromkeys((*outputs, given)) if is_deepzoom else outputs:
         if not overwrite and os.path.lexists(folder / name):
-            msg = f'{folder / name} exists, and overwriting is not allowed.'
+            msg = f'{folder / name} exists, and overwriteAllowed is False.'
             raise TileSourceError(msg)
     _check_writable(folder / whole.name)
     return Target(folder, whole.name, outputs)
@@ -137,16 +136,16 @@ def _check_writable(path: Path) -> None:
 @contextmanager
 def atomic_output(target: Target, overwrite: bool) -> Iterator[str]:
     """
-    Return a temporary path; move the file to its target when the context ends.
+    A context with a temporary path; at the end the file is moved to its target.
 
-    After an exception in the context nothing is moved.
+    After an exception nothing is moved.
 
-    :param target: the final place.
-    :param overwrite: whether files that exist by then may be replaced.
-    :returns: a path in a new folder: beside the target, or in the system's temporary
-        folder if only the target itself is writable.  libvips can use the path; its
-        stem is that of the target if that is plain ASCII.
-    :raises TileSourceError: if the file cannot be made or moved.
+    :param target: the place of the complete file.
+    :param overwrite: whether files that exist at the end may be replaced.
+    :returns: a path that libvips can use, in a new folder beside the target, or in the
+        system's temporary folder if only the target is writable.  Its stem is that of the
+        target if that is ASCII.
+    :raises TileSourceError: if the file cannot be created or moved.
     """
     partial = _partial_folder(target)
     stem, suffix = os.path.splitext(target.name)
@@ -174,7 +173,7 @@ def _partial_folder(target: Target) -> Path:
     """
     Make a private temporary folder, beside the target if possible.
 
-    :raises TileSourceError: if none can be made.
+    :raises TileSourceError: if it cannot be created.
     """
     partial = target.folder / f'{PARTIAL_PREFIX}{uuid.uuid4().hex[:12]}'
     try:
@@ -182,7 +181,7 @@ def _partial_folder(target: Target) -> Path:
     except OSError as exc:
         if len(target.outputs) > 1 or exc.errno not in _CLOSED_FOLDER or not (
                 target.path.is_file()):
-            msg = (f'{target.path} cannot be written: no file can be made in {target.folder}: '
+            msg = (f'{target.path} cannot be written: no file can be created in {target.folder}: '
                    f'{reason(exc)}')
             raise TileSourceError(msg) from exc
     else:
@@ -190,23 +189,23 @@ def _partial_folder(target: Target) -> Path:
     try:
         return Path(tempfile.mkdtemp(prefix=PARTIAL_PREFIX.lstrip('.')))
     except OSError as exc:
-        msg = (f'{target.path} cannot be written: no file can be made in {target.folder} or '
+        msg = (f'{target.path} cannot be written: no file can be created in {target.folder} or '
                f'{tempfile.gettempdir()}: {reason(exc)}')
         raise TileSourceError(msg) from exc
 
 
 def _folder_hint(partial: Path, target: Target) -> str:
-    """Addition to an error text if the file is made in the system's temporary folder."""
+    """A sentence for an error text if the temporary folder is not beside the target."""
     if partial.parent == target.folder:
         return ''
-    return (f'  (The file is first made in {partial.parent}, because no file can be made in '
+    return (f'  (The file is first written to {partial.parent}, because no file can be created in '
             f'{target.folder}.  If the disk is full, set TMPDIR to a folder with enough space.)')
 
 
 @contextmanager
 def _utf8_path(folder: Path) -> Iterator[str]:
     """
-    A path of a folder in UTF-8, which libvips needs; if necessary through /proc.
+    A path of a folder in UTF-8, as libvips requires; if necessary through /proc.
 
     :raises TileSourceError: if there is none.
     """
@@ -228,7 +227,7 @@ def _utf8_path(folder: Path) -> Iterator[str]:
 
 class _Moves:
     """
-    Moves all written files to their places, the main file last, or none.
+    Moves all written files to their places, the main file last; or none.
 
     :param partial: the folder with the written files.
     :param target: their final place.
@@ -239,18 +238,18 @@ class _Moves:
         self._partial = partial
         self._target = target
         self._overwrite = overwrite
-        # Old files that could not be put back: their folder must not be removed.
+        # Old files that could not be restored; their folder must not be removed.
         self.stranded: list[str] = []
 
     def carry_out(self, plain: str, stem: str) -> None:
         """
-        Move all files, after giving each the permissions of the file it replaces.
+        Set the permissions of the replaced files, then move all files.
 
         :param plain: the stem of the written names.
         :param stem: the stem of the final names.
-        :raises OSError: if a file cannot be moved; the old files are then in place.
-        :raises TileSourceError: likewise; unless the text says that old files could not
-            be put back.
+        :raises OSError: if a file cannot be moved; the old files are then restored.
+        :raises TileSourceError: if a file cannot be moved; the text says if old files could
+            not be restored.
         """
         named = self._target.name
         moves = [
@@ -263,13 +262,13 @@ class _Moves:
             raise TileSourceError(msg)
         for _, final in moves:
             if not self._overwrite and os.path.lexists(final):
-                msg = f'{final} exists, and overwriting is not allowed.'
+                msg = f'{final} exists, and overwriteAllowed is False.'
                 raise TileSourceError(msg)
         # Replace the files that links point to, not the links.
         moves = [(new, Path(os.path.realpath(final)) if final.is_symlink() else final)
                  for new, final in moves]
         for written, replaced in moves:
-            _copy_rights(written, replaced)
+            _copy_permissions(written, replaced)
         if len(moves) == 1 and not moves[0][1].is_dir():
             self._replace_file(*moves[0])
         else:
@@ -291,8 +290,8 @@ class _Moves:
         """
         Replace several files and folders.
 
-        The last one is replaced in one step if it is a file.  What the others replace is
-        set aside, and put back after an error.
+        If the last one is a file, it is replaced in one step.  Files that the others
+        replace are moved away, and restored after an error.
         """
         undo: list[tuple[Path, Path]] = []
         last, last_final = moves[-1]
@@ -300,7 +299,7 @@ class _Moves:
             for new, final in moves:
                 if os.path.lexists(final) and (new is not last or final.is_dir()):
                     aside = self._partial / f'{uuid.uuid4().hex}.old'
-                    # Noted before the rename, because an interruption may follow it at once.
+                    # Recorded before the rename, because an interruption may follow it.
                     undo.append((aside, final))
                     os.rename(final, aside)
                 if new is not last:
@@ -326,17 +325,17 @@ class _Moves:
                 except OSError as exc:
                     self.stranded.append(f'{source} to {back} ({exc.strerror})')
         if self.stranded:
-            msg = (f'{self._target.path} cannot be written, and the old files cannot be put back.  '
+            msg = (f'{self._target.path} cannot be written, and the old files cannot be restored. '
                    f'Move {", ".join(self.stranded)}.')
             raise TileSourceError(msg)
 
 
-def _copy_rights(new: Path, final: Path) -> None:
-    """Give a written file or folder the permissions of the one that it will replace."""
+def _copy_permissions(new: Path, final: Path) -> None:
+    """Set the permissions of a written file or folder to those of the one that it replaces."""
     if new.is_dir() and final.is_dir():
-        give_rights_below(new, final)
-    elif (rights := rights_of(final)) is not None and new.is_dir() == final.is_dir():
-        give_rights(new, rights)
+        set_permissions_below(new, final)
+    elif (rights := permissions_of(final)) is not None and new.is_dir() == final.is_dir():
+        set_permissions(new, rights)
 
 
 def _explained(exc: OSError, path: Path) -> TileSourceError:

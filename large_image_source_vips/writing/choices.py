@@ -1,7 +1,7 @@
 """
-What the caller of ``write`` chose, checked against what the picture can have.
+Check the arguments of ``write`` against what the image can have.
 
-Every error says which values are possible.
+Every error lists the possible values.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..codecs.encode import COMPRESSIONS, FLOATING_POINT, HORIZONTAL, NO_PREDICT
 
 Array = npt.NDArray[Any]
 
-# The quality of JPEG and WebP, 0 to 100, and that of JPEG 2000 in dB, as in libvips.
+# libvips' defaults: the quality of JPEG and WebP, 0 to 100, and that of JPEG 2000 in dB.
 JPEG_QUALITY = 90
 JPEG2000_QUALITY = 48
 
@@ -30,20 +30,20 @@ _ALIASES = {'jp2k': 'jpeg2000', 'zip': 'deflate', 'uncompressed': 'none'}
 
 _PREDICTORS = {'none': NO_PREDICTOR, 'horizontal': HORIZONTAL, 'float': FLOATING_POINT}
 
-# From this quality on, JPEG keeps RGB; below, chroma has half the resolution: as in libvips.
+# From this quality on JPEG stores RGB; below, YCbCr with 4:2:0 subsampling, as in libvips.
 _FULL_CHROMA = 90
 
-# The names of chroma resolutions, and TIFF's YCbCrSubSampling.
+# The names of chroma subsamplings, and TIFF's YCbCrSubSampling.
 SUBSAMPLING = {'4:4:4': (1, 1), '4:2:2': (2, 1), '4:2:0': (2, 2)}
 
 
 class Resampler(NamedTuple):
     """
-    Another way to halve pixels than means and picked pixels.
+    A way to halve pixels, other than means and picked pixels.
 
     :param name: for error texts.
     :param halve: halves an array (rows, cols, bands), sizes rounded up.
-    :param keeps_values: whether all pixels of the result occur in the array.
+    :param keeps_values: whether the result has only values that occur in the array.
     """
 
     name: str
@@ -54,20 +54,20 @@ class Resampler(NamedTuple):
 @dataclass(frozen=True)
 class Choices:
     """
-    What the caller of ``write`` chose; None to leave the choice to the plan.
+    The arguments of ``write``; None for those that the plan decides.
 
-    :param lossy: whether loss is allowed.
+    :param lossy: whether lossy compression is allowed.
     :param alpha: whether alpha is allowed.
     :param compression: a key of ``codecs.encode.COMPRESSIONS``.
     :param quality: 1 to 100; of JPEG 2000 in dB.
-    :param subsampling: of JPEG: '4:4:4', '4:2:2' or '4:2:0'.
+    :param subsampling: for JPEG: '4:4:4', '4:2:2' or '4:2:0'.
     :param predictor: 'none', 'horizontal', 'float' or 'yes'.
     :param tile: width and height of a tile; None for that of tiles passed on, else 256.
     :param resample: 'mean', 'nearest' or a ``Resampler``.
     :param fill: the colour of transparent pixels, one number for each colour band.
     :param dtype: of the written samples.
-    :param verify: whether to decode tiles that are passed on, for a test.
-    :param vips_kwargs: options of libvips' saver, in place of all of these.
+    :param verify: whether to decode tiles that are passed on, to check them.
+    :param vips_kwargs: options of libvips' saver, used instead of all of these.
     """
 
     lossy: bool = True
@@ -85,24 +85,24 @@ class Choices:
 
     @property
     def says_nothing_of_values(self) -> bool:
-        """Whether the caller left it open if values are labels or a picture."""
+        """Whether no argument shows if the samples are labels or a photograph."""
         return (self.compression is None and self.quality is None and self.subsampling is None and
                 self.resample is None)
 
 
-# Choices that a TIFF file written by this package can have, and other files in part.
+# Arguments that apply to TIFF files written by this package, and in part to other files.
 _OWN = ('compression', 'quality', 'subsampling', 'predictor', 'tile', 'resample', 'fill', 'dtype',
         'verify')
 
 
 def check_choices(choices: Choices, suffix: str, possible: Collection[str]) -> None:
     """
-    Check that a file that libvips' saver writes has no choices without effect.
+    Check that no argument is without effect in a file written by libvips' saver.
 
     :param choices: the choices.
     :param suffix: of the file.
-    :param possible: the names of those that it can have.
-    :raises TileSourceError: if there is another one.
+    :param possible: the names of those that apply.
+    :raises TileSourceError: if another one is set.
     """
     if choices.vips_kwargs is not None:
         possible = ()
@@ -113,14 +113,14 @@ def check_choices(choices: Choices, suffix: str, possible: Collection[str]) -> N
     if choices.vips_kwargs is not None:
         why = 'vips_kwargs replace it; they are the options of libvips'
     else:
-        names = ' and '.join(map(_shown, possible))
+        names = ' and '.join(map(_argument_name, possible))
         why = (f'a {suffix} file is written by libvips{f", with {names}" if names else ""}; '
                f'vips_kwargs are its options')
-    msg = f'{_shown(useless[0])} is not possible: {why}.'
+    msg = f'{_argument_name(useless[0])} is not possible: {why}.'
     raise TileSourceError(msg)
 
 
-def _shown(name: str) -> str:
+def _argument_name(name: str) -> str:
     """The argument of ``write`` for a field of ``Choices``."""
     return 'tileSize' if name == 'tile' else name
 
@@ -131,7 +131,7 @@ def chosen_dtype(dtype: np.dtype[Any], choices: Choices) -> np.dtype[Any]:
         is_double = dtype == np.float64 and choices.lossy and choices.compression is None
         return np.dtype(np.float32) if is_double else dtype
     try:
-        # Files have a byte order of their own.
+        # The file determines the byte order.
         chosen: np.dtype[Any] = np.dtype(choices.dtype).newbyteorder('=')
     except TypeError as exc:
         msg = f'dtype must be a dtype of numpy, not {choices.dtype!r}.'
@@ -170,14 +170,14 @@ def chosen_compression(value: Any) -> str | None:
 
 
 def chosen_quality(name: str, choices: Choices, meaning: Meaning) -> int | None:
-    """The quality of a compression; None if it loses nothing."""
+    """The quality of a compression; None if it is lossless."""
     loses = COMPRESSIONS[name].lossy and choices.lossy and not meaning.labels
     if choices.quality is None:
         default = JPEG2000_QUALITY if name == 'jpeg2000' else JPEG_QUALITY
         return default if loses else None
     if not loses:
-        why = ('it loses nothing' if not COMPRESSIONS[name].lossy else
-               'lossy is False' if not choices.lossy else 'the image holds labels')
+        why = ('it is lossless' if not COMPRESSIONS[name].lossy else
+               'lossy is False' if not choices.lossy else 'the samples are labels')
         msg = (f'quality={choices.quality!r} is not possible with compression={name!r}: {why}.  '
                f'Compressions with a quality are '
                f'{listed([other for other, form in COMPRESSIONS.items() if form.lossy])}.')
@@ -203,7 +203,7 @@ def checked_quality(value: Any) -> int:
 
 def chosen_subsampling(name: str, choices: Choices, quality: int | None,
                         meaning: Meaning) -> str | None:
-    """The resolution of chroma; None if RGB is stored as it is."""
+    """The chroma subsampling; None if RGB is stored."""
     chosen = choices.subsampling
     if chosen is None:
         below = name == 'jpeg' and quality is not None and quality < _FULL_CHROMA
@@ -238,7 +238,7 @@ def chosen_predictor(name: str, chosen: Any, dtype: np.dtype[Any]) -> int:
 
 def chosen_resample(chosen: str | Resampler | None, dtype: np.dtype[Any], meaning: Meaning,
                      lossy: bool, alpha: bool) -> str | Resampler:
-    """How to make lower levels."""
+    """The method to compute lower levels."""
     if chosen is None:
         return 'mean' if lossy else 'nearest'
     name = chosen if isinstance(chosen, str) else chosen.name
@@ -264,7 +264,7 @@ def chosen_resample(chosen: str | Resampler | None, dtype: np.dtype[Any], meanin
 
 
 def chosen_fill(chosen: Any, dtype: np.dtype[Any], meaning: Meaning) -> tuple[float, ...] | None:
-    """The colour of transparent pixels; None if it is left as it is."""
+    """The colour of transparent pixels; None to keep their colours."""
     if chosen is None:
         return None
     if not meaning.has_alpha:
@@ -286,5 +286,5 @@ def chosen_fill(chosen: Any, dtype: np.dtype[Any], meaning: Meaning) -> tuple[fl
 
 
 def listed(names: list[str]) -> str:
-    """Names as a list in a sentence."""
+    """Join names with commas and 'or'."""
     return names[0] if len(names) == 1 else f'{", ".join(names[:-1])} or {names[-1]}'

@@ -1,8 +1,7 @@
 """
-Pictures made of other pictures: a rectangle, a level, or one without metadata.
+Derive pictures to write from others: a crop, a level, some frames, without metadata.
 
-They are read from the original when they are written; nothing is copied before.  The same
-for all frames of an image: one of them, or what they have in common.
+Nothing is copied: pixels are read from the original when the derived picture is written.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from ..base.transparency import (
 from ..store import EncodedLevel, Picture, Snapshot, checked_frame
 from .icc_profiles import anonymous
 
-# The height of the areas that a level lists as filled.
+# The height of the rectangles of ``Picture.filled`` for a level.
 _FILLED_ROWS = 256
 
 
@@ -57,7 +56,7 @@ def cropped(picture: Picture, crop: Rect) -> Picture:
 
 def _transparency_of(picture: Picture, size: Size, read: Callable[[Rect], ColorAndAlpha | None],
                      ) -> Callable[[], Transparency]:
-    """``Picture.transparency`` for other pixels of a picture."""
+    """``Picture.transparency`` of a derived picture."""
     return lambda: 'none' if picture.opaque else find_transparency(size, read)
 
 
@@ -88,9 +87,9 @@ def at_reduction(picture: Picture, reduction: int,
 
 def without_metadata(picture: Picture) -> Picture:
     """
-    A picture with its pixels, their size and an anonymous colour profile, and nothing else.
+    A picture with pixels, pixel size and an anonymous colour profile only.
 
-    Fields that are not listed here keep their defaults, so that none is forgotten.
+    Fields that are not listed here get their defaults, so none can be forgotten.
     """
     profile = anonymous(picture.profile) if picture.profile else None
     return Picture(
@@ -104,7 +103,7 @@ def without_metadata(picture: Picture) -> Picture:
 
 def one_frame(snapshot: Snapshot, frame: int) -> Snapshot:
     """
-    One frame of an image, with what is known of it.
+    One frame of an image, with its annotations.
 
     :raises TileSourceError: if there is no such frame.
     """
@@ -127,9 +126,9 @@ def one_frame(snapshot: Snapshot, frame: int) -> Snapshot:
 
 def some_frames(snapshot: Snapshot, frames: Sequence[int]) -> Snapshot:
     """
-    Some frames of an image, with what is known of them.
+    Some frames of an image, with their annotations.
 
-    They keep their axes; one with a single position left is dropped.
+    They keep their axes, except axes with a single position left.
 
     :param frames: their numbers, each once, in ascending order.
     :raises TileSourceError: if there is no such frame.
@@ -162,7 +161,7 @@ def some_frames(snapshot: Snapshot, frames: Sequence[int]) -> Snapshot:
 def _values_at(notes: Annotations, places: Mapping[str, Sequence[int]],
                ) -> dict[Position, Mapping[str, Any]] | None:
     """
-    The values at some positions, by their positions among these.
+    The values at some positions, by the new positions.
 
     :param places: the positions on each axis, ascending.
     """
@@ -177,21 +176,22 @@ def _values_at(notes: Annotations, places: Mapping[str, Sequence[int]],
     return found
 
 
-def changed(snapshot: Snapshot, change: Callable[[int, Picture], Picture]) -> Snapshot:
+def with_changed_frames(snapshot: Snapshot, change: Callable[[int, Picture], Picture]) -> Snapshot:
     """
-    An image whose frames are other pictures of its frames.
+    An image with changed frames.
 
-    :param change: the number of a frame and its picture -> the other picture.
+    :param change: a function of the number of a frame and its picture that returns the new
+        picture.
     """
     return replace(snapshot, picture=lambda frame: change(frame, snapshot.picture(frame)))
 
 
 def with_associated(snapshot: Snapshot, keys: frozenset[str] | None) -> Snapshot:
     """
-    An image with some of its associated images.
+    An image with only some of its associated images.
 
     :param keys: None for all.
-    :raises TileSourceError: if there is none of a key.
+    :raises TileSourceError: if there is no associated image with a key.
     """
     if keys is None:
         return snapshot
@@ -204,7 +204,7 @@ def with_associated(snapshot: Snapshot, keys: frozenset[str] | None) -> Snapshot
 
 
 def with_smaller_scale(snapshot: Snapshot, reduction: int) -> Snapshot:
-    """An image of which a level is written: the magnification is that of the level."""
+    """The magnification for an image of which a lower level is written."""
     notes = snapshot.annotations
     if notes.magnification is None:
         return snapshot
@@ -213,18 +213,18 @@ def with_smaller_scale(snapshot: Snapshot, reduction: int) -> Snapshot:
 
 
 def anonymous_snapshot(snapshot: Snapshot) -> Snapshot:
-    """An image with its frames, axes and palette, and nothing else; see ``without_metadata``."""
-    return changed(Snapshot(
+    """An image with frames, axes and palette only; see ``without_metadata``."""
+    return with_changed_frames(Snapshot(
         snapshot.name, snapshot.count, snapshot.picture,
         Annotations(snapshot.annotations.axes, palette=snapshot.annotations.palette),
         snapshot.positions), lambda _, picture: without_metadata(picture))
 
 
-def in_common(frames: Sequence[Picture]) -> Picture:
+def common_picture(frames: Sequence[Picture]) -> Picture:
     """
-    A picture that stands for all frames when their writing is planned.
+    A picture with the common properties of all frames, to plan how to write them.
 
-    :param frames: of one size, dtype and meaning.
+    :param frames: of the same size, dtype and meaning.
     """
     if len(frames) == 1:
         return frames[0]
@@ -239,9 +239,9 @@ def in_common(frames: Sequence[Picture]) -> Picture:
 
 def with_common_tiles(frames: Sequence[Picture]) -> list[Picture]:
     """
-    Frames without those stored levels that are not alike in all of them.
+    Frames without the stored levels whose encoding differs between frames.
 
-    Tiles that are passed on keep their kind, and readers expect the same of all frames.
+    Tiles are passed on with their encoding, and readers expect the same in all frames.
     """
     def kind(level: EncodedLevel) -> EncodedLevel:
         return replace(level, read=_unread, tables=b'', whole=bytes)
@@ -256,4 +256,4 @@ def with_common_tiles(frames: Sequence[Picture]) -> list[Picture]:
 
 
 def _unread(_column: int, _row: int) -> bytes | None:
-    """Stands for any function that reads tiles."""
+    """Replaces functions that read tiles, to compare levels."""

@@ -1,8 +1,7 @@
 """
-Keeps compressed tiles in a temporary file until the file that they belong to is written.
+Spool compressed tiles to a temporary file until the TIFF file is written.
 
-Tiles come in the order in which threads finish them; TIFF wants them row by row, level
-after level.
+Threads finish tiles in any order; the TIFF file has them row by row, level by level.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from ..base.geometry import Size
 
 
 class Place(NamedTuple):
-    """Where the bytes of a tile are."""
+    """The offset and length of a tile in the spool."""
 
     offset: int
     length: int
@@ -47,13 +46,13 @@ class TileTable:
         self.offsets[number], self.lengths[number] = place
 
     def fill_blank(self, blank: Callable[[], Place]) -> None:
-        """Set the place of all tiles that have none; ``blank`` is called if there are any."""
+        """Set the place of all missing tiles; ``blank`` is called if there are any."""
         missing = self.offsets < 0
         if missing.any():
             self.offsets[missing], self.lengths[missing] = blank()
 
     def first_same(self) -> npt.NDArray[np.int64]:
-        """For each tile the number of the first one at the same place."""
+        """For each tile, the number of the first one at the same place."""
         _, first, inverse = np.unique(self.offsets, return_index=True, return_inverse=True)
         result: npt.NDArray[np.int64] = first[inverse.reshape(-1)]
         return result
@@ -63,8 +62,8 @@ class EncodedTiles:
     """
     A temporary file of compressed tiles.
 
-    :param folder: where to make it.
-    :raises OSError: if it cannot be made.
+    :param folder: the folder in which to create it.
+    :raises OSError: if it cannot be created.
     """
 
     def __init__(self, folder: str) -> None:
@@ -73,7 +72,7 @@ class EncodedTiles:
             self._name, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, 'O_BINARY', 0), 0o600)
         self._lock = threading.Lock()
         self._end = 0
-        # Even a killed process leaves no bytes; Windows does not remove open files.
+        # So a killed process leaves no file.  Windows cannot remove open files.
         with suppress(OSError):
             os.unlink(self._name)
 
@@ -85,7 +84,7 @@ class EncodedTiles:
 
     def append(self, data: bytes) -> Place:
         """
-        Store a tile; may be called from several threads at once.
+        Store a tile; safe to call from several threads.
 
         :raises OSError: if the disk is full.
         """
@@ -97,7 +96,7 @@ class EncodedTiles:
 
     def read(self, table: TileTable, between: Callable[[], None]) -> Iterator[bytes]:
         """
-        Yield the tiles of a level row by row, ``b''`` for each that equals an earlier one.
+        Yield the tiles of a level row by row; ``b''`` for tiles equal to an earlier one.
 
         :param table: with the places of all tiles.
         :param between: called after each tile.

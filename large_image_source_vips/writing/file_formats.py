@@ -1,5 +1,5 @@
 """
-Formats other than TIFF, which libvips' savers write: what they store, and the options.
+The formats other than TIFF: what they can store, and the options of libvips' savers.
 
 To write another suffix, add it to ``FILE_FORMATS``.
 """
@@ -22,13 +22,12 @@ from .plan import TIFF_SUFFIXES
 @dataclass(frozen=True)
 class FileFormat:
     """
-    What a format other than TIFF can store, and how to write it.
+    The samples that a format can store, and the options to write it.
 
-    :param dtypes: the sample types it stores exactly, as numpy kind and bytes.
-    :param alpha: whether it stores an alpha band.
-    :param lossy: the saver options if loss is allowed.
-    :param lossless: the saver options if it is not; None if the format is
-        always lossy.
+    :param dtypes: the sample types that it stores exactly, as numpy kind and bytes.
+    :param alpha: whether it can store an alpha band.
+    :param lossy: the saver options for lossy compression.
+    :param lossless: the saver options for lossless compression; None if there is none.
     """
 
     dtypes: frozenset[str]
@@ -38,7 +37,7 @@ class FileFormat:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The fields of ``Choices`` that a file can have, besides loss and alpha."""
+        """The fields of ``Choices`` that apply, besides lossy and alpha."""
         if 'suffix' in self.lossy:
             return 'quality', 'tile'
         return ('quality',) if 'Q' in self.lossy else ()
@@ -48,8 +47,8 @@ class FileFormat:
         The options of the saver.
 
         :param choices: of the caller.
-        :param exact: whether no value may change, if the format can do so.
-        :raises TileSourceError: if one is wrong.
+        :param exact: whether to write without loss, if the format can do so.
+        :raises TileSourceError: if an argument is not possible.
         """
         given = self.lossy if self.lossless is None or not exact else self.lossless
         result = dict(given)
@@ -57,7 +56,7 @@ class FileFormat:
             quality = checked_quality(choices.quality)
             if given is not self.lossy:
                 msg = (f'quality={quality} is not possible: '
-                       f'{"the image holds labels" if choices.lossy else "lossy is False"}.')
+                       f'{"the samples are labels" if choices.lossy else "lossy is False"}.')
                 raise TileSourceError(msg)
             if 'Q' in result:
                 result['Q'] = quality
@@ -103,7 +102,7 @@ class SaverPlan:
     :param alpha: whether to write the alpha band.
     :param dtype: of the samples.
     :param interpretation: the interpretation to give the saver.
-    :param bare: whether to write no metadata, in any case.
+    :param bare: whether to write no metadata.
     """
 
     saver: str
@@ -121,7 +120,7 @@ def make_saver_plan(picture: Picture, target: Target, saver: str, choices: Choic
     :param picture: the picture; its pixels are not read.
     :param target: where to write it; the suffix decides the format.
     :param saver: the libvips operation for the suffix.
-    :param choices: those of the caller.
+    :param choices: the arguments of ``write``.
     :raises TileSourceError: if the format cannot store the picture.
     """
     alpha = choices.alpha and picture.meaning.has_alpha and not picture.opaque
@@ -136,21 +135,21 @@ def make_saver_plan(picture: Picture, target: Target, saver: str, choices: Choic
     code = f'{dtype.kind}{dtype.itemsize}'
     problem = None
     if form is None:
-        problem = 'it is not known what this format can store'
+        problem = 'this package does not know what the format can store'
     elif code not in form.dtypes:
         problem = f'it cannot store {picture.dtype} samples exactly'
     elif alpha and not form.alpha:
         problem = 'it cannot store alpha; alpha=False fills the transparent parts'
     elif not choices.lossy and form.lossless is None:
-        problem = 'it cannot be written without loss'
+        problem = 'the format is always lossy'
     if form is None or problem:
         msg = (f'{target.path} cannot be written as {target.suffix}: {problem}.  Write a .tif, '
                f"or pass vips_kwargs={{}} to leave the conversion to libvips' saver.")
         raise TileSourceError(msg)
     exact = not choices.lossy or picture.meaning.labels
     options = form.options(choices, exact=exact)
-    # Otherwise libvips adds an EXIF block with a resolution that is less precise than
-    # that of the format itself.
+    # Otherwise libvips adds an EXIF block, with a less precise resolution than that of the
+    # format.
     bare = target.suffix in {'.v', '.vips'}
     return SaverPlan(saver, options, alpha, dtype, natural, bare)
 

@@ -1,5 +1,5 @@
 """
-Writes a picture to an uncompressed TIFF file of one level, for libvips to read.
+Write a picture to an uncompressed TIFF file with one level, as input for libvips.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ def write_flat(picture: Picture, alpha: bool, dtype: np.dtype[Any], path: str,
     """
     Write a picture to a new flat TIFF file.
 
-    libvips cannot read 64-bit floats: each is stored as two bands of 32-bit integers.
+    libvips cannot read 64-bit floats, so each is stored as two bands of 32-bit integers.
 
     :param picture: the picture.
     :param alpha: whether to include the alpha band.
     :param dtype: of the samples.
     :param path: the file.
-    :param progress: called with the fraction done, 0 to 1; what it raises cancels.
+    :param progress: called with the fraction done, 0 to 1; an exception cancels the write.
     :raises OSError: if the disk is full.
     :raises TileSourceError: if the picture cannot be read.
     """
@@ -65,12 +65,12 @@ def write_flat(picture: Picture, alpha: bool, dtype: np.dtype[Any], path: str,
             tile[:rect.height, :rect.width] = samples
         return tile.tobytes()
 
-    # All blank tiles are the first one.
+    # All blank tiles are equal to the first one.
     numbers = np.arange(filled.size, dtype=np.int64)
     blank = ~filled.reshape(-1)
     if blank.any():
         numbers[blank] = np.flatnonzero(blank)[0]
-    # ``encoded`` uses ``bands``.
+    # Used by ``encoded``.
     stored, stored_bands = dtype, bands
     if dtype == np.float64:
         stored, stored_bands = np.dtype(np.uint32), 2 * bands
@@ -86,10 +86,10 @@ def write_flat(picture: Picture, alpha: bool, dtype: np.dtype[Any], path: str,
 def _in_order(encoded: Callable[[int], bytes], wanted: list[int], count: int,
               progress: Progress) -> Iterator[bytes]:
     """
-    Yield tiles made by several threads in their order, ``b''`` for those not wanted.
+    Encode tiles in several threads and yield them in order; ``b''`` for unwanted ones.
 
     :param encoded: returns a tile by its number.
-    :param wanted: the numbers of the tiles to make, in order.
+    :param wanted: the numbers of the tiles to encode, in order.
     :param count: the number of all tiles.
     :param progress: called with the fraction done.
     """

@@ -1,8 +1,8 @@
 """
-Rebuilds an ICC profile without what identifies a device, a place or a time.
+Make ICC profiles anonymous: remove texts, dates and device names.
 
-The transform of colours is unchanged.  Numbers of bytes and names of fields are those of
-ICC.1:2022, sections 7 (header, tag table), 9 (tags) and 10 (types of tags).
+Colours are converted as before.  Offsets and names of fields: ICC.1:2022, sections 7
+(header, tag table), 9 (tags) and 10 (tag types).
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import struct
 
 _HEADER = 128
-# Fields of the header that are set to 0: date and time, manufacturer, model, creator, and
-# the hash of the whole profile.
+# Header fields to set to 0: date and time, manufacturer, model, creator, and the hash of
+# the profile.
 _IDENTIFYING = ((24, 36), (48, 56), (80, 84), (84, 100))
-# Tags that say how colours are converted.  Texts, and all tags that are not known, go.
+# Tags for the conversion of colours.  Texts and unknown tags are removed.
 _COLOUR_TAGS = frozenset({
     b'A2B0', b'A2B1', b'A2B2', b'B2A0', b'B2A1', b'B2A2', b'D2B0', b'D2B1', b'D2B2', b'D2B3',
     b'B2D0', b'B2D1', b'B2D2', b'B2D3', b'rXYZ', b'gXYZ', b'bXYZ', b'rTRC', b'gTRC', b'bTRC',
@@ -25,7 +25,7 @@ _DESCRIPTION, _COPYRIGHT = 'colour profile', 'none'
 
 def anonymous(profile: bytes) -> bytes | None:
     """
-    A profile that converts colours in the same way and has no texts, date or device.
+    A profile that converts colours in the same way, without texts, date or device.
 
     :param profile: an ICC profile.
     :returns: None if it is damaged.
@@ -52,7 +52,7 @@ def anonymous(profile: bytes) -> bytes | None:
 
 
 def _assembled(header: bytearray, tags: list[tuple[bytes, bytes]]) -> bytes:
-    """A profile of a header and tags; equal tags share their data."""
+    """Assemble a profile from a header and tags; equal tags share their data."""
     start = _HEADER + 4 + 12 * len(tags)
     table, body = struct.pack('>I', len(tags)), b''
     places: dict[bytes, int] = {}
@@ -66,7 +66,7 @@ def _assembled(header: bytearray, tags: list[tuple[bytes, bytes]]) -> bytes:
 
 
 def _localized(text: str) -> bytes:
-    """A multiLocalizedUnicodeType of one English text."""
+    """A multiLocalizedUnicodeType with one English text."""
     encoded = text.encode('utf-16-be')
     return struct.pack('>4sIII2s2sII', b'mluc', 0, 1, 12, b'en', b'US', len(encoded), 28) + encoded
 
@@ -74,7 +74,7 @@ def _localized(text: str) -> bytes:
 def _described(text: str) -> bytes:
     """A textDescriptionType (ICC.1:2001-04, 6.5.17) with an ASCII part only."""
     encoded = text.encode('ascii') + b'\0'
-    # Then no Unicode and no Macintosh text, whose place is 67 bytes.
+    # No Unicode text, and no Macintosh text in its 67 bytes.
     return struct.pack('>4sII', b'desc', 0, len(encoded)) + encoded + bytes(4 + 4 + 2 + 1 + 67)
 
 

@@ -1,7 +1,7 @@
 """
-Overwrites the contents of a file that can be written to but not replaced.
+Overwrite the contents of a file that is writable but cannot be replaced.
 
-Disk space is reserved first, so that a full disk leaves the old file unchanged.
+Disk space is reserved first, so a full disk leaves the old file unchanged.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _PIECE = 1 << 20
 
 def fill_in_place(new: Path, final: Path) -> None:
     """
-    Replace the contents of a file by those of another.
+    Replace the contents of a file by those of another one.
 
     :param new: the file to copy.
     :param final: the file to overwrite.
-    :raises TileSourceError: if it cannot be written; the text says if it is now
+    :raises TileSourceError: if it cannot be written; the text says if it is then
         incomplete.
     """
-    # It may have the rights of a file that we cannot read.
+    # Its permissions may be those of a file that this process cannot read.
     os.chmod(new, 0o600)
     binary = getattr(os, 'O_BINARY', 0)
     source = os.open(new, os.O_RDONLY | binary)
@@ -56,6 +56,6 @@ def _copy(source: int, target: int, path: Path) -> None:
             write_at(target, read_at(source, _PIECE, offset), offset)
         os.ftruncate(target, size)
     except OSError as exc:
-        msg = (f'{path} holds only a part of the image now: {reason(exc)}  Write it again, or '
+        msg = (f'{path} now has only a part of the image: {reason(exc)}  Write it again, or '
                'to another folder, where files can be replaced.')
         raise TileSourceError(msg) from exc

@@ -1,5 +1,5 @@
 """
-Copies the access rights of a file to the file that replaces it.
+Copy the permissions of a file to the file that replaces it.
 
 These are copied:
 
@@ -11,8 +11,8 @@ POSIX ACL (Linux)                      likewise
 ``user.`` extended attributes (Linux)  likewise
 =====================================  ====================================================
 
-If the group or an access list cannot be copied, the new file's group gets no more
-permissions than all others: the old ones were meant for another group.
+If the group or an access list cannot be copied, the group of the new file gets no more
+permissions than other users, because the old ones were for another group.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _HAS_ATTRIBUTES = all(hasattr(os, name) for name in (
 
 
 @dataclass(frozen=True)
-class Rights:
+class Permissions:
     """
-    The access rights of a file or folder.
+    The permissions of a file or folder.
 
     :param mode: the permission bits; for folders also the set-group and sticky bits.
     :param owner: user and group ID.
@@ -47,26 +47,26 @@ class Rights:
     attributes: Mapping[str, bytes]
 
 
-def rights_of(path: str | os.PathLike[str]) -> Rights | None:
+def permissions_of(path: str | os.PathLike[str]) -> Permissions | None:
     """
-    Read the access rights of a file or folder.
+    Read the permissions of a file or folder.
 
     :param path: its path; symbolic links are followed.
-    :returns: the rights, or None if there is no such file.
+    :returns: the permissions, or None if there is no such file.
     """
     try:
         status = os.stat(path)
     except OSError:
         return None
     kept = 0o3777 if stat.S_ISDIR(status.st_mode) else 0o777
-    return Rights(status.st_mode & kept, (status.st_uid, status.st_gid), _attributes(path))
+    return Permissions(status.st_mode & kept, (status.st_uid, status.st_gid), _attributes(path))
 
 
 def _attributes(path: str | os.PathLike[str]) -> dict[str, bytes]:
     """The extended attributes to copy; empty if the system has none."""
     found: dict[str, bytes] = {}
     if _HAS_ATTRIBUTES:
-        # Some file systems have no attributes; some attributes cannot be read by all.
+        # Some file systems have no attributes, and not all users can read all attributes.
         with suppress(OSError):
             for name in os.listxattr(path):
                 if name in _ACCESS_LISTS or name.startswith(_USER):
@@ -75,18 +75,19 @@ def _attributes(path: str | os.PathLike[str]) -> dict[str, bytes]:
     return found
 
 
-def give_rights(path: str | os.PathLike[str], rights: Rights) -> None:
+def set_permissions(path: str | os.PathLike[str], rights: Permissions) -> None:
     """
-    Set the access rights of a file or folder.
+    Set the permissions of a file or folder.
 
-    Call it before others can open the file: until it returns, more may be allowed.
+    Call it before other users can open the file, because before it returns more may be
+    allowed.
 
     :param path: of the file or folder.
-    :param rights: the rights to set.
-    :raises OSError: if the file would allow more than these rights.
+    :param rights: the permissions to set.
+    :raises OSError: if the file would have more permissions than these.
     """
-    group_kept = _give_owner(path, rights.owner)
-    lists_kept = _give_attributes(path, rights.attributes)
+    group_kept = _set_owner(path, rights.owner)
+    lists_kept = _set_attributes(path, rights.attributes)
     mode = rights.mode
     if not (group_kept and lists_kept):
         mode &= ~0o070 | (mode & 0o007) << 3
@@ -104,7 +105,7 @@ def _mode(path: str | os.PathLike[str]) -> int:
     return stat.S_IMODE(os.stat(path).st_mode)
 
 
-def _give_owner(path: str | os.PathLike[str], owner: tuple[int, int]) -> bool:
+def _set_owner(path: str | os.PathLike[str], owner: tuple[int, int]) -> bool:
     """Set owner and group; return whether the group is set."""
     status = os.stat(path)
     if (status.st_uid, status.st_gid) == owner or not hasattr(os, 'chown'):
@@ -120,7 +121,7 @@ def _give_owner(path: str | os.PathLike[str], owner: tuple[int, int]) -> bool:
     return True
 
 
-def _give_attributes(path: str | os.PathLike[str], wanted: Mapping[str, bytes]) -> bool:
+def _set_attributes(path: str | os.PathLike[str], wanted: Mapping[str, bytes]) -> bool:
     """Set the extended attributes; return whether the access lists are set."""
     has = _attributes(path)
     # Remove access lists inherited from the folder, then set the wanted ones.
@@ -140,42 +141,42 @@ def _succeeds(change: Callable[..., None], *arguments: Any) -> bool:
     return True
 
 
-def give_rights_below(new: str | os.PathLike[str], old: str | os.PathLike[str]) -> None:
+def set_permissions_below(new: str | os.PathLike[str], old: str | os.PathLike[str]) -> None:
     """
-    Copy the access rights of a folder and its contents to another folder.
+    Copy the permissions of a folder and its contents to another folder.
 
-    All files below the new folder get the rights of the first file below the old one;
-    folders likewise.
+    All files below the new folder get the permissions of the first file below the old one,
+    and all folders those of the first folder.
 
     :param new: the folder to change.
     :param old: the folder to copy from.
-    :raises OSError: as for ``give_rights``.
+    :raises OSError: as ``set_permissions``.
     """
-    rights = rights_of(old)
+    rights = permissions_of(old)
     models = _models(old)
     for folder, folders, files in os.walk(new):
         for names, model in ((folders, models[0]), (files, models[1])):
             if model is not None:
                 for name in names:
-                    give_rights(os.path.join(folder, name), model)
+                    set_permissions(os.path.join(folder, name), model)
     if rights is not None:
-        give_rights(new, rights)
+        set_permissions(new, rights)
 
 
-def _models(old: str | os.PathLike[str]) -> tuple[Rights | None, Rights | None]:
-    """The rights of the first folder and the first file below a folder."""
-    folder_rights: Rights | None = None
+def _models(old: str | os.PathLike[str]) -> tuple[Permissions | None, Permissions | None]:
+    """The permissions of the first folder and the first file below a folder."""
+    folder_rights: Permissions | None = None
     for folder, folders, files in os.walk(old):
         folders.sort()
         if folders and folder_rights is None:
-            folder_rights = rights_of(os.path.join(folder, folders[0]))
+            folder_rights = permissions_of(os.path.join(folder, folders[0]))
         if files:
-            return folder_rights, rights_of(os.path.join(folder, min(files)))
+            return folder_rights, permissions_of(os.path.join(folder, min(files)))
     return folder_rights, None
 
 
 def reason(exc: OSError) -> str:
-    """The text of the system, and what to do."""
+    """The error text of the system, and what to do."""
     said = exc.strerror or str(exc)
     if exc.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
         return f'{said}.  Free disk space, or write to another disk.'

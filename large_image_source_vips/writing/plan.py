@@ -1,9 +1,10 @@
 """
-Chooses how to write a picture as a pyramid: compression, predictor, alpha, lower levels.
+Decide how to write a picture as a TIFF pyramid: compression, predictor, alpha, lower
+levels.
 
-Plans are made from the format of the picture and the choices of the caller, without
-touching the disk.  Pixels are read only to learn whether an 8-bit picture is partly
-transparent or has holes, where that decides.
+A plan depends on the format of the picture and the arguments of ``write``; nothing is
+written.  Pixels are read only to find the transparency of an 8-bit picture, if the plan
+depends on it.
 """
 
 from __future__ import annotations
@@ -42,12 +43,12 @@ TIFF_SUFFIXES = frozenset({'.tif', '.tiff'})
 # TIFF 6.0: PhotometricInterpretation, by the kind of a ``Meaning``; others are 1.
 _PHOTOMETRIC = {'gray': 1, 'rgb': 2, 'cmyk': 5}
 _PALETTE, _YCBCR = 3, 6
-# The names of chroma resolutions by TIFF's YCbCrSubSampling.
+# The names of chroma subsamplings by TIFF's YCbCrSubSampling.
 _CHROMA = {numbers: name for name, numbers in SUBSAMPLING.items()}
 # ExtraSamples.
 _UNASSOCIATED_ALPHA, _DATA = 2, 0
 
-# The colour under holes where a viewer may not know of them.
+# The colour of holes in viewers that ignore masks.
 _WHITE = 255
 
 
@@ -57,8 +58,8 @@ class TiffPlan:
     How to write a picture as a pyramid of tiles.
 
     :param compression: a key of ``codecs.encode.COMPRESSIONS``.
-    :param quality: as ``codecs.encode.tile_encoder`` takes it; None for no loss.
-    :param subsampling: likewise.
+    :param quality: as for ``codecs.encode.tile_encoder``; None for lossless.
+    :param subsampling: as for ``codecs.encode.tile_encoder``.
     :param predictor: TIFF's number.
     :param dtype: of the written samples.
     :param color_bands: the number of bands without alpha.
@@ -66,12 +67,12 @@ class TiffPlan:
     :param kind: the kind of the picture's ``Meaning``.
     :param tile: width and height of a tile.
     :param resample: 'mean', 'nearest' or a ``Resampler``.
-    :param fill: the colour of transparent pixels; None for what is stored there.
-    :param resample_chosen: whether the caller chose ``resample``, so that stored lower
-        levels are not wanted.
+    :param fill: the colour of transparent pixels; None to keep their colours.
+    :param resample_chosen: whether the caller chose ``resample``; stored lower levels are
+        then not used.
     :param passing: whether stored tiles may be passed on undecoded.
-    :param verify: whether to decode those tiles for a test.
-    :param palette: whether the samples are labels that have colours.
+    :param verify: whether to decode those tiles, to check them.
+    :param palette: whether the samples are labels with colours.
     """
 
     compression: str
@@ -92,7 +93,7 @@ class TiffPlan:
 
     @property
     def has_color_map(self) -> bool:
-        """Whether TIFF has a ColorMap for the samples; else the colours are in a text."""
+        """Whether the colours are in a ColorMap; if not, they are in the JSON text."""
         return self.palette and self.bands == 1 and self.dtype.name in {'uint8', 'uint16'}
 
     @property
@@ -102,7 +103,7 @@ class TiffPlan:
 
     @property
     def blank(self) -> Array:
-        """The samples of a pixel where the picture has none, (bands,)."""
+        """The samples of blank pixels, (bands,)."""
         result = np.zeros(self.bands, self.dtype)
         if self.fill is not None:
             result[:self.color_bands] = self.fill
@@ -140,7 +141,7 @@ class TiffPlan:
         """
         compression = COMPRESSIONS[self.compression]
         is_alike = compression.lossy or stored.predictor == self.predictor
-        # Tiles that are compressed anew in between must look the same.
+        # Tiles between them that are compressed again must look the same.
         is_known = (stored.subsampling in _CHROMA if stored.photometric == _YCBCR else
                     stored.photometric == self.photometric)
         return (self.passing and is_alike and is_known and
@@ -149,7 +150,7 @@ class TiffPlan:
                 stored.compression == compression.tag)
 
     def chroma_like(self, stored: EncodedLevel | None) -> str | None:
-        """The ``subsampling`` for JPEG tiles of a level, which may be passed on in part."""
+        """The ``subsampling`` for JPEG tiles of a level of which others are passed on."""
         if stored is None:
             return self.subsampling
         return _CHROMA[stored.subsampling] if stored.photometric == _YCBCR else None
@@ -158,22 +159,22 @@ class TiffPlan:
 def make_tiff_plan(picture: Picture, choices: Choices, *, masks: bool = True,
                    palette: bool = False) -> TiffPlan:
     """
-    Choose how to write a picture as a tiled pyramid.
+    Decide how to write a picture as a tiled pyramid.
 
-    8-bit gray and RGB are JPEG if loss is allowed; holes are then a mask.  Everything else
-    is deflate, and its lower levels hold picked, not averaged samples.
+    By default, 8-bit gray and RGB are compressed with JPEG if loss is allowed, with a mask
+    for holes; everything else with deflate.
 
     :param picture: the picture.
     :param choices: those of the caller.
     :param masks: whether the file can have masks.
-    :param palette: whether the samples are labels that have colours.
+    :param palette: whether the samples are labels with colours.
     :raises TileSourceError: if a choice is wrong, or the picture cannot have it.
     """
     plan = _plan_with_tile(picture, choices, TILE_SIZE if choices.tile is None else
                            chosen_tile(choices.tile), masks, palette)
     stored = picture.encoded.get(0)
     if choices.tile is None and stored is not None and _is_possible(stored.tile):
-        # The tiles of the file, if they can be passed on.
+        # The tile size of the file, if its tiles can be passed on.
         alike = replace(plan, tile=stored.tile.width)
         return alike if alike.passes_on(stored, 0) else plan
     return plan
@@ -221,7 +222,7 @@ def _check_compression(name: str, meaning: Meaning, dtype: np.dtype[Any], alpha:
     """
     Check that a picture can have a compression.
 
-    :raises TileSourceError: if it cannot; the text lists those that it can have.
+    :raises TileSourceError: if it cannot; the text lists the possible ones.
     """
     problem = _problem(name, meaning, dtype, alpha, lossy, masks)
     if problem is None:
@@ -235,20 +236,20 @@ def _check_compression(name: str, meaning: Meaning, dtype: np.dtype[Any], alpha:
 
 def _problem(name: str, meaning: Meaning, dtype: np.dtype[Any], alpha: str,
              lossy: bool, masks: bool) -> str | None:
-    """Why a picture cannot have a compression; None if it can."""
+    """The reason why a picture cannot have a compression; None if it can."""
     compression = COMPRESSIONS[name]
     bands = meaning.color_bands + (alpha == 'band')
     shown = f'{bands} band{"s" if bands != 1 else ""} of {dtype}'
     if not compression.lossless and not lossy:
-        return 'it loses values, and lossy is False'
+        return 'it is lossy, and lossy is False'
     if not compression.lossless and meaning.labels:
-        return 'it loses values, and these are labels'
+        return 'it is lossy, and the samples are labels'
     if alpha == 'band' and name == 'jpeg' and compression.holds(dtype, meaning.color_bands):
-        why = ('it holds opaque and fully transparent pixels only, and some are in between'
-               if masks else 'in an OME-TIFF file it holds opaque pixels only')
-        return f'{why}; alpha=False leaves the transparency out'
+        why = ('it stores only opaque and fully transparent pixels, and some are partly transparent'
+               if masks else 'in an OME-TIFF file it stores only opaque pixels')
+        return f'{why}; alpha=False drops the transparency'
     if not compression.holds(dtype, bands):
-        return f'it does not hold {shown}'
+        return f'it cannot store {shown}'
     if compression.bands and meaning.kind not in {'gray', 'rgb'} and name != 'jpeg2000':
-        return f'it holds gray and RGB, not {meaning.kind}'
+        return f'it stores gray and RGB, not {meaning.kind}'
     return None

@@ -1,14 +1,14 @@
 """
-Compresses a picture and its lower levels, tile by tile, in several threads.
+Compress a picture and its lower levels, tile by tile, in several threads.
 
-A thread takes a branch of the quad tree: a square of tiles of the full resolution and all
-smaller tiles of the same area.  It reads a tile, compresses it, stores the bytes, halves
-the pixels, and goes on with the neighbours until four halves make a tile of the next
-level.  The calling thread does the same with the tops of the branches, in their order.
+A thread processes a branch of the quad tree: a square of full-resolution tiles, and all
+tiles of lower levels above it.  It reads a tile, compresses it, stores the bytes and halves
+the pixels; four halved neighbours make a tile of the next level.  The calling thread
+combines the branches to the remaining levels.
 
 A branch holds at most four tiles of each of its levels, so memory depends on the depth of
-the tree, not on the size of the picture.  Areas where the picture has no pixels are not
-visited: their tiles are one blank tile, compressed once.
+the tree, not on the size of the picture.  Areas without pixels are skipped: their tiles are
+one blank tile, compressed once.
 """
 
 from __future__ import annotations
@@ -40,24 +40,24 @@ from .tiles import converted, filled_tiles, grid_of
 Array = npt.NDArray[Any]
 Progress = Callable[[float], None]
 
-# The pixels of a tile; None where nothing is.
+# The pixels of a tile; None if it is blank.
 Pixels = TilePixels | None
 
-# A branch is at most a square of 2 ** _DEPTH tiles a side; there are at least so many
-# branches for each thread.
+# A branch has at most 2 ** _DEPTH tiles a side; each thread gets at least _BRANCHES
+# branches.
 _DEPTH = 3
 _BRANCHES = 4
-# Tiles with alpha up to this width are put together before they are halved.
+# Tiles with alpha up to this width are joined before they are halved.
 _JOINED = 512
 
-# The time between two reports of progress, in which a write can be cancelled.
+# The time between two calls of the progress function, which can cancel the write.
 _REPORT_SECONDS = 0.1
 
 THREADS = min(LIMITS.writing_threads, os.cpu_count() or 1)
 
 
 class _CancelledError(Exception):
-    """Ends a branch after an error elsewhere; never seen outside."""
+    """Ends a branch after an error in another one; internal."""
 
 
 class Pyramid:
@@ -66,7 +66,7 @@ class Pyramid:
 
     :param picture: the picture.
     :param plan: how to write it.
-    :param spool: where to put the tiles.
+    :param spool: receives the tiles.
     """
 
     def __init__(self, picture: Picture, plan: TiffPlan, spool: EncodedTiles) -> None:
@@ -74,7 +74,7 @@ class Pyramid:
         self._plan = plan
         self._spool = spool
         side = plan.tile
-        # The sizes of the levels as they are computed; a stored one may be rounded otherwise.
+        # The sizes of computed levels; those of stored levels may be rounded differently.
         self._sizes = [picture.size]
         while max(self._sizes[-1]) > side:
             self._sizes.append(picture.size.reduced(len(self._sizes)))
@@ -91,7 +91,7 @@ class Pyramid:
         self._opaque = opaque_alpha(plan.dtype)
         self._fill = None if plan.fill is None else np.array(plan.fill, plan.dtype)
         self._lock = threading.Lock()
-        # The compressed blank tile and the two constant masks, made when they are needed.
+        # The compressed blank tile and the two constant masks, made on demand.
         self._constant: dict[Any, Place] = {}
         self._stop = threading.Event()
         self._done = 0
@@ -104,7 +104,7 @@ class Pyramid:
         return stored
 
     def _filled_tiles(self) -> list[npt.NDArray[np.bool_]]:
-        """For each level, which tiles (rows, cols) have pixels."""
+        """For each level, the tiles with pixels, (rows, cols)."""
         filled = filled_tiles(self._picture, self._plan.tile)
         result = [filled]
         for _ in self._sizes[1:]:
@@ -121,7 +121,8 @@ class Pyramid:
         """
         Compress all tiles.
 
-        :param progress: called with the fraction done, 0 to 1; what it raises cancels.
+        :param progress: called with the fraction done, 0 to 1; an exception cancels the
+            write.
         :raises OSError: if the disk is full.
         :raises TileSourceError: if the picture cannot be read.
         """
@@ -161,7 +162,7 @@ class Pyramid:
 
     def _branches(self, level: int, column: int, row: int, depth: int,
                   ) -> Iterator[tuple[int, int]]:
-        """The columns and rows of all branches with pixels, in the order of the tree."""
+        """The columns and rows of all branches with pixels, in tree order."""
         if level == depth:
             if self._filled[level][row, column]:
                 yield column, row
@@ -177,7 +178,7 @@ class Pyramid:
                 for x in range(2 * column, min(2 * column + 2, cols)) if filled[y, x]]
 
     def _branch(self, level: int, column: int, row: int) -> Pixels:
-        """Write a tile and all larger ones of its area; returns the pixels of the tile."""
+        """Write a tile and all tiles of larger levels under it; returns the pixels of the tile."""
         def leaf(column: int, row: int) -> Pixels:
             pixels = self._read(column, row) if self._needs_pixels(0) else None
             self._put(0, column, row, pixels)
@@ -187,7 +188,7 @@ class Pyramid:
 
     def _visit(self, level: int, column: int, row: int, floor: int,
                leaf: Callable[[int, int], Pixels]) -> Pixels:
-        """Write a tile and what is below it, down to a level whose tiles ``leaf`` writes."""
+        """Write a tile and those under it, down to a level whose tiles ``leaf`` writes."""
         if level == floor:
             return leaf(column, row)
         parts = [(*child, self._visit(level - 1, *child, floor, leaf))
@@ -197,13 +198,13 @@ class Pyramid:
         return pixels
 
     def _needs_pixels(self, level: int) -> bool:
-        """Whether this or a smaller level is compressed from pixels."""
+        """Whether the pixels of this level are needed, for it or for lower levels."""
         return bool(self.masks) or any(passed is None for passed in self.passed[level:])
 
     # Pixels
 
     def _rect(self, level: int, column: int, row: int) -> Rect:
-        """The part of a level that a tile shows."""
+        """The rectangle of a level under a tile."""
         side = self._plan.tile
         return Rect(column * side, row * side, side, side).clipped(Rect(0, 0, *self._sizes[level]))
 
@@ -227,7 +228,7 @@ class Pyramid:
     def _joined(self, level: int, column: int, row: int,
                 parts: list[tuple[int, int, Pixels]]) -> Pixels:
         """
-        Halve tiles and put them together to one of the next level.
+        Halve tiles and join them to a tile of the next level.
 
         :param parts: the columns, rows and pixels of tiles of the next larger level.
         """
@@ -238,7 +239,8 @@ class Pyramid:
         blank = plan.blank[:plan.color_bands] if not plan.alpha else np.zeros(
             plan.color_bands, plan.dtype)
         if plan.alpha and side <= _JOINED and any(part.alpha is not None for _, _, part in shown):
-            # To halve all at once takes a quarter of the calls that wait for other threads.
+            # Halving all together needs a quarter of the numpy calls, which wait for the
+            # GIL.
             larger = Rect(2 * column * side, 2 * row * side, 2 * side, 2 * side).clipped(
                 Rect(0, 0, *self._sizes[level - 1]))
             return assembled(Size(larger.width, larger.height), [
@@ -250,7 +252,7 @@ class Pyramid:
             for x, y, part in shown], blank, has_alpha=bool(plan.alpha))
 
     def _pixels(self, level: int, column: int, row: int) -> Pixels:
-        """The pixels of any tile, read anew; for stored tiles that cannot be passed on."""
+        """Read the pixels of any tile, for stored tiles that cannot be passed on."""
         if level == 0:
             return self._read(column, row)
         return self._joined(level, column, row, [
@@ -260,7 +262,7 @@ class Pyramid:
     # Tiles
 
     def _put(self, level: int, column: int, row: int, pixels: Pixels) -> None:
-        """Store a tile: as it is in the file that it comes from, or compressed from pixels."""
+        """Store a tile: passed on undecoded, or compressed from pixels."""
         if self._stop.is_set():
             raise _CancelledError
         grid, passed = self.tables[level].grid, self.passed[level]
@@ -283,14 +285,14 @@ class Pyramid:
             self._done += 1
 
     def _passed_tile(self, passed: EncodedLevel, column: int, row: int) -> bytes | None:
-        """A stored tile, decoded for a test if the plan says so."""
+        """A stored tile, decoded as a check if the plan requires it."""
         data = passed.read(column, row)
         if data is not None and self._plan.verify:
             check_tile(self._plan.compression, passed.whole(data))
         return data
 
     def _put_pixels(self, level: int, column: int, row: int, pixels: Pixels) -> None:
-        """Compress a tile, and its mask; blank ones keep no place of their own."""
+        """Compress a tile and its mask; blank tiles share one place."""
         if pixels is None:
             return
         if self._plan.alpha == 'mask':
@@ -313,14 +315,14 @@ class Pyramid:
         self.tables[level].put(column, row, self._spool.append(data))
 
     def _is_blank(self, samples: Array) -> bool:
-        """Whether a tile holds what tiles without pixels hold."""
+        """Whether a tile equals the blank tile."""
         blank = self._plan.blank
         samples = samples[..., :len(blank)]
-        # The first row mostly decides.
+        # The first row usually differs.
         return bool((samples[0] == blank).all() and (samples == blank).all())
 
     def _padded(self, samples: Array) -> Array:
-        """A whole, contiguous tile; beyond the image it repeats the last row and column."""
+        """A full, contiguous tile; beyond the image the last row and column are repeated."""
         side = self._plan.tile
         rows, cols = samples.shape[:2]
         if (rows, cols) == (side, side):
@@ -328,7 +330,7 @@ class Pyramid:
         return np.pad(samples, ((0, side - rows), (0, side - cols), (0, 0)), 'edge')
 
     def _blank_tile(self, level: int) -> Place:
-        """The place of the tile of a level where nothing is."""
+        """The place of the blank tile of a level."""
         side, plan = self._plan.tile, self._plan
         tile = np.empty((side, side, plan.bands), plan.dtype)
         tile[...] = plan.blank
@@ -337,13 +339,13 @@ class Pyramid:
     # Masks
 
     def _hidden(self, pixels: TilePixels) -> npt.NDArray[np.bool_] | None:
-        """Where a tile is less than half opaque, (rows, cols); None if nowhere."""
+        """The pixels that are less than half opaque, (rows, cols); None if there are none."""
         hidden = pixels.hidden((self._opaque + 1) // 2)
         return hidden if hidden is not None and hidden.any() else None
 
     def _put_mask(self, level: int, column: int, row: int,
                   hidden: npt.NDArray[np.bool_] | None) -> None:
-        """Store the mask of a tile; nothing is shown beyond the edge of the image."""
+        """Store the mask of a tile; pixels beyond the edge of the image are hidden."""
         rect, side = self._rect(level, column, row), self._plan.tile
         if (rect.width, rect.height) != (side, side):
             if hidden is None:
@@ -359,7 +361,7 @@ class Pyramid:
         self.masks[level].put(column, row, place)
 
     def _constant_mask(self, *, shown: bool) -> Place:
-        """The place of a mask that shows everything, or nothing."""
+        """The place of the mask that shows all pixels, or none."""
         with self._lock:
             if shown not in self._constant:
                 side = self._plan.tile

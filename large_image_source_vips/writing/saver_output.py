@@ -1,9 +1,9 @@
 """
-An output file for libvips' savers whose writes never fail.
+An output file for libvips' savers that defers errors.
 
-libvips 8.14 ends the process if writing a TIFF pyramid fails midway, for example
-on a full disk.  Here the error is raised after the saver has finished; until
-then its output is discarded, and it reads zeros.
+libvips 8.14 ends the process if an error, such as a full disk, occurs while it writes a
+TIFF pyramid.  Here the error is raised after the saver has finished; until then further
+output is discarded, and reads return zeros.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..base import files
 
 class _Output:
     """
-    A file with a position, as libvips writes it.
+    The file with the position at which libvips writes.
 
     :param descriptor: a new file, open for reading and writing.
     """
@@ -54,10 +54,10 @@ class _Output:
 @contextmanager
 def unfailing_target(path: str) -> Iterator[pyvips.TargetCustom]:
     """
-    Create a file and return a libvips target that writes it and never fails.
+    A context with a libvips target that writes a file and never fails.
 
     :param path: the file to create.
-    :raises OSError: when the context ends, if the file could not be written.
+    :raises OSError: at the end of the context, if the file could not be written.
     """
     descriptor = os.open(
         path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, 'O_BINARY', 0), 0o666)

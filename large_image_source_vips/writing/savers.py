@@ -1,8 +1,8 @@
 """
-Writes a picture with one of libvips' savers, by way of a temporary TIFF file.
+Write a picture with one of libvips' savers, from a temporary TIFF file.
 
-The saver runs in a thread of its own, so that Ctrl-C and exceptions of a
-progress function reach the caller.
+The saver runs in its own thread, so that Ctrl-C and exceptions of the progress function
+reach the caller.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from .plan import TIFF_SUFFIXES
 from .pyramid import Progress
 from .saver_output import unfailing_target
 
-# The share of the work that is done when the temporary file is complete.
+# The fraction of the work done when the temporary file is complete.
 _FLAT = 0.3
 
-# Pixels per mm that libvips accepts and writes precisely enough.
+# The range of pixels per mm that libvips accepts and writes precisely enough.
 _DENSITIES = 1e-3, 1e6
 
-# The time between two reports of progress, in which a write can be cancelled.
+# The time between two calls of the progress function, which can cancel the write.
 _REPORT_SECONDS = 0.1
 
 # Saver options for the pixel size.
 _RESOLUTION = frozenset({'xres', 'yres', 'resunit'})
 
-# Saver options for which metadata to write.
+# Saver options for metadata.
 _METADATA = frozenset({'keep', 'strip', 'profile'})
 
 
@@ -85,12 +85,12 @@ def save(picture: Picture, plan: SaverPlan, temporary: str, target: Target,
     :param target: the final path, for the suffix and error texts.
     :param report: called with the fraction done, 0 to 1.
     :raises TileSourceError: if libvips fails, the format cannot store the pixel size, or
-        the disk has no room for the temporary file.
+        there is no disk space for the temporary file.
     """
     mm_x = picture.pixel_size[0] or picture.pixel_size[1]
     mm_y = picture.pixel_size[1] or picture.pixel_size[0]
     is_tiff = target.suffix in TIFF_SUFFIXES
-    # The options give a resolution; libvips writes it and takes the rest from the image.
+    # The options have a resolution; libvips writes it, and takes the rest from the image.
     is_stated = not _RESOLUTION.isdisjoint(plan.options)
     labels: dict[str, Any] = {'interpretation': plan.interpretation, 'xres': 1.0, 'yres': 1.0}
     if mm_x and mm_y:
@@ -99,10 +99,10 @@ def save(picture: Picture, plan: SaverPlan, temporary: str, target: Target,
                       for name, mm in (('xres', mm_x), ('yres', mm_y)) if name not in plan.options)
     options = dict(plan.options)
     if plan.bare or not (mm_x or is_tiff or is_stated or _METADATA & options.keys()):
-        # libvips would write a made-up resolution.
+        # libvips would write a default resolution.
         options.update(_no_metadata(picture))
     if is_tiff:
-        # Refuses what a TIFF cannot hold.
+        # Raises an error if TIFF cannot store it.
         resolution_of(picture.pixel_size)
     flat = f'{temporary}.flat'
     if target.suffix in {'.dz', '.dzi'}:
@@ -125,14 +125,14 @@ def save(picture: Picture, plan: SaverPlan, temporary: str, target: Target,
     if is_stated or mm_x:
         return
     if is_tiff:
-        # libvips makes one up.
+        # libvips writes a default one.
         remove_tags(temporary)
     else:
         forget_density(temporary)
 
 
 def _no_metadata(picture: Picture) -> dict[str, Any]:
-    """The option of this libvips that writes no metadata but the picture's profile."""
+    """The saver option to write no metadata but the picture's profile."""
     if pyvips.at_least_libvips(8, 15):
         return {'keep': 'icc' if picture.profile else 'none'}
     return {} if picture.profile else {'strip': True}
@@ -140,9 +140,9 @@ def _no_metadata(picture: Picture) -> dict[str, Any]:
 
 def _labelled(image: pyvips.Image, picture: Picture, plan: SaverPlan,
               labels: dict[str, Any]) -> pyvips.Image:
-    """The image of the temporary file with its true header fields."""
+    """The image of the temporary file with the header fields of the picture."""
     if plan.dtype == np.float64:
-        # ``write_flat`` stores them as pairs of integers.
+        # ``write_flat`` stores 64-bit floats as pairs of integers.
         labels.update(format='double', bands=image.bands // 2)
     # A copy made later would not report progress.
     image = image.copy(**labels)
@@ -155,9 +155,9 @@ def _labelled(image: pyvips.Image, picture: Picture, plan: SaverPlan,
 
 def _check_room(picture: Picture, plan: SaverPlan, flat: str, target: Target) -> None:
     """
-    Check that the disk has room for the temporary file.
+    Check that there is disk space for the temporary file.
 
-    :raises TileSourceError: if it has not.
+    :raises TileSourceError: if there is not.
     """
     needed = flat_bytes(picture, plan.alpha, plan.dtype)
     folder = os.path.dirname(flat)
@@ -186,9 +186,9 @@ def _run(save: Callable[[], Any], image: pyvips.Image, report: Progress) -> None
     """
     Run a saver in another thread, and report progress in this one.
 
-    An exception in a callback of libvips would be printed and lost.  libvips
-    before 8.15 cannot be stopped safely: an exception of ``report`` is then raised
-    when the saver has finished.
+    libvips would print and lose an exception in a callback.  libvips before 8.15 cannot be
+    stopped safely, so there an exception of ``report`` is raised after the saver has
+    finished.
 
     :param save: calls the saver.
     :param image: the image that is saved, for progress.
@@ -210,7 +210,7 @@ def _run(save: Callable[[], Any], image: pyvips.Image, report: Progress) -> None
             # pyvips cannot convert an option.
             failures.append(pyvips.Error('an option has the wrong type', str(exc)))
         except pyvips.Error as exc:
-            # The frames of the traceback would keep the temporary file open.
+            # The traceback would keep the temporary file open.
             failures.append(exc.with_traceback(None))
         except BaseException as exc:  # noqa: BLE001 - raised again in the caller's thread
             failures.append(exc)
@@ -242,8 +242,8 @@ def _check_vips_threads() -> None:
     """
     Check that libvips' threads exist in this process.
 
-    libvips keeps its threads for the next image.  They do not exist in a forked
-    process, where libvips would wait for them for ever.
+    libvips keeps its threads for the next image.  They do not exist in a forked process,
+    and libvips would wait for them forever.
 
     :raises TileSourceError: if the process was forked from one that has written.
     """

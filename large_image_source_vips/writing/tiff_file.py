@@ -1,5 +1,6 @@
 """
-Writes pictures as a TIFF file: compresses their pyramids, then writes the directories.
+Write frames and associated images to a TIFF file: compress the pyramids, then write the
+directories.
 """
 
 from __future__ import annotations
@@ -24,26 +25,27 @@ from .encoded_tiles import EncodedTiles
 from .plan import TiffPlan
 from .pyramid import Progress, Pyramid
 
-# The share of the work that is done when all tiles are compressed.
+# The fraction of the work done when all tiles are compressed.
 _COMPRESSED = 0.9
-# How many tiles are copied between two reports.
+# The number of tiles copied between two calls of the progress function.
 _TILES_A_REPORT = 64
 
-# Associated images are small, and have texts and barcodes: no loss.
+# Lossless, because associated images are small and show texts and barcodes.
 _ASSOCIATED_COMPRESSION = 'deflate'
 _BLACK, _RGB, _ALPHA = 1, 2, 2
-# NewSubfileType of label and macro in Aperio's files, which Bio-Formats keeps apart from
-# the planes of a file without OME-XML.  In OME-TIFF GDAL would take them for levels.
+# NewSubfileType of label and macro as in Aperio files; without it, Bio-Formats takes them
+# for planes of a file without OME-XML.  Not in OME-TIFF, where GDAL would take them for
+# levels.
 _SUBFILE_TYPES = {'label': 1, 'macro': 9}
 
 
 @dataclass(frozen=True)
 class Contents:
     """
-    What a TIFF file holds.
+    The contents of a TIFF file to write.
 
-    :param frames: in frame order; of one size, dtype and meaning.
-    :param annotations: their axes and what is known of them.
+    :param frames: in frame order; all of the same size, dtype and meaning.
+    :param annotations: their axes, channels, values and texts.
     :param positions: of the frames; None if they fill the axes in order.
     :param associated: the associated images by key, (rows, cols, bands) of uint8.
     :param is_ome: whether to write OME-XML, and lower levels as sub-IFDs; else there is one
@@ -61,15 +63,15 @@ def write_contents(contents: Contents, plan: TiffPlan, path: str, progress: Prog
     """
     Write pictures to a new TIFF file.
 
-    The compressed tiles of all are first collected in a temporary file beside it.  Memory
-    holds the places of the tiles: 24 bytes for each of all frames.
+    The compressed tiles are first collected in a temporary file beside it.  Memory: 24
+    bytes for each tile of all frames.
 
-    :param contents: the pictures, and what is said of them.
+    :param contents: the frames, annotations and associated images.
     :param plan: how to write each of them.
     :param path: the file.
-    :param progress: called with the fraction done, 0 to 1; what it raises cancels.
+    :param progress: called with the fraction done, 0 to 1; an exception cancels the write.
     :raises OSError: if the disk is full.
-    :raises TileSourceError: if a picture cannot be read or a TIFF cannot hold it.
+    :raises TileSourceError: if a picture cannot be read, or TIFF cannot store it.
     """
     count = len(contents.frames)
     text = _text(contents, plan)
@@ -99,7 +101,7 @@ def _color_map(palette: Mapping[int, str], dtype: np.dtype[Any]) -> npt.NDArray[
     """
     TIFF's ColorMap (section 5): the colours of all values, (3, values), 0 to 65535.
 
-    Values that are in no palette are black.
+    Values without a colour are black.
     """
     result = np.zeros((3, 1 << 8 * dtype.itemsize), np.uint16)
     for label, color in palette.items():
@@ -172,9 +174,9 @@ def _page(pyramid: Pyramid, plan: TiffPlan, level: int, tiles: Iterable[bytes], 
 
 def _associated(key: str, pixels: npt.NDArray[Any], subfile_type: int) -> WrittenImage:
     """
-    An associated image as a page of one strip, with its key as description.
+    An associated image as a page with one strip, and its key as description.
 
-    Not tiles: readers would take it for a level.
+    Readers would take a tiled page for a level.
 
     :param subfile_type: its NewSubfileType.
     """

@@ -18,7 +18,7 @@ Array = npt.NDArray[Any]
 
 def filled_tiles(picture: Picture, side: int) -> npt.NDArray[np.bool_]:
     """
-    Which tiles of the full resolution have pixels, (rows, cols).
+    The full-resolution tiles with pixels, (rows, cols).
 
     :param picture: the picture.
     :param side: width and height of a tile.
@@ -38,7 +38,7 @@ def grid_of(size: Size, tile: int) -> Size:
 
 def converted(color: Array, dtype: np.dtype[Any]) -> Array:
     """
-    Convert colours to the dtype that is written.
+    Convert colours to the dtype to write.
 
     :raises TileSourceError: if a float is too large for it.
     """

@@ -1,8 +1,8 @@
 """
-Writes an image to a file, which is complete or not there at all.
+Write an image to a file, completely or not at all.
 
-The file is planned, written to a temporary folder and moved into place.  After
-an error or an interruption, a file that was there before is unchanged.
+The file is planned, written to a temporary folder, and moved into place.  After an error or
+an interruption an existing file is unchanged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..base.errors import TileSourceError
 from ..store import Picture, Snapshot, checked_frame
 from .atomic import Target, atomic_output, resolve_target
 from .choices import Choices, check_choices
-from .derived_images import in_common, with_common_tiles
+from .derived_images import common_picture, with_common_tiles
 from .file_formats import FILE_FORMATS, SaverPlan, make_saver_plan
 from .plan import TIFF_SUFFIXES, TiffPlan, make_tiff_plan
 from .pyramid import Progress
@@ -29,11 +29,11 @@ from .tiff_file import Contents, write_contents
 
 Plan = TiffPlan | SaverPlan
 
-# The ends of names of OME-TIFF files.
+# The suffixes of OME-TIFF files.
 _OME = ('.ome.tif', '.ome.tiff')
 
-# A picture of one 8-bit band with at most so many different values is written as
-# labels: it is rather a map of classes than a photograph.
+# A picture of one 8-bit band with at most this many different values is written as labels,
+# because it is probably a class map.
 FEW_VALUES = 64
 
 # The stack level of the caller of ``write``, for warnings.
@@ -46,11 +46,11 @@ def write_image(open_image: Callable[[], AbstractContextManager[Snapshot | Pictu
     """
     Write an image to a file.
 
-    The file appears when it is complete; after an error an existing file is
-    unchanged.  Only TIFF files hold several frames, texts and associated images.
+    The file appears when it is complete; after an error an existing file is unchanged.
+    Only TIFF files can have several frames, texts and associated images.
 
-    :param open_image: returns a context with all frames, or with one picture; called once
-        the path is known to be writable.
+    :param open_image: returns a context with all frames, or with one picture; called after
+        the path was checked.
     :param path: the file; its suffix decides the format.
     :param choices: how to write it.
     :param overwrite: whether an existing file may be replaced.
@@ -66,7 +66,7 @@ def write_image(open_image: Callable[[], AbstractContextManager[Snapshot | Pictu
         form = FILE_FORMATS.get(target.suffix)
         check_choices(choices, target.suffix, () if form is None else form.choices)
     with open_image() as found:
-        image = found if isinstance(found, Snapshot) else _alone(found)
+        image = found if isinstance(found, Snapshot) else _single_frame(found)
         if not is_pyramid:
             checked_frame(None, image.count, image.name)
         contents = _contents(image, target, keeps_all=is_pyramid)
@@ -79,11 +79,11 @@ def write_image(open_image: Callable[[], AbstractContextManager[Snapshot | Pictu
 
         if image.annotations.palette is not None:
             contents = replace(contents, frames=[_as_labels(frame) for frame in contents.frames])
-        picture = in_common(contents.frames)
+        picture = common_picture(contents.frames)
         plan = plan_for(picture)
         if picture.meaning.labels:
             if choices.vips_kwargs is None and _loses_labels(target):
-                _warn(f'{target.shown}: {target.suffix} always compresses with loss, which '
+                _warn(f'{target.shown}: {target.suffix} is always lossy, which '
                       f'changes labels; write a .tif or .png to keep them.')
         elif choices.says_nothing_of_values:
             labels = replace(picture.meaning, labels=True)
@@ -94,38 +94,38 @@ def write_image(open_image: Callable[[], AbstractContextManager[Snapshot | Pictu
                 contents = replace(contents, frames=[
                     replace(frame, meaning=labels) for frame in contents.frames])
         if is_pyramid and plan.dtype == np.float64:
-            _warn(f'{target.shown} holds 64-bit floats, which libvips, Pillow and the released '
+            _warn(f'{target.shown} has 64-bit floats, which libvips, Pillow and the released '
                   f"large-image-source-vips cannot read; dtype='float32' writes 32-bit floats.")
         with _reporter(progress, target.name) as report:
             _write_plan(contents, plan, target, overwrite, report)
 
 
-def _alone(picture: Picture) -> Snapshot:
-    """A picture as an image of one frame."""
+def _single_frame(picture: Picture) -> Snapshot:
+    """A picture as an image with one frame."""
     return Snapshot('the image', 1, lambda _: picture)
 
 
 def _as_labels(picture: Picture) -> Picture:
     """
-    A picture whose samples are labels, because it has a palette.
+    A picture with a palette, as labels.
 
-    :raises TileSourceError: if they cannot be.
+    :raises TileSourceError: if its samples cannot be labels.
     """
     if picture.meaning.color_bands != 1 or picture.dtype.kind not in 'iu':
         msg = (f'An image with a palette is one band of integers, but this one has '
                f'{picture.meaning.color_bands} of {picture.dtype}; set palette to None to write '
-               f'it as it is.')
+               f'it without one.')
         raise TileSourceError(msg)
     return replace(picture, meaning=replace(picture.meaning, labels=True))
 
 
 def _contents(image: Snapshot, target: Target, *, keeps_all: bool) -> Contents:
     """
-    What to write of an image.
+    The parts of an image that the file can have.
 
-    Warns of associated images that cannot be read.
+    Warns about associated images that cannot be read.
 
-    :param keeps_all: whether the file can hold more than one frame.
+    :param keeps_all: whether the file can have several frames.
     """
     frames = with_common_tiles([image.picture(frame) for frame in range(image.count)])
     if not keeps_all:
@@ -141,7 +141,7 @@ def _contents(image: Snapshot, target: Target, *, keeps_all: bool) -> Contents:
 
 
 def _read_or_why(read: Callable[[], npt.NDArray[Any]]) -> npt.NDArray[Any] | str:
-    """An associated image; if it cannot be read, why."""
+    """An associated image; the reason if it cannot be read."""
     try:
         return read()
     except TileSourceError as exc:
@@ -150,7 +150,7 @@ def _read_or_why(read: Callable[[], npt.NDArray[Any]]) -> npt.NDArray[Any] | str
 
 def _write_plan(contents: Contents, plan: Plan, target: Target, overwrite: bool,
                 report: Progress) -> None:
-    """Carry out a plan; exceptions of ``report`` are passed on, even an ``OSError``."""
+    """Carry out a plan; exceptions of ``report`` are raised unchanged, even an ``OSError``."""
     raised: list[BaseException] = []
 
     def tell(fraction: float) -> None:
@@ -178,7 +178,7 @@ def has_few_values(frames: Sequence[Picture]) -> bool:
     """
     Whether an image is one 8-bit band with at most ``FEW_VALUES`` different values.
 
-    Reads pixels until there are more.
+    Stops reading when there are more.
     """
     seen = np.zeros(256, np.bool_)
     for picture in frames:
@@ -213,7 +213,7 @@ def _loses_labels(target: Target) -> bool:
 
 @contextmanager
 def _reporter(progress: Progress | bool | None, name: str) -> Iterator[Progress]:
-    """Return the function to call with the fraction done."""
+    """A context with the function to call with the fraction done."""
     if callable(progress):
         yield progress
         return

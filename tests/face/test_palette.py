@@ -69,7 +69,7 @@ class TestWritten:
             assert {level.photometric.name for level in levels} == {'PALETTE'}
 
     def test_loss_is_not_allowed(self, tmp_path, dtype, name):
-        with pytest.raises(TileSourceError, match=r'these are labels|does not hold'):
+        with pytest.raises(TileSourceError, match=r'samples are labels|cannot store'):
             image(dtype).write(tmp_path / name, compression='jpeg')
         image(dtype).write(tmp_path / name, lossy=True)
         np.testing.assert_array_equal(

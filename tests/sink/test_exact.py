@@ -13,7 +13,7 @@ STORED = {
 }
 
 
-@pytest.mark.filterwarnings('ignore:.* holds 64-bit floats')
+@pytest.mark.filterwarnings('ignore:.* has 64-bit floats')
 @pytest.mark.parametrize('bands', [1, 2, 3, 4, 5, 7])
 @pytest.mark.parametrize('dtype', STORED)
 def test_lossless_round_trip(tmp_path, dtype, bands):

@@ -149,7 +149,7 @@ def test_labels_are_webp_without_loss(tmp_path):
 
 def test_labels_in_a_format_that_always_loses_are_warned_of(tmp_path):
     sink = make_sink(classes(100), interpretation='labels')
-    with pytest.warns(UserWarning, match=r'a\.jpg.*always compresses with loss.*\.png'):
+    with pytest.warns(UserWarning, match=r'a\.jpg.*is always lossy.*\.png'):
         sink.write(tmp_path / 'a.jpg')
 
 

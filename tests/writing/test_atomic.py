@@ -192,14 +192,14 @@ def test_a_group_that_cannot_be_kept_leaves_no_more_than_others_have(
     (tmp_path / 'old').write_bytes(b'')
     (tmp_path / 'old').chmod(mode)
     (tmp_path / 'new').write_bytes(b'')
-    before = permissions.rights_of(tmp_path / 'old')
+    before = permissions.permissions_of(tmp_path / 'old')
 
     def refuse(*_args, **_kwargs):
         raise PermissionError(errno.EPERM, 'no')
 
     monkeypatch.setattr(os, 'chown', refuse, raising=False)
-    foreign = permissions.Rights(before.mode, (before.owner[0], before.owner[1] + 1), {})
-    permissions.give_rights(tmp_path / 'new', foreign)
+    foreign = permissions.Permissions(before.mode, (before.owner[0], before.owner[1] + 1), {})
+    permissions.set_permissions(tmp_path / 'new', foreign)
     assert mode_of(tmp_path / 'new') == expected
 
 
@@ -301,7 +301,7 @@ def test_no_room_to_fill_a_file_leaves_the_old_one(tmp_path, monkeypatch, number
     assert path.read_bytes() == b'old'
     monkeypatch.setattr(in_place, 'reserve', lambda *_args: None)
     monkeypatch.setattr(in_place, 'write_at', refuse)
-    with pytest.raises(TileSourceError, match=r'a\.tif holds only a part'):
+    with pytest.raises(TileSourceError, match=r'a\.tif now has only a part'):
         make_sink(gray()).write(path)
     assert os.listdir(tmp_path) == ['a.tif']
 
@@ -419,8 +419,8 @@ def test_files_of_a_closed_folder_are_filled_if_they_can_be_written(closed):
     assert (closed / 'open.tif').stat().st_ino == identity
     assert 'own.tif cannot be written: Permission denied' in said[2]
     assert (closed / 'own.tif').read_bytes() == b'old'
-    assert f'new.tif cannot be written: no file can be made in {closed}' in said[3]
-    assert 'open.dzi cannot be written: no file can be made' in said[4]
+    assert f'new.tif cannot be written: no file can be created in {closed}' in said[3]
+    assert 'open.dzi cannot be written: no file can be created' in said[4]
     assert (closed / 'open.dzi').read_bytes() == b'old'
 
 
@@ -561,7 +561,7 @@ def test_what_cannot_be_put_back_is_named_and_kept(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, 'rename', refuse_back)
     monkeypatch.setattr(os, 'replace', refuse_named)
-    with pytest.raises(TileSourceError, match='cannot be put back') as caught:
+    with pytest.raises(TileSourceError, match='cannot be restored') as caught:
         make_sink(gray(9)).write(tmp_path / 'x.dzi')
     partial, = tmp_path.glob(f'{atomic.PARTIAL_PREFIX}*')
     old, = partial.glob('*.old')

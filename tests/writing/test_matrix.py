@@ -167,7 +167,7 @@ def test_what_the_data_cannot_have_is_an_error_that_lists_what_they_can(
     ({'compression': 'jpeg', 'lossy': False}, 'lossy is False.*deflate'),
     ({'quality': 0}, 'quality must be a whole number from 1 to 100'),
     ({'quality': 90.5}, 'quality must be'),
-    ({'compression': 'lzw', 'quality': 80}, 'loses nothing.*jpeg, webp or jpeg2000'),
+    ({'compression': 'lzw', 'quality': 80}, 'lossless.*jpeg, webp or jpeg2000'),
     ({'subsampling': '4:1:1'}, "subsampling must be 4:4:4, 4:2:2 or 4:2:0, not '4:1:1'"),
     ({'compression': 'lzw', 'subsampling': '4:2:0'}, 'only with compression'),
     ({'predictor': 'horizontal'}, "predictor='horizontal' is not possible with.*jpeg.*none"),

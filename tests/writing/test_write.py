@@ -325,7 +325,7 @@ def test_png_keeps_16_bits(tmp_path):
 
 @pytest.mark.parametrize(('suffix', 'dtype', 'bands', 'x', 'kwargs', 'reason'), [
     ('jpg', 'uint16', 3, 0, {}, 'uint16'), ('jpg', 'uint8', 3, 5, {}, 'alpha'),
-    ('jpg', 'uint8', 3, 0, {'lossy': False}, 'without loss'), ('png', 'float32', 3, 0, {}, 'float'),
+    ('jpg', 'uint8', 3, 0, {'lossy': False}, 'always lossy'), ('png', 'float32', 3, 0, {}, 'float'),
     ('png', 'int8', 1, 0, {}, 'int8'), ('webp', 'uint16', 3, 0, {}, 'uint16'),
     ('dz', 'float32', 3, 0, {}, 'float')])
 def test_what_a_format_would_change_is_an_error(
