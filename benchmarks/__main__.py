@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -44,6 +45,7 @@ def main() -> int:
     if data.slide() is None:
         print(f'No cases of real histology: {data.SLIDE} is not in the folder that '
               f'{data.IMAGES_VARIABLE} names.', file=sys.stderr)
+    cases = [case for case in cases if has_room(case, options.folder)]
     runner = Runner(pythons, options.folder.resolve(), verbose=not options.quiet)
 
     start = time.monotonic()
@@ -81,13 +83,21 @@ def chosen(options: argparse.Namespace) -> list[Case]:
         scale = QUICK if options.quick else FULL
         cases += region_cases(scale.side, scale.tiles)
     if not options.case:
-        # It takes 80 GB of disk, so it runs only on request.
-        return [case for case in cases if case.name != 'sink-100000']
+        return cases
     unknown = set(options.case) - {case.name for case in cases}
     if unknown:
         msg = f'There is no case {", ".join(sorted(unknown))}; see --list.'
         raise SystemExit(msg)
     return [case for case in cases if case.name in options.case]
+
+
+def has_room(case: Case, folder: Path) -> bool:
+    """Whether the disk has room for a case; says so where it has not."""
+    free = shutil.disk_usage(folder).free // 10 ** 9
+    if free < case.free_gb:
+        print(f'{case.name} is left out: it needs {case.free_gb} GB of free disk space, and '
+              f'{folder} has {free}.', file=sys.stderr)
+    return free >= case.free_gb
 
 
 def has(python: str, module: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from .figures import (
     Bound,
     Figure,
+    Growth,
     Ratio,
     Same,
     Value,
@@ -63,6 +64,7 @@ class Case:
     :param figures: the rows of the table.
     :param same: which runs must agree.
     :param rounds: how often the runs are repeated, in turn.
+    :param free_gb: the free disk space that it needs, in GB; without it, it is left out.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Case:
     figures: tuple[Figure, ...]
     same: tuple[Same, ...] = ()
     rounds: int = 5
+    free_gb: int = 0
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ def sink_cases() -> list[Case]:
         }, (Ratio('10,000 tiles, shifted by -37, overlapping, against aligned ones',
                   'ours shifted', 'ours', Bound(2)),), rounds=3),
         many_tiles(40000),
-        many_tiles(100000),
+        very_many_tiles(100000),
         Case('sink-small', {
             'ours': Run('stitch', {'count': 1000000, 'size': 32}, once=True),
         }, (each('1,000,000 tiles of 32 x 32, each call', 'ours', Bound(aim=30), 'add', 'us'),
@@ -163,6 +166,23 @@ def many_tiles(count: int) -> Case:
               each=True),
         memory(f'peak memory, {count:,} tiles', 'ours', Bound(SINK_MEMORY)),
         open_files(f'open files, {count:,} tiles', 'ours', Bound(SINK_FILES))), rounds=1)
+
+
+def very_many_tiles(count: int) -> Case:
+    """
+    The same for files that do not fit in memory, with bare libvips on the same disk.
+
+    What each tile takes more is then mostly the disk's.
+    """
+    few = Run('stitch', {'count': 10000}, once=True)
+    many = Run('stitch', {'count': count}, once=True)
+    return Case(f'sink-{count}', {
+        'ours': many, 'bare': many, 'ours 10,000': few, 'bare 10,000': few,
+    }, (Growth(f'each of {count:,} tiles against each of 10,000', ('ours', 'bare'),
+               ('ours 10,000', 'bare 10,000'), Bound(1.1)),
+        memory(f'peak memory, {count:,} tiles', 'ours', Bound(SINK_MEMORY)),
+        open_files(f'open files, {count:,} tiles', 'ours', Bound(SINK_FILES))),
+        (Same('ours', 'bare'),), rounds=1, free_gb=60)
 
 
 def blended(count: int) -> Case:

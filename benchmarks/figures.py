@@ -235,7 +235,37 @@ class FactRatio:
                    f'{of / by:.3g} x', str(self.bound), self.bound.reached(of / by))
 
 
-Figure = Ratio | Value | WorstStep | FactRatio
+@dataclass(frozen=True)
+class Growth:
+    """
+    How much longer each tile takes among many than among few, compared with another contender.
+
+    :param title: what is compared.
+    :param many: the labels of the runs with many tiles, of the dividend and the divisor.
+    :param few: those of the runs with few.
+    :param bound: the target.
+    """
+
+    title: str
+    many: tuple[str, str]
+    few: tuple[str, str]
+    bound: Bound
+
+    def row(self, reports: Reports) -> Row:
+        """The row of the table."""
+        here, there = (self._each(reports[many]) / self._each(reports[few])
+                       for many, few in zip(self.many, self.few, strict=True))
+        name = CONTENDERS[self.many[1].partition(' ')[0]]
+        return Row(self.title, f'{here:.3g} x', f'{name} {there:.3g} x', f'{here / there:.3g} x',
+                   str(self.bound), self.bound.reached(here / there))
+
+    @staticmethod
+    def _each(reports: Sequence[Report]) -> float:
+        count: float = reports[0]['facts']['count']
+        return typical(reports) / count
+
+
+Figure = Ratio | Value | WorstStep | FactRatio | Growth
 
 
 def memory(title: str, label: str, bound: Bound) -> Value:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .cases import Case, Run
-from .figures import Report, Reports, Row, steady
+from .figures import Growth, Report, Reports, Row, steady
 
 # How often the open files of a worker are counted, in seconds.
 LOOK_EVERY = 0.02
@@ -203,6 +203,8 @@ def rows(case: Case, reports: Reports) -> list[Row]:
     def complete(figure: Any) -> bool:
         labels = [getattr(figure, name) for name in ('of', 'by', 'label', 'ours', 'other')
                   if hasattr(figure, name)]
+        if isinstance(figure, Growth):
+            labels += [*figure.many, *figure.few]
         return all(label in reports for label in labels)
 
     return [figure.row(reports) for figure in case.figures if complete(figure)]

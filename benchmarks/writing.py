@@ -16,12 +16,15 @@ from typing import Any
 import numpy as np
 import pyvips
 
+from .data import histology
 from .outcome import Outcome, Pixels, peak_memory
 from .reading import TILE, module_of
 from .sink import SAMPLES, SAVE_OPTIONS, positions, tile_pool
 
 # The seed of the random numbers of label images.
 _SEED = 4
+# Columns and rows of tiles of the slide.
+HISTOLOGY = 8
 # The width and height of a patch of one label in pixels.
 _PATCH = 16
 
@@ -32,10 +35,15 @@ def kinds(kind: str, count: int) -> list[Pixels]:
     """
     Different tiles of a kind of picture.
 
-    :param kind: 'rgb'; 'holes', which are RGB with a transparent disc in each tile; 'uint16',
-        12 bits of a camera with noise; 'float32', probabilities; 'labels', of uint32.
+    :param kind: 'rgb'; 'histology', tiles of a real slide; 'holes', which are RGB with a
+        transparent disc in each tile; 'uint16', 12 bits of a camera with noise; 'float32',
+        probabilities; 'labels', of uint32.
     :param count: how many tiles are needed; there may be fewer.
     """
+    if kind == 'histology':
+        slide = histology(HISTOLOGY * TILE).numpy()
+        return [slide[y:y + TILE, x:x + TILE].copy() for y in range(0, slide.shape[0], TILE)
+                for x in range(0, slide.shape[1], TILE)]
     pool = tile_pool(TILE, count)
     numbers = np.random.default_rng(_SEED)
     if kind == 'rgb':

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from .cases import Case, Run
+from .data import slide
 from .figures import Bound, FactRatio, Ratio, Value, highest, open_files, scaled
 
 # Targets of ``write``: what it adds to the canvas in MB, and open files in all.
@@ -21,7 +22,8 @@ def writing_cases(count: int) -> list[Case]:
 
     :param count: how many tiles of 256 x 256.
     """
-    return [lossless(count), zstd(count), *(data(kind, count, bound)
+    real = [] if slide() is None else [lossless(count, 'histology')]
+    return [lossless(count), *real, zstd(count), *(data(kind, count, bound)
                                             for kind, bound in _DATA.items()), holes(count)]
 
 
@@ -30,17 +32,18 @@ def job(kind: str, count: int, **options: Any) -> Run:
     return Run('write', {'kind': kind, 'count': count, 'options': options})
 
 
-def lossless(count: int) -> Case:
+def lossless(count: int, kind: str = 'rgb') -> Case:
     """RGB without loss, against LZW of libvips and against tifffile."""
-    runs = {'ours': job('rgb', count, lossy=False), 'bare': job('rgb', count),
-            'tifffile': job('rgb', count)}
-    title = f'add and write {count:,} RGB tiles without loss'
-    return Case('write-lossless', runs, (
+    runs = {'ours': job(kind, count, lossy=False), 'bare': job(kind, count),
+            'tifffile': job(kind, count)}
+    name = 'RGB' if kind == 'rgb' else kind
+    title = f'add and write {count:,} {name} tiles without loss'
+    return Case('write-lossless' + ('' if kind == 'rgb' else f'-{kind}'), runs, (
         Ratio(title, 'ours', 'bare', Bound(0.55)),
         Ratio(title, 'ours', 'tifffile', Bound(1.1)),
-        FactRatio(f'bytes of {count:,} RGB tiles without loss', 'ours', 'bare', Bound(0.78),
+        FactRatio(f'bytes of {count:,} {name} tiles without loss', 'ours', 'bare', Bound(0.78),
                   'bytes'),
-        *costs(f'{count:,} RGB tiles without loss')), rounds=5)
+        *costs(f'{count:,} {name} tiles without loss')), rounds=5)
 
 
 def zstd(count: int) -> Case:

@@ -5,6 +5,7 @@ The measuring itself: figures follow from times, and different outputs are notic
 from __future__ import annotations
 
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,17 @@ import pytest
 # Behind everything else, so that an installed package is the one that is tested.
 sys.path.append(str(Path(__file__).parent.parent))
 
-from benchmarks import cases, figures, outcome, reading, runner, sink, writing, writing_cases
+from benchmarks import (
+    __main__,
+    cases,
+    figures,
+    outcome,
+    reading,
+    runner,
+    sink,
+    writing,
+    writing_cases,
+)
 
 
 def report(seconds=1.0, digest='a', sketches=((1.0, 2.0),), **facts):
@@ -117,6 +128,9 @@ def test_cases_are_told_apart_and_name_what_they_have(every):
     for case in every:
         needed = {getattr(item, name) for item in [*case.figures, *case.same]
                   for name in ('of', 'by', 'label', 'ours', 'other', 'one') if hasattr(item, name)}
+        for item in case.figures:
+            if isinstance(item, figures.Growth):
+                needed.update(item.many, item.few)
         assert needed <= set(case.runs)
         assert {runner.contender(label) for label in case.runs} <= set(figures.CONTENDERS)
 
@@ -190,3 +204,20 @@ def test_ratio_of_a_fact():
     figure = figures.FactRatio('x', 'ours', 'bare', figures.Bound(0.8), 'bytes')
     made = row(figure, ours=[report(bytes=3e6)], bare=[report(bytes=4e6)])
     assert (made.measured, made.reached) == ('0.75 x', 'yes')
+
+
+def test_growth_is_compared_with_that_of_another():
+    figure = figures.Growth('x', ('ours', 'bare'), ('ours 10', 'bare 10'), figures.Bound(1.1))
+    made = row(figure, ours=[report(30, count=100)], bare=[report(40, count=100)],
+               ours_10=[report(1)], bare_10=[report(2)])
+    assert (made.here, made.there, made.measured) == ('3 x', 'bare libvips 2 x', '1.5 x')
+    assert made.reached == 'NO'
+
+
+@pytest.mark.parametrize(('free', 'expected'), [(59e9, False), (61e9, True)])
+def test_a_case_that_the_disk_cannot_hold_is_left_out_with_the_reason(
+        monkeypatch, capsys, tmp_path, free, expected):
+    case, = (case for case in cases.full_cases() if case.name == 'sink-100000')
+    monkeypatch.setattr(__main__.shutil, 'disk_usage', lambda _: types.SimpleNamespace(free=free))
+    assert __main__.has_room(case, tmp_path) is expected
+    assert ('needs 60 GB' in capsys.readouterr().err) is not expected
