@@ -297,7 +297,7 @@ class Pyramid:
             return
         if self._plan.alpha == 'mask':
             hidden = self._hidden(pixels)
-            if hidden is not None and hidden.all():
+            if hidden is not None and np.count_nonzero(hidden) == hidden.size:
                 return
             self._put_mask(level, column, row, hidden)
             if hidden is not None and self._fill is not None:
@@ -341,7 +341,8 @@ class Pyramid:
     def _hidden(self, pixels: TilePixels) -> npt.NDArray[np.bool_] | None:
         """The pixels that are less than half opaque, (rows, cols); None if there are none."""
         hidden = pixels.hidden((self._opaque + 1) // 2)
-        return hidden if hidden is not None and hidden.any() else None
+        # Counting does not wait for other threads as any() and all() do.
+        return hidden if hidden is not None and np.count_nonzero(hidden) else None
 
     def _put_mask(self, level: int, column: int, row: int,
                   hidden: npt.NDArray[np.bool_] | None) -> None:
@@ -354,7 +355,7 @@ class Pyramid:
                             constant_values=True)
         if hidden is None:
             place = self._constant_mask(shown=True)
-        elif hidden.all():
+        elif np.count_nonzero(hidden) == hidden.size:
             return
         else:
             place = self._spool.append(encode_mask(hidden))

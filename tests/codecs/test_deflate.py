@@ -45,6 +45,21 @@ def test_every_decoder_gets_the_samples_back_and_none_is_larger_than_it_was(kind
         assert len(data) < 0.995 * usual
 
 
+@pytest.mark.parametrize('noise', [0, 1, 30, 500])
+@pytest.mark.parametrize('dtype', ['uint16', 'int16'])
+def test_noise_of_16_bits_comes_back_and_is_not_larger(noise, dtype):
+    y, x = np.mgrid[:SIDE, :SIDE]
+    samples = 9000 + 1000 * np.sin(x / 50) * np.cos(y / 40)
+    tile = np.random.default_rng(4).normal(samples, noise)[:, :, None].astype(dtype)
+    data = tile_encoder('deflate', predictor=2)(tile)
+    exact = imagecodecs.delta_encode(tile, axis=1)
+    assert zlib.decompress(data) == exact.tobytes()
+    usual = len(imagecodecs.deflate_encode(exact, 6))
+    assert len(data) <= 1.01 * usual
+    if noise > 10:
+        assert len(data) < usual
+
+
 @pytest.mark.parametrize('side', [16, 32, 80])
 @pytest.mark.parametrize('dtype', ['uint8', 'int8', 'uint16', 'float32'])
 def test_small_tiles_and_other_samples_come_back(side, dtype):

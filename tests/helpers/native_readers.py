@@ -24,20 +24,28 @@ def elsewhere(function, *arguments):
 
 
 def gdal_levels(path, frame=0):
+    """The number of levels; ``frame`` None for the file as such, not one of its pages."""
     with _gdal(path, frame) as image:
         return 1 + len(image.overviews(1))
 
 
 def gdal_read(path, frame, level):
-    with _gdal(path, frame, **({'overview_level': level - 1} if level else {})) as image:
+    with _gdal(path, frame, level) as image:
         return np.moveaxis(image.read(), 0, -1)
 
 
-def _gdal(path, frame, **options):
+def gdal_mask(path, shape):
+    """(rows, cols), 0 where nothing is shown, of a smaller shape than the image or of its own."""
+    with _gdal(path, None) as image:
+        return image.read_masks(1, out_shape=shape)
+
+
+def _gdal(path, frame, level=0):
     import rasterio
+    name = path if frame is None else f'GTIFF_DIR:{frame + 1}:{path}'
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', rasterio.errors.NotGeoreferencedWarning)
-        return rasterio.open(f'GTIFF_DIR:{frame + 1}:{path}', **options)
+        return rasterio.open(name, **({'overview_level': level - 1} if level else {}))
 
 
 def openslide_levels(path):

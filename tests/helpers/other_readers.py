@@ -57,7 +57,7 @@ class Libvips:
 
 class Gdal:
     def __init__(self, path):
-        _needs('rasterio', 'rasterio')
+        needs('rasterio', 'rasterio')
         self._path = str(path)
         self.levels = elsewhere(gdal_levels, self._path)
 
@@ -69,7 +69,7 @@ class OpenSlide:
     """Sees pages only, so no levels in sub-IFDs; 8 bits of RGB."""
 
     def __init__(self, path):
-        _needs('openslide', 'openslide-python openslide-bin')
+        needs('openslide', 'openslide-python openslide-bin')
         self._path = str(path)
         self.levels = elsewhere(openslide_levels, self._path)
 
@@ -77,7 +77,7 @@ class OpenSlide:
         return elsewhere(openslide_read, self._path, level)
 
 
-def _needs(module, packages):
+def needs(module, packages):
     """Skip the test unless a module is installed; it is not imported here."""
     if importlib.util.find_spec(module) is None:
         pytest.skip(f'pip install {packages}')

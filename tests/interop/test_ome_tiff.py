@@ -342,5 +342,5 @@ def test_all_readers_are_there():
         pytest.skip('LARGE_IMAGE_SOURCE_VIPS_INTEROP is not set, as tox -e interop does')
     for name in ('bioio', 'bioio_ome_tiff', 'ome_types', 'openslide', 'rasterio'):
         assert importlib.util.find_spec(name)
-    for name in ('tiff', 'ometiff', 'tifffile'):
+    for name in ('tiff', 'ometiff', 'tifffile', 'openslide'):
         large_image_source(name)
