@@ -9,6 +9,9 @@ import sys
 
 import numpy as np
 
+# Imported now: a forked child that imports it may wait for a thread of its parent.
+from numpy.random import default_rng
+
 import large_image_source_vips
 from helpers.sink import read_all
 
@@ -17,7 +20,7 @@ SIZE, STEP, COLUMNS = 40, 30, 6
 
 def tile_of(number):
     """A tile of the image that the workers make: a slanted plane that its number names."""
-    rng = np.random.default_rng(number)
+    rng = default_rng(number)
     return rng.integers(0, 255, (SIZE, SIZE, 3), np.uint8)
 
 
