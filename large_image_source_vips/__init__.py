@@ -74,7 +74,7 @@ _DEFAULTS: dict[str, Any] = {
 
 
 def _chosen(**options: Any) -> dict[str, Any]:
-    """The options that differ from their defaults, so that the repr shows only these."""
+    """The options that differ from their defaults; the repr shows only these."""
     return {name: value for name, value in options.items() if value != _DEFAULTS[name]}
 
 
@@ -125,14 +125,14 @@ def new(encoding: str | None = None, jpegQuality: int = 95, jpegSubsampling: int
 
     :param encoding: this and all others as for ``VipsFileTileSource``.
     :param noCache: ignored; new images are never cached.
-    :param blend: what is seen where tiles overlap: 'over' (the default: the last tile),
-        'first', 'mean', 'max', 'min', 'sum', or 'feather': their mean, weighted with the
-        distance to the edge of the tile.
-    :param accumulator: the dtype of the result of 'mean', 'feather' and 'sum'; None for
-        that of the tiles, or for a sum 32 bits of the same kind.
-    :param spool: a folder that keeps the tiles, created if there is none.  The image can
-        then be pickled: it is the same one in every process that sees the folder, and
-        all may add tiles.  An existing folder is continued, also after a crash.
+    :param blend: how overlapping tiles are combined: 'over' (the default: the last tile is
+        on top), 'first', 'mean', 'max', 'min', 'sum', or 'feather' (the mean, weighted with
+        the distance to the edge of the tile).
+    :param accumulator: the dtype of the result of 'mean', 'feather' and 'sum'.  None: that
+        of the tiles, for 'sum' with 32 bits.
+    :param spool: a folder for the tiles, created if necessary.  The image can then be
+        pickled, and all processes with access to the folder can add tiles to it.  An
+        existing folder is continued, also after a crash.
     :raises TileSourceError: if a path is given, or the folder cannot be used.
     """
     sink = {'blend': blend, 'accumulator': accumulator,

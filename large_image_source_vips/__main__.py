@@ -1,5 +1,5 @@
 """
-Runs the command line: ``python -m large_image_source_vips``.
+Run the command line: ``python -m large_image_source_vips``.
 """
 
 import sys

@@ -1,8 +1,8 @@
 """
-Properties of a source besides its pixels: names of channels, values of frames, texts.
+Properties of a source that describe the image: channel names, values of frames, texts.
 
-They have the names and forms of large_image's zarr sink.  All can be read on every source
-and set on new images.  What a property returns is the caller's own copy.
+Their names and formats are those of large_image's zarr sink.  They can be read on every
+source and set on new images.  Each read returns a copy.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from .source import StoreTileSource
 if TYPE_CHECKING:
     from .sink.canvas import Canvas
 
-# A value for a property and what is known so far -> the fields of ``Annotations`` to change.
+# A function of the new value and the current annotations that returns the fields to change.
 Check = Callable[[Any, Annotations], Mapping[str, Any]]
 
 
 def _annotation(get: Callable[[Annotations], Any], check: Check, doc: str) -> property:
     """
-    A property that is kept in the ``Annotations`` of a store.
+    A property stored in the ``Annotations`` of a store.
 
     :param get: the value of the property; it is copied.
-    :param check: raises a TileSourceError if the property cannot have a value.
+    :param check: converts a new value; raises a TileSourceError if it is not valid.
     """
     def read(self: AnnotatedTileSource) -> Any:
         return copy.deepcopy(get(self._store.annotations))
@@ -75,14 +75,14 @@ def _colors(value: Any) -> tuple[str, ...]:
     colors = _texts(value, 'channelColors')
     wrong = [color for color in colors if rgb_of(color) is None]
     if wrong:
-        msg = (f"channelColors must hold colours such as 'FF0000', '#ff0000' or 'red'; "
-               f'{wrong[0]!r} is none.')
+        msg = (f"channelColors must be colours such as 'FF0000', '#ff0000' or 'red'; "
+               f'{wrong[0]!r} is not a colour.')
         raise TileSourceValueError(msg)
     return colors
 
 
 def _value_axes(value: Any, known: Annotations) -> dict[str, Any]:
-    """Check the axes that have values; units and values of other axes are dropped."""
+    """Check the axes with values; units and values of other axes are dropped."""
     if value is None:
         return {'value_axes': None, 'units': None, 'values': None}
     axes = tuple(name.lower() for name in _texts(value, 'frameAxes'))
@@ -118,7 +118,7 @@ def _known_axes(known: Annotations, name: str) -> tuple[str, ...]:
 
 
 class AnnotatedTileSource(StoreTileSource):
-    """A tile source with the properties that describe its channels and frames."""
+    """A tile source with properties that describe its channels and frames."""
 
     if TYPE_CHECKING:
         @property
@@ -132,7 +132,8 @@ class AnnotatedTileSource(StoreTileSource):
         """
         The names of the channels, or None.
 
-        A list along the axis C; without that axis, of the bands.
+        A list with one name for each position on the axis C, or without that axis for each
+        band.
 
         :raises TileSourceError: if it is set to anything else.
         """)
@@ -154,7 +155,7 @@ class AnnotatedTileSource(StoreTileSource):
         """
         The axes whose positions have values, a list such as ``['z', 't']``, or None.
 
-        Values that ``addTile`` gets add their axes.
+        Values passed to ``addTile`` add their axes.
         """)
 
     frameUnits = _annotation(
@@ -171,10 +172,10 @@ class AnnotatedTileSource(StoreTileSource):
         Annotations.values_array,
         lambda value, known: {'values': _values(value, known)},
         """
-        What the positions stand for, or None.
+        The values of the positions, or None.
 
-        An array of objects: one dimension for each of ``frameAxes``, then one that holds
-        the value on each of them.  0 is a value that is not known.
+        An array of objects: one dimension for each of ``frameAxes``, then one with the
+        value on each of these axes.  Unknown values are 0.
 
         :raises TileSourceError: if ``frameAxes`` is not set, or the array has another
             number of dimensions; it is also a ValueError.
@@ -184,7 +185,7 @@ class AnnotatedTileSource(StoreTileSource):
         lambda notes: notes.description,
         lambda value, _: {'description': json_value(value, 'imageDescription')},
         """
-        A text, or anything that JSON holds; None if there is none.
+        A text, or anything that can be stored as JSON; None if there is none.
 
         :raises TileSourceError: if it is set to anything else.
         """)
@@ -193,7 +194,7 @@ class AnnotatedTileSource(StoreTileSource):
         lambda notes: notes.metadata,
         lambda value, _: {'metadata': json_value(value, 'additionalMetadata')},
         """
-        Further metadata, anything that JSON holds; None if there are none.
+        Further metadata, anything that can be stored as JSON; None if there are none.
 
         :raises TileSourceError: if it is set to anything else.
         """)
@@ -202,9 +203,9 @@ class AnnotatedTileSource(StoreTileSource):
         lambda notes: notes.magnification,
         lambda value, _: {'magnification': positive_number(value, 'magnification')},
         """
-        The magnification of the objective as stated, or None.
+        The magnification of the objective if the file states it, else None.
 
-        ``getNativeMagnification`` estimates it where only the pixel size is known.
+        ``getNativeMagnification`` estimates it if only the pixel size is known.
         """)
 
     palette = _annotation(

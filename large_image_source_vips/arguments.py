@@ -1,5 +1,5 @@
 """
-Checks the arguments of the methods of a source that edit and write an image.
+Check the arguments of the methods that edit and write an image.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def as_crop(value: Any) -> Rect:
     """
     Check a crop (x, y, width, height).
 
-    :raises TileSourceError: if it is none.
+    :raises TileSourceError: if it is not valid.
     """
     try:
         x, y, width, height = value
@@ -40,7 +40,7 @@ def as_crop(value: Any) -> Rect:
     return rect
 
 
-# The methods of which each pixel of the result is one that occurs.
+# Methods whose result has only pixels that occur in the image.
 _PICKING = frozenset({'PIL_NEAREST', 'NP_MODE', 'NP_MAX_COLOR', 'NP_MIN_COLOR'})
 
 
@@ -50,12 +50,12 @@ def as_resampler(value: Any) -> str | Resampler | None:
 
     :param value: None, a ``ResampleMethod``, or the name of one, with or without its
         prefix; 'nearest' is that of numpy.
-    :returns: 'mean' and 'nearest' for what this package does itself.
+    :returns: 'mean' or 'nearest' for the methods of this package, else a ``Resampler``.
     :raises TileSourceError: for any other value.
     """
     if value is None:
         return None
-    # The writer is imported when something is written.
+    # The writer is imported on demand.
     from .writing.choices import Resampler
 
     methods = {name: method for name, method in ResampleMethod.__members__.items()
@@ -69,7 +69,7 @@ def as_resampler(value: Any) -> str | Resampler | None:
                 name = prefix + name
                 break
     if name not in methods:
-        # Without prefixes, two methods have the same name.
+        # Two methods have the same name without prefix.
         known = ', '.join(dict.fromkeys(name.split('_', 1)[1].lower() for name in methods))
         msg = f'resample must be a ResampleMethod of large_image or one of {known}; not {value!r}.'
         raise TileSourceError(msg)
@@ -77,7 +77,7 @@ def as_resampler(value: Any) -> str | Resampler | None:
         return 'mean' if name == 'NP_MEAN' else 'nearest'
 
     def halve(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        # Pillow has no images of three dimensions with one band.
+        # Pillow has no 3-D arrays with one band.
         flat = pixels.shape[2] == 1 and name.startswith('PIL_')
         result: npt.NDArray[Any] = downsampleTileHalfRes(
             np.ascontiguousarray(pixels[:, :, 0] if flat else pixels), methods[name])
@@ -90,8 +90,8 @@ def as_frames(value: Any) -> list[int]:
     """
     Check the number of a frame, or a list of them.
 
-    :returns: each once, in ascending order.
-    :raises TileSourceError: if it is neither.
+    :returns: ascending frame numbers without duplicates.
+    :raises TileSourceError: if it is something else.
     """
     several = not isinstance(value, (str, bytes)) and isinstance(value, Iterable)
     found = sorted({as_position(each, 'frame') for each in (value if several else (value,))})
@@ -107,7 +107,7 @@ def as_minimum(value: Any, name: str) -> int:
         return 0
     result = as_position(value, name)
     if result <= 0:
-        msg = f'{name} must be positive or None'
+        msg = f'{name} must be positive or None, not {value!r}.'
         raise TileSourceError(msg)
     return result
 

@@ -1,5 +1,5 @@
 """
-Sources that can be closed, and used in ``with`` statements.
+Close sources, explicitly or with a ``with`` statement.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 class ClosedStore:
     """
-    Takes the place of the pixels of a closed source.
+    The store of a closed source.
 
     Every use raises ``TileSourceError``.
     """
@@ -35,15 +35,16 @@ class ClosableTileSource(StoreTileSource):
 
     def close(self, delete: bool = False) -> None:
         """
-        Give back memory, disk space and open files at once; any later use is an error.
+        Free memory, disk space and open files; any later use is an error.
 
-        Without it, that happens when the source is no longer used.  Nothing is closed that others
-        still use: a source in large_image's cache (open it with ``noCache=True`` to close
-        it), or the image of another source, such as the one with a style.  Closing again
-        does nothing.
+        Without this call they are freed when the source is no longer used.  A source in
+        large_image's cache stays open, because other callers may use it (to close it, open
+        it with ``noCache=True``), and so does an image that another source uses, such as
+        one with a style.  Closing again does nothing.
 
         :param delete: whether to remove the folder of a shared spool (``spool=``) with all
-            tiles, also if others use it; otherwise it stays, and ``new`` continues it.
+            tiles, even if others use it.  If False the folder stays, and ``new`` can
+            continue it.
         :raises TileSourceError: if the folder cannot be removed.
         """
         if self._is_closed or self._is_cached():
@@ -65,7 +66,7 @@ class ClosableTileSource(StoreTileSource):
             self._store.current()
 
     def _is_cached(self) -> bool:
-        """Whether large_image's cache holds this source, and gives it to other callers."""
+        """Whether this source is in large_image's cache, so other callers may use it."""
         if vars(self).get('_noCache'):
             return False
         cache, lock = LruCacheMetaclass.classCaches[type(self)]

@@ -1,7 +1,7 @@
 """
-Methods and properties of a source that build an image.
+Methods and properties to build an image: ``addTile``, ``crop``, ``minWidth``, ``mm_x``, ...
 
-They check their arguments and pass them to the canvas.
+They check their arguments and call the canvas.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class EditableTileSource(SavableTileSource):
     """
 
     def _changed(self) -> None:
-        """Clear what the base class has computed from earlier pixels."""
+        """Clear values that the base class computed from earlier pixels."""
         twin = vars(self).get('_unstyledInstance')
         for source in (self,) if twin is None else (self, twin):
             state = source.__dict__
             for name in ('_bandInfo', '_bandInfoNoStats'):
                 state.pop(name, None)
-            # An attribute of the base class: the ranges of styles with 'auto'.
+            # The base class stores the ranges of styles with 'auto' here.
             state['_bandRanges'] = {}
         self._refresh_soon()
 
@@ -48,10 +48,10 @@ class EditableTileSource(SavableTileSource):
                 weight: Any = None, key: Any = None, order: float | None = None,
                 **position: Any) -> None:
         """
-        Add a tile to a frame of the image, which grows to hold it.
+        Add a tile to a frame of the image, which grows to contain it.
 
-        Where tiles overlap, the ``blend`` policy of ``new`` says what is seen; without
-        one, the tile that was added last.
+        Overlapping tiles are combined by the ``blend`` policy of ``new``; by default the
+        last tile is on top.
 
         :param tile: a numpy array (rows, cols) or (rows, cols, bands), a PIL
             image, a ``pyvips.Image``, or the bytes of an encoded image.  It is
@@ -61,11 +61,11 @@ class EditableTileSource(SavableTileSource):
             the number of bands of the image.
         :param x: the column of the left edge of the tile, a whole number; it
             may be negative.
-        :param y: the row of the top edge of the tile, likewise.
+        :param y: the row of the top edge of the tile, a whole number; it may be negative.
         :param mask: None, or an array (rows, cols) or (rows, cols, bands) that
             numpy can convert to bool.  Pixels are pasted where it is true; with
             several bands, where any of them is.  It is not changed.
-        :param interpretation: what the bands are:
+        :param interpretation: the meaning of the bands:
 
             - None: by their number: 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and
               alpha, 5 and more multiband data;
@@ -75,24 +75,22 @@ class EditableTileSource(SavableTileSource):
             - 'labels': integers that are never averaged or compressed with loss;
             - 'pixelmap': labels of 1 band; each integer v becomes r = v % 256,
               g = v // 256 % 256, b = v // 65536 % 256.
-        :param axes: the names of the dimensions of an array with more than rows,
-            columns and bands, such as 'zyxs' or ``['z', 'y', 'x']``: it is added as
-            several frames.  'x' and 'y' are required, 's' are the bands.
-        :param weight: None, or an array (rows, cols) of numbers from 0 on: how much each
-            pixel counts with the policies 'mean', 'feather' (which then does not weight by
-            distance) and 'sum'.
-        :param key: None, or a name of this tile: an integer, a text, or a tuple of these.
-            A tile counts once, however often it is added under its key, by any process.
-            Without a key a tile that is added twice counts twice, in a mean or a sum.
-        :param order: None, or a number: a tile lies over those of lower numbers.  Tiles
-            without one lie below.  By default, tiles of one process lie in the order in
-            which they were added, and those of a shared spool in that of their keys, then
-            of y and x.
+        :param axes: the names of the dimensions of an array with several frames, such as
+            'zyxs' or ``['z', 'y', 'x']``.  'x' and 'y' are required, 's' is the bands.
+        :param weight: None, or an array (rows, cols) of numbers, at least 0: the weight of
+            each pixel for the policies 'mean', 'sum' and 'feather' (there instead of the
+            distance).
+        :param key: None, or an identifier of this tile: an integer, a text, or a tuple of
+            these.  A tile with a key is added only once, however often any process adds it.
+            Without a key, a tile that is added twice counts twice in a mean or a sum.
+        :param order: None, or a number: a tile is on top of tiles with lower numbers, and
+            of tiles without one.  By default, later tiles are on top; in a shared spool,
+            tiles are sorted by key, then by y and x.
         :param position: the 0-based position of the frame on an axis, such as ``c=1``,
             ``z=0``; 0 where an axis is not given.  New axes and positions add frames.
-            ``c_value='DAPI'`` or ``z_value=2.5`` says what a position stands for; a
-            list does so for all positions of an array.
-        :raises TileSourceError: if the tile cannot be added, or its key was given to
+            ``c_value='DAPI'`` or ``z_value=2.5`` is the value of a position; a list has the
+            values of all positions of an array.
+        :raises TileSourceError: if the tile cannot be added, or its key was used for
             another tile; the image is then unchanged.
         """
         canvas = self._canvas
@@ -103,7 +101,7 @@ class EditableTileSource(SavableTileSource):
             return
         if looks_like_axes(interpretation) and not is_interpretation(interpretation):
             msg = (f'interpretation={interpretation!r} can only be the axes of the tile; pass '
-                   f'them by name: axes={interpretation!r}.')
+                   f'them as axes={interpretation!r}.')
             raise TileSourceValueError(msg)
         left, top = as_position(x, 'x'), as_position(y, 'y')
         key, order = tile_key(key), as_order(order)
@@ -122,21 +120,21 @@ class EditableTileSource(SavableTileSource):
 
     def flush(self) -> None:
         """
-        Make sure that all tiles that this process added survive a crash of the system.
+        Write all tiles of this process to disk, so that they survive a crash of the system.
 
-        For an image with a shared spool (``spool=``).  Any other image ends with its
-        process, and there is nothing to do.
+        This applies to images with a shared spool (``spool=``).  Other images end with
+        their process, so for them it does nothing.
 
-        :raises TileSourceError: if the disk fails, or its file system cannot do this.
+        :raises TileSourceError: if the disk fails, or the file system does not support it.
         """
         self._canvas.flush()
 
     def added(self, key: Any) -> bool:
         """
-        Whether a tile was added under a key, in a shared spool by any process.
+        Whether a tile with a key was added, in a shared spool by any process.
 
         :param key: as for ``addTile``.
-        :raises TileSourceError: if it is not a key.
+        :raises TileSourceError: if it is not a valid key.
         """
         return self._canvas.added(tile_key(key))
 
@@ -148,7 +146,7 @@ class EditableTileSource(SavableTileSource):
             image, a ``pyvips.Image`` or the bytes of an encoded image.
         :param imageKey: such as 'label', 'macro' or 'thumbnail'; None for image_1, image_2
             and so on.
-        :raises TileSourceError: if it is no such image.
+        :raises TileSourceError: if it is not such an image.
         """
         canvas, key = self._canvas, checked_key(imageKey)
         canvas.add_associated(key, make_associated(image))
@@ -157,7 +155,7 @@ class EditableTileSource(SavableTileSource):
     @property
     def crop(self) -> tuple[int, int, int, int] | None:
         """
-        The part of the image to write, or None for all of it.
+        The rectangle of the image to write, or None for all.
 
         A tuple (x, y, width, height) in full-resolution pixels from the top left
         corner of the image.  It is clipped to the image; if nothing is left,
@@ -221,7 +219,7 @@ class EditableTileSource(SavableTileSource):
     @property
     def bandRanges(self) -> dict[str, npt.NDArray[Any]] | None:
         """
-        The minimum and maximum of each band over all tiles, as they were given.
+        The minimum and maximum of each band over all tiles, before conversions.
 
         :returns: ``{'min': array (bands,), 'max': array (bands,)}``, without
             NaN; None for an opened file or an image without tiles.

@@ -1,11 +1,10 @@
 """
 The tile source for files stored in Girder.
 
-It differs from the source for files on disk in three ways.  The name of a file
-comes from Girder's database, because uploads are stored under meaningless names.
-Uploads are untrusted, so only some loaders of libvips are allowed.  Errors reach
-web clients with a 4xx status; they give the file's name in Girder, never its path
-on the server.
+It differs from the source for files on disk in three ways.  File names come from Girder's
+database, because Girder stores uploads under their hash.  Only some loaders of libvips are
+allowed, because uploads are not trusted.  Errors reach web clients with a 4xx status and
+the file's name in Girder, never its path on the server.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ from .base.identity import Identity, file_identity
 from .base.limits import LIMITS
 from .base.settings import is_ignored
 
-# How long the document of a file is used without asking the database.
+# How long the document of a file is used without reading it from the database again.
 _KEPT_SECONDS = 1.0
-# Fields of a file's document that change with its contents.
+# Fields of the document of a file that change with its contents.
 _CONTENTS = ('assetstoreId', 'created', 'size', 'path', 'sha512', 'chunkUuid')
 
 
@@ -44,9 +43,9 @@ class GirderImageError(TileSourceError, RestException):
     """
     The file of an item cannot be read as an image.
 
-    Most routes of girder_large_image answer a ``TileSourceError`` with status 400
-    or 404.  Some do not catch it (``bands``, ``histogram``, ``dzi_files``); there
-    Girder answers the ``RestException`` likewise.
+    Most routes of girder_large_image answer a ``TileSourceError`` with status 400 or 404.
+    Some do not catch it (``bands``, ``histogram``, ``dzi_files``); there Girder answers the
+    ``RestException`` with status 400.
     """
 
 
@@ -54,14 +53,14 @@ class GirderFileError(TileGeneralError, RestException):
     """
     The contents of the file of an item cannot be accessed.
 
-    This is not a ``TileSourceError``, after which girder_large_image would try to
-    open the file itself, and answer with status 500 if that fails.
+    It is not a ``TileSourceError``, because girder_large_image would then try to open the
+    file itself, and answer with status 500 if that fails.
     """
 
 
 class _Known(NamedTuple):
     """
-    A document of a file, not to be changed, and the state of its contents on disk.
+    The document of a file (do not change it), and the state of its contents on disk.
 
     ``path`` is None if the contents are not on disk.
     """
@@ -74,12 +73,12 @@ class _Known(NamedTuple):
 
 class _Files:
     """
-    Documents of files, used for a second without asking the database.
+    Documents of files, cached for a second.
 
-    large_image asks for the key of a source twice for each tile.  New contents still show
-    at once: this process hears of what it saves, and Girder removes the old contents from
-    the disk.  Only if those stay, because another file of Girder has the same, and another
-    process of the server replaced them, they are used until the second is over.
+    large_image computes the key of a source twice for each tile.  New contents are normally
+    noticed immediately: Girder notifies the process that saves them, and removes the old
+    contents from disk.  Old contents are used for up to a second only if another server
+    process replaced them and another file in Girder has the same contents.
     """
 
     def __init__(self) -> None:
@@ -91,12 +90,12 @@ class _Files:
 
     def get(self, file_id: str) -> _Known | None:
         """
-        A file as it is, or as it was earlier in the same web request.
+        The current state of a file, or its state earlier in the same web request.
 
         :param file_id: the id of its document.
         :returns: None if there is none.
         """
-        # Each look at the disk lets another thread of the server go first.
+        # Each access to the disk lets other threads of the server run first.
         request = vars(cherrypy.serving).get('request')
         seen = None if request is None else vars(request).setdefault('_vips_files', {})
         if seen and file_id in seen:
@@ -126,18 +125,18 @@ class _Files:
         return known
 
     def _forget(self, _event: Any) -> None:
-        """Forget all documents: one of them has changed."""
+        """Drop all documents, because one of them has changed."""
         with self._lock:
             self._changes += 1
             self._known.clear()
 
 
 def _path_in_assetstore(document: dict[str, Any]) -> str | None:
-    """Where the contents of a file are on disk; None if they are elsewhere."""
+    """The path of the contents of a file; None if they are not on disk."""
     try:
         return str(File().getLocalFilePath(document))
     except (FilePathException, AttributeError, KeyError):
-        # Of an assetstore without files, or of a link.
+        # In an assetstore without files, or a link.
         return None
 
 
@@ -173,14 +172,14 @@ class VipsGirderTileSource(VipsFileTileSource, GirderTileSource):
 
     cacheName = 'tilesource'
     name = 'vips'
-    # Formats whose images consist of several files, found by their names.
+    # Formats with several files for an image, by suffix.
     extensionsWithAdjacentFiles: ClassVar[set[str]] = {
         'dcm', 'hdr', 'img', 'mrxs', 'svslide', 'vms', 'vmu'}
     mimeTypesWithAdjacentFiles: ClassVar[set[str]] = {'application/dicom'}
-    # libvips does not trust OpenSlide, but a server needs it for slides.  An
+    # libvips marks OpenSlide as untrusted, but a server needs it for slides.  An
     # administrator may allow other untrusted loaders.
     _default_loaders: ClassVar[tuple[str, ...]] = ('trusted', 'openslideload')
-    # Browsers decode the tiles of a file as well as those encoded anew.
+    # Browsers can decode the tiles as stored.
     _default_pass_jpeg = True
 
     def __init__(self, item: dict[str, Any], **kwargs: Any) -> None:
@@ -195,8 +194,8 @@ class VipsGirderTileSource(VipsFileTileSource, GirderTileSource):
         """
         The key of a source in large_image's cache of sources.
 
-        It contains the state of the item, of its file in Girder and, if that is on disk, of
-        its contents there.  When any of these changes, the file is opened again and cached
+        It contains the state of the item, of its file in Girder and, if they are on disk,
+        of its contents.  When any of these changes, the file is opened again and cached
         tiles are not used.
         """
         file = _file_of(args[0])
@@ -227,14 +226,14 @@ class VipsGirderTileSource(VipsFileTileSource, GirderTileSource):
         """
         The path at which to open the file.
 
-        :raises GirderFileError: if it cannot be opened at any.
+        :raises GirderFileError: if there is no such path.
         """
         if self._girder_file.get('linkUrl'):
             msg = f'The file {self._girder_file["name"]!r} is a link to another site, not an image.'
             raise GirderFileError(msg)
         try:
             self._girder_path = str(super()._getLargeImagePath())
-            # On a mount a file may have a size and a date but be unreadable.
+            # On a mount a file may exist but be unreadable.
             with open(self._girder_path, 'rb') as stream:
                 stream.read(1)
         except (FilePathException, OSError) as exc:
@@ -257,7 +256,7 @@ class VipsGirderTileSource(VipsFileTileSource, GirderTileSource):
         :raises TileSourceError: if the name matches the setting
             source_vips_ignored_names.
         """
-        # Ignores _anyName, because web clients can send any keyword.
+        # _anyName is ignored here, because web clients can send any keyword.
         name = os.path.basename(self._girder_file['name'])
         if is_ignored(name):
             msg = (f'Not read: files such as {name!r} are left to other tile sources (the setting '
@@ -271,8 +270,7 @@ class VipsGirderTileSource(VipsFileTileSource, GirderTileSource):
         """
         Convert a ``TileSourceError`` raised inside to a ``GirderImageError``.
 
-        Its text has the name of the file in Girder; the path on the server is only
-        logged.
+        Its text has the file's name in Girder; the path on the server is only logged.
         """
         try:
             yield
@@ -290,7 +288,7 @@ class VipsGirderTileSource(VipsFileTileSource, GirderTileSource):
             raise GirderImageError(text) from exc
 
     def _has_its_own_name(self) -> bool:
-        """Whether the file was opened under its name in Girder, as on a mount."""
+        """Whether the path of the opened file ends with its name in Girder, as on a mount."""
         return self._girder_path is not None and (
             os.path.basename(self._girder_path) == str(self._girder_file['name']))
 

@@ -1,5 +1,5 @@
 """
-What a source says of its image.
+Read-only properties of a source: dtype, bands, metadata, pixel size, associated images.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from .store import PixelStore
 
 
-class Described:
-    """The part of ``StoreTileSource`` that describes its ``PixelStore``."""
+class ImageProperties:
+    """The properties of a ``StoreTileSource`` that describe its ``PixelStore``."""
 
     _store: PixelStore
 
@@ -32,8 +32,8 @@ class Described:
         """
         The ``pyvips.enums.BandFormat`` value of the samples.
 
-        For an editable image, the format that will be written; None for an image
-        without tiles.  libvips has none for integers of 64 bits: 'double'.
+        For an editable image, the format that will be written; None for an image without
+        tiles.  'double' for 64-bit integers, which libvips lacks.
         """
         dtype = self._store.dtype
         if dtype is not None and is_wide_integer(dtype):

@@ -1,8 +1,8 @@
 """
-Tiles of iterations, and pieces of regions, that are read at once.
+Read tiles of ``tileIterator`` and pieces of ``getRegion`` as one rectangle each.
 
-large_image puts a tile of any other size than the source's together from tiles of the
-source, one by one.  Here it is one rectangle, read into one array.
+large_image assembles tiles of other sizes from the source's tiles, one by one.  Here each
+is read as one rectangle into one array.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Array = npt.NDArray[Any]
 
 # Width and height of the pieces in which large_image reads a region.
 _PIECE = 4096
-# The keys of a region that is given in pixels of full resolution.
+# The keys of a region in full-resolution pixels.
 _IN_PIXELS = frozenset(('left', 'top', 'width', 'height'))
 
 
 class _Reading(threading.local):
-    """Whether the thread reads tiles of a region or an iteration, not single ones."""
+    """Whether the thread is reading a region or an iteration."""
 
     several = False
 
@@ -38,13 +38,13 @@ _reading = _Reading()
 
 
 def reads_several() -> bool:
-    """Whether the calling thread reads tiles of a region or an iteration now."""
+    """Whether the calling thread is reading a region or an iteration."""
     return _reading.several
 
 
 @contextmanager
 def several_tiles() -> Iterator[None]:
-    """Say that tiles that this thread reads inside belong to a region or an iteration."""
+    """A context in which this thread reads tiles of a region or an iteration."""
     before, _reading.several = _reading.several, True
     try:
         yield
@@ -54,7 +54,7 @@ def several_tiles() -> Iterator[None]:
 
 class Tile(LazyTileDict):
     """
-    A tile of an iteration that is read when its pixels are asked for.
+    A tile of an iteration; its pixels are read on demand.
 
     Its array is always writable.
     """
@@ -63,7 +63,7 @@ class Tile(LazyTileDict):
 
     @classmethod
     def of(cls, tile: LazyTileDict) -> Tile:
-        """Convert a tile of large_image, which must not be used afterwards."""
+        """Convert a tile of large_image; do not use the original afterwards."""
         result: Tile = cls.__new__(cls)
         # Not __init__, which would reset the format.
         result.__dict__.update(vars(tile))
@@ -77,14 +77,14 @@ class Tile(LazyTileDict):
             with several_tiles():
                 super().__getitem__(key, *args, **kwargs)
         except BaseException:
-            # The base class would give None from now on.
+            # After an error the base class would return None.
             self.loaded = False
             raise
         self['tile'] = writable(dict.__getitem__(self, 'tile'))
         return dict.__getitem__(self, key)
 
     def _retileTile(self) -> Array:
-        """A tile of another size than the source's, or with overlap: one rectangle."""
+        """Read a tile of another size than the source's, or with overlap, as one rectangle."""
         pixels: Array | None = self.source._read_level(self.level, self.frame, _rect_of(self))
         return super()._retileTile() if pixels is None else pixels
 
@@ -97,13 +97,13 @@ class Tiles(TileIterator):
 
 
 def _without(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of ``getRegion`` that it passes to its iterator."""
+    """The arguments that ``getRegion`` passes to its iterator."""
     return {name: value for name, value in kwargs.items()
             if name not in {'resample', 'tile_position'}}
 
 
 class Region(TileIterator):
-    """Where a region is, as large_image computes it; it has no tiles."""
+    """large_image's iterator, used only to compute the position of a region."""
 
     @classmethod
     def of(cls, source: Any, kwargs: dict[str, Any]) -> Region:
@@ -116,18 +116,18 @@ class Region(TileIterator):
         return cls(source, format=TILE_FORMAT_NUMPY, resample=None, **_without(kwargs))
 
     def _tileIterator(self, iterInfo: dict[str, Any]) -> Iterator[LazyTileDict]:
-        # A generator of this object would keep the source alive until the garbage
-        # collector finds both.
+        # A generator would form a reference cycle with this object and keep the source
+        # alive.
         return iter(())
 
 
 def rect_in_pixels(kwargs: dict[str, Any]) -> Rect | None:
     """
-    The rectangle of the most common request, which large_image computes in more time.
+    The rectangle of the most common request, computed faster than by large_image.
 
     :param kwargs: the arguments of ``getRegion``.
-    :returns: the region if it is all that is given, in pixels of full resolution; it may
-        reach beyond the image.  None for any other request.
+    :returns: the region if it is given in full-resolution pixels, with no other option; it
+        may extend beyond the image.  None for any other request.
     """
     region = kwargs.get('region')
     if len(kwargs) != 1 or type(region) is not dict or region.keys() != _IN_PIXELS or not all(
@@ -138,19 +138,19 @@ def rect_in_pixels(kwargs: dict[str, Any]) -> Rect | None:
 
 def _rect_of(tile: LazyTileDict) -> Rect:
     """The rectangle of a tile in level pixels."""
-    # Of a tile that is scaled, 'x' and 'y' may be floats.
+    # 'x' and 'y' of a scaled tile may be floats.
     return Rect(int(tile['x']), int(tile['y']), tile.width, tile.height)
 
 
 class Pieces:
     """
-    A stand-in for a source, for large_image's ``getRegion``.
+    A replacement for a source in large_image's ``getRegion``.
 
-    large_image reads a region in pieces of 4096 x 4096 pixels, each tile by tile.  Here a
-    piece is read when its first tile is asked for, and its tiles are views of it.
+    large_image reads a region in pieces of 4096 x 4096 pixels, tile by tile.  Here each
+    piece is read with its first tile, and its tiles are views of it.
 
-    :param source: the tile source; provides everything but ``getTile``.
-    :param kwargs: the arguments of ``getRegion`` that say which region.
+    :param source: the tile source, for everything but ``getTile``.
+    :param kwargs: the arguments of ``getRegion`` that define the region.
     """
 
     def __init__(self, source: Any, kwargs: dict[str, Any]) -> None:
@@ -161,14 +161,14 @@ class Pieces:
         return getattr(self._source, name)
 
     def getTile(self, x: int, y: int, z: int, *args: Any, **kwargs: Any) -> Any:
-        """The next tile, which has to be the one that large_image asks for."""
+        """The next tile; large_image requests them in this order."""
         place, tile = next(self._parts, (None, None))
         return tile if place == (x, y, z) else self._source.getTile(x, y, z, *args, **kwargs)
 
 
 def _pieces(source: Any, kwargs: dict[str, Any]) -> Iterator[tuple[tuple[int, int, int], Array]]:
     """
-    Read the pieces of a region one by one, and cut them into tiles in large_image's order.
+    Read the pieces of a region, and split them into tiles in large_image's order.
 
     :param source: the tile source.
     :param kwargs: the arguments of ``getRegion``.
@@ -176,7 +176,7 @@ def _pieces(source: Any, kwargs: dict[str, Any]) -> Iterator[tuple[tuple[int, in
     pieces = TileIterator(source, format=TILE_FORMAT_NUMPY, resample=None, **{
         **_without(kwargs), 'tile_size': {'width': _PIECE, 'height': _PIECE},
         'tile_offset': {'auto': True}})
-    # An iterator that is not exhausted keeps the source alive, see ``Region``.
+    # An unfinished iterator would keep the source alive; see ``Region``.
     for piece in list(pieces):
         yield from _cut(piece, source._read_level)
 
@@ -184,10 +184,10 @@ def _pieces(source: Any, kwargs: dict[str, Any]) -> Iterator[tuple[tuple[int, in
 def _cut(piece: LazyTileDict, read: Callable[..., Array]) -> Iterator[
         tuple[tuple[int, int, int], Array]]:
     """
-    Read a piece of a region, and cut it into tiles of the source, row by row.
+    Read a piece of a region, and split it into tiles of the source, row by row.
 
     :param piece: of a ``TileIterator``.
-    :param read: reads a rectangle of a level, with margins that are not read.
+    :param read: reads a rectangle of a level, with unread margins.
     """
     rect = _rect_of(piece)
     left, top = rect.left - rect.left % TILE_SIZE, rect.top - rect.top % TILE_SIZE

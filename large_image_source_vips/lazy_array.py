@@ -1,5 +1,5 @@
 """
-A level of a source as an array that reads its pixels when it is sliced.
+A level of a source as a lazy array: pixels are read when it is sliced.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-# Tiles that are read at once in each direction where only some of their pixels are wanted.
+# Up to this many tiles in each direction are read together if only some pixels are needed.
 _TILES_AT_ONCE = 8
 
 
@@ -28,10 +28,10 @@ class LazyArray:
     The pixels of one level of a frame, (rows, cols, bands), as ``getTile`` returns them.
 
     Slicing decodes the tiles that it touches and returns a new numpy array.  Indices are as
-    in numpy: integers, slices, ``...``, and one array of integers or booleans.  It may be
-    used from many threads, and pickled if the source can.
+    in numpy: integers, slices, ``...``, and one array of integers or booleans.  Several
+    threads can use it, and it can be pickled if the source can.
 
-    ``dask.array.from_array``, ``napari`` and ``numpy.asarray`` take it as it is.
+    It works with ``dask.array.from_array``, ``napari`` and ``numpy.asarray``.
 
     :param source: the source.
     :param reduction: 0 for full resolution, r for 2 ** r times smaller.
@@ -49,7 +49,7 @@ class LazyArray:
         #: Rows, columns and bands.
         self.shape = self._size.height, self._size.width, bands
         tile = source._stored_tile_size(frame, reduction)
-        #: Rows, columns and bands of the pieces that are decoded at once.
+        #: Rows, columns and bands of a chunk, which is decoded in one piece.
         self.chunks = (min(tile.height, self.shape[0]), min(tile.width, self.shape[1]), bands)
 
     def _current_size(self) -> Size:
@@ -60,7 +60,7 @@ class LazyArray:
         source = self._source
         dtype, bands = source.dtype, source.bandCount
         if not source._is_plain():
-            # A style may change both.
+            # A style can change both.
             tile = source.getTile(0, 0, 0, frame=self._frame, numpyAllowed='always')
             dtype, bands = tile.dtype, tile.shape[2]
         assert bands is not None
@@ -94,12 +94,12 @@ class LazyArray:
         """
         Read pixels.
 
-        :raises IndexError: if the key is not one that numpy takes, or has two arrays.
-        :raises TileSourceError: if the pixels cannot be read, or the image has changed its
-            size.
+        :raises IndexError: if the key is not valid in numpy, or has two arrays.
+        :raises TileSourceError: if the pixels cannot be read, or the size of the image has
+            changed.
         """
         if self._current_size() != self._size:
-            msg = (f'The image has changed its size since asArray() was called; it was '
+            msg = (f'The size of the image has changed since asArray() was called; it was '
                    f'{self._size.width} x {self._size.height} at this level.  Call it again.')
             raise TileSourceError(msg)
         rows, cols, bands = (_Axis.of(part, length) for part, length in zip(
@@ -143,7 +143,7 @@ def lazy_array(source: StoreTileSource, level: Any, frame: Any) -> LazyArray:
     :raises TileSourceError: if there is no such level or frame.
     """
     if source.dtype is None:
-        msg = 'An image without any tile has no array; add a tile first.'
+        msg = 'An image without tiles has no array; add a tile with addTile() first.'
         raise TileSourceError(msg)
     frame = 0 if frame is None else frame
     bounds = (('level', level, source.levels), ('frame', frame, source._store.frame_count))
@@ -160,9 +160,9 @@ def _slices(rect: Rect) -> tuple[slice, slice]:
 
 def _completed(key: Any) -> list[Any]:
     """
-    A key with one part for each of three axes.
+    Extend a key to one part for each of the three axes.
 
-    :raises IndexError: if it has other parts than ``LazyArray`` takes.
+    :raises IndexError: if it has parts that ``LazyArray`` does not support.
     """
     parts = list(key) if isinstance(key, tuple) else [key]
     holes = [place for place, part in enumerate(parts) if part is Ellipsis]
@@ -187,8 +187,8 @@ class _Run(NamedTuple):
 
     :param first: the first pixel to read.
     :param length: the number of pixels to read.
-    :param of: which of these are wanted.
-    :param into: their places in the result.
+    :param of: the needed ones of these.
+    :param into: their positions in the result.
     """
 
     first: int
@@ -199,11 +199,11 @@ class _Run(NamedTuple):
 
 class _Axis(NamedTuple):
     """
-    What is wanted along an axis.
+    The indexed pixels along an axis.
 
     :param places: the pixels, in the order of the result.
-    :param single: whether an integer was given, so that the axis vanishes.
-    :param is_all: whether they are all pixels, in order.
+    :param single: whether the index is an integer, which removes the axis.
+    :param is_all: whether these are all pixels, in order.
     """
 
     places: Any
@@ -213,9 +213,9 @@ class _Axis(NamedTuple):
     @classmethod
     def of(cls, part: Any, length: int) -> _Axis:
         """
-        Read a part of a key.
+        Parse a part of a key.
 
-        :raises IndexError: if it is none, or outside of the array.
+        :raises IndexError: if it is not valid, or out of bounds.
         """
         if isinstance(part, slice):
             places: Any = range(length)[part]
@@ -248,7 +248,7 @@ class _Axis(NamedTuple):
 
     def runs(self, tile: int) -> Iterator[_Run]:
         """
-        The runs of tiles that hold what is wanted.
+        The runs of tiles that contain the indexed pixels.
 
         :param tile: the length of a tile along the axis.
         """

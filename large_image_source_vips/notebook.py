@@ -1,7 +1,7 @@
 """
-Sources in notebooks: a thumbnail with a table, and large_image's interactive map.
+Show sources in notebooks: a thumbnail with a table, or large_image's interactive map.
 
-The map must not keep a source alive that nobody shows, and must follow an image that
+The map does not keep a source alive that is no longer shown, and it follows an image that
 grows.
 """
 
@@ -36,12 +36,12 @@ _BANDS = {1: 'gray', 2: 'gray and alpha', 3: 'RGB', 4: 'RGB and alpha'}
 
 def as_picture(pixels: Pixels) -> tuple[PIL.Image.Image, list[str]]:
     """
-    Pixels as an image of 8 bits a sample that a person can look at.
+    Convert pixels to an 8-bit image for display.
 
     :param pixels: an array (rows, cols, bands) of any dtype and number of bands.
-    :returns: the image, of mode L, LA, RGB or RGBA, and what was done for it: at most
-        three bands of multiband data are shown, and samples that are not of 8 bits are
-        scaled from their least and greatest value.
+    :returns: the image, of mode L, LA, RGB or RGBA, and notes: at most three bands of
+        multiband data are shown, and samples of other than 8 bits are scaled by their
+        minimum and maximum.
     """
     notes = []
     if pixels.shape[2] > 4:
@@ -56,7 +56,7 @@ def as_picture(pixels: Pixels) -> tuple[PIL.Image.Image, list[str]]:
 
 
 def _scaled(pixels: Pixels) -> tuple[Pixels, str]:
-    """Samples scaled to 0 to 255 by their range, which is said in words."""
+    """Samples scaled from their range to 0 to 255, and a note about it."""
     finite = pixels[np.isfinite(pixels)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     spread = (pixels.astype(np.float64) - low) * (255 / (high - low or 1))
@@ -66,7 +66,7 @@ def _scaled(pixels: Pixels) -> tuple[Pixels, str]:
 
 def small_labels(source: Any, side: int, frame: int = 0) -> Pixels:
     """
-    The labels of a whole image, picked, so that none appears that is not there.
+    The labels of a whole image, reduced by picking, so that only existing labels appear.
 
     :param side: the longest side of the result in pixels, at most that of the image.
     :param frame: the 0-based frame.
@@ -83,10 +83,10 @@ def small_labels(source: Any, side: int, frame: int = 0) -> Pixels:
 
 def in_colors(labels: Pixels, palette: Mapping[int, str]) -> Pixels:
     """
-    Labels in the colours of a palette, black if they are not in it.
+    Convert labels to the colours of a palette; labels without a colour become black.
 
     :param labels: an array (rows, cols, bands) of labels, or of labels and alpha; anything
-        else is returned as it is.
+        else is returned unchanged.
     :param palette: '#rrggbb' by label.
     :returns: an array (rows, cols, 3 or 4) of uint8.
     """
@@ -103,34 +103,34 @@ def in_colors(labels: Pixels, palette: Mapping[int, str]) -> Pixels:
 
 class ShownInNotebooks(FileTileSource):
     """
-    A source that a notebook shows, as a map if ``ipyleaflet`` is installed.
+    A source that notebooks can show, as a map if ``ipyleaflet`` is installed.
 
-    It is released with the last reference to it or to a layer of it.
+    It is freed with the last reference to it or to one of its layers.
     """
 
     if TYPE_CHECKING:
         _store: PixelStore
 
-    # The event loop that serves the tiles of a map; None if there is no map.
+    # The event loop that serves the tiles of the map; None if there is no map.
     _loop: asyncio.AbstractEventLoop | None = None
     _refresh_pending = False
     _shown_size: tuple[int, int] | None = None
-    # A weak reference to the widget that holds the map.
+    # A weak reference to the widget with the map.
     _box: Any = None
 
     def _make_viewer_weak(self) -> None:
-        """Replace the reference of large_image's viewer to this source by a weak one."""
+        """Make the reference of large_image's viewer to this source a weak one."""
         self._map._ts = weakref.proxy(self)
 
     def _repr_png_(self) -> bytes | None:
         """A thumbnail; None for an image without tiles."""
         if self.dtype is None:
             return None
-        # Not larger than the image.
+        # At most the size of the image.
         side = min(_THUMBNAIL, max(self.sizeX, self.sizeY))
         output = {'maxWidth': side, 'maxHeight': side}
         if getattr(self, '_style', None):
-            # A style decides what is seen.
+            # A style determines the colours.
             return bytes(self.getRegion(output=output, encoding='PNG')[0])
         palette = self._store.annotations.palette
         if palette is None:
@@ -143,7 +143,7 @@ class ShownInNotebooks(FileTileSource):
 
     def _repr_html_(self) -> str:
         """A thumbnail and a small table; a sentence for an image without tiles."""
-        # It takes a while to import.
+        # Imported on demand, because it takes a while.
         import html
 
         png = self._repr_png_()
@@ -198,7 +198,7 @@ class ShownInNotebooks(FileTileSource):
         try:
             self._loop = asyncio.get_running_loop()
         except RuntimeError:
-            # Outside of a notebook nothing refreshes a layer.
+            # Layers are refreshed only in a notebook.
             self._loop = None
         self._shown_size = self.sizeX, self.sizeY
         return layer
@@ -212,17 +212,17 @@ class ShownInNotebooks(FileTileSource):
             return display(box)
 
     def _make_box(self) -> Any:
-        """The widget that holds the map."""
+        """The widget with the map."""
         layer = self.as_leaflet_layer()
-        # The viewer keeps the metadata of the first layer.
+        # A new viewer, because it keeps the metadata of the first layer.
         self._map._metadata = metadata = self.getMetadata()
         return self._map.make_map(metadata, layer, self.getCenter(srs='EPSG:4326'))
 
     def _refresh_soon(self) -> None:
         """
-        Have the map show what was added, when the notebook is idle again.
+        Schedule a refresh of the map for when the notebook is idle.
 
-        May be called from any thread, very often; many changes are one refresh.
+        Can be called from any thread, and often; many changes cause one refresh.
         """
         loop = self._loop
         if loop is None or self._refresh_pending:
@@ -242,8 +242,8 @@ class ShownInNotebooks(FileTileSource):
             self._loop = None
 
     def _refresh(self) -> None:
-        """Make the map anew if the image grew; else load its tiles again."""
-        # Before anything is read, so that a change from now on is another refresh.
+        """Create the map again if the image grew, else reload its tiles."""
+        # Reset before reading, so that a later change causes another refresh.
         self._refresh_pending = False
         layer = self._map.layer
         box = self._box() if self._box is not None else None
@@ -253,6 +253,6 @@ class ShownInNotebooks(FileTileSource):
             box.children = self._make_box().children
             layer.close()
         else:
-            # Another address, so that no cache answers.
+            # A new URL, so that the browser does not use its cache.
             address = layer.url.split('&state=')[0]
             layer.url = f'{address}&state={quote(self.getState())}'

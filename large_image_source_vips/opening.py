@@ -1,7 +1,7 @@
 """
-Sources open their store: a file for a path, a canvas for a new image.
+Open the store of a source: a ``FileReader`` for a path, a ``Canvas`` for a new image.
 
-This is the only module that distinguishes the kinds of store.
+Only this module distinguishes the two kinds of store.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ if TYPE_CHECKING:
     from .store import PixelStore
 
 
-# The canvases of this process by the path flag of their image.  large_image makes
-# an unstyled twin of a styled source; both must use the same canvas.
+# The canvases of this process by the path flag of their image.  large_image creates an
+# unstyled copy of a styled source; both must use the same canvas.
 _canvases: weakref.WeakValueDictionary[str, Canvas] = weakref.WeakValueDictionary()
 
 # The open sources that use a canvas.
 _users: weakref.WeakKeyDictionary[Canvas, weakref.WeakSet[Any]] = weakref.WeakKeyDictionary()
 
 
-# The last shared images that this process was sent: one that is sent with each task stays
-# the same one, with one log, though the tasks forget it.
+# The shared images that this process unpickled last: an image that is sent with each task
+# is opened once and keeps one log.
 _received: collections.deque[Canvas] = collections.deque(maxlen=LIMITS.sink_received)
 
 
 class OpenedTileSource(ClosableTileSource, AnnotatedTileSource):
-    """A tile source of a file, or of a canvas, which all sources of one new image share."""
+    """A tile source of a file, or of a canvas shared by all sources of one new image."""
 
     def _open_store(self, path: Any) -> PixelStore:
         """Return the canvas of a new image, or open a file."""
         if is_new(path):
             options = self._sink_options
             if options.get('spool') is None:
-                # The base class then refuses to pickle the source.
+                # The base class refuses to pickle such a source.
                 self._unpickleable = True
             canvas = _canvases.get(path)
             if canvas is not None and canvas.closed:
-                # Unpickled after it was closed.
+                # It was closed before it was unpickled.
                 del _canvases[path]
                 canvas = None
             if canvas is None:
@@ -62,26 +62,27 @@ class OpenedTileSource(ClosableTileSource, AnnotatedTileSource):
         if self._sink_options:
             msg = f'{sorted(self._sink_options)[0]}= is an argument of new(), not of open().'
             raise TileSourceError(msg)
-        # Not before: large_image imports all sources, and opens a file with one of them.
+        # Imported on demand: large_image imports all sources, but opens a file with one of
+        # them.
         from .reading.reader import FileReader
 
         return FileReader(path, self._default_loaders)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """How the source is pickled: by its arguments."""
+        """Pickle the source as its arguments."""
         make, arguments = super().__reduce__()
         return (functools.partial(_receive, make), arguments) if self._sink_options else (
             make, arguments)
 
     def _use(self, canvas: Canvas) -> None:
-        """Count this source as a user of a canvas; the last one to be closed closes it."""
+        """Register this source as a user of a canvas; closing the last one closes the canvas."""
         _users.setdefault(canvas, weakref.WeakSet()).add(self)
 
     def _close_store(self, delete: bool) -> None:
         """
-        Close a canvas that no other source uses, and forget what is kept of a file.
+        Close a canvas that no other source uses, and free cached data of a file.
 
-        :param delete: whether to remove the folder of a shared spool, used or not.
+        :param delete: whether to remove the folder of a shared spool, even if it is in use.
         """
         store = self._store
         if not isinstance(store, Canvas):
@@ -109,13 +110,13 @@ class OpenedTileSource(ClosableTileSource, AnnotatedTileSource):
 
     def _sorting_canvas(self, canvas: Canvas) -> Canvas:
         """
-        A canvas that sorts tiles, in place of an empty one that does not.
+        Replace an empty canvas by one that sorts tiles.
 
         :raises TileSourceError: if it is not empty.
         """
         if canvas.dtype is not None:
-            msg = ('order= must be given from the first tile on, or the image be made with '
-                   'new(spool=...), because earlier tiles are not kept apart.')
+            msg = ('order= must be given from the first tile on, or the image made with '
+                   'new(spool=...), because earlier tiles cannot be sorted any longer.')
             raise TileSourceError(msg)
         new = new_canvas('over', None, None, sorts=True)
         new.copy_settings(canvas)

@@ -1,8 +1,8 @@
 """
-Who helps to read a large region: other threads, if the caller reads alone.
+Read a large region with several threads, if only one thread of the process reads.
 
-In a worker process, or beside other threads of the caller, they would take the processors
-from those.
+In a worker process, or beside other reading threads, helper threads would only compete for
+processors.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def share(work: Callable[[Rect], None], items: Sequence[Rect], helpers: int) -> 
     """
     Call a function for each item, in this thread and in others.
 
-    :raises BaseException: the first error of a call; no further calls begin, and those
-        of other threads have ended.
+    :raises BaseException: the first error of a call; no further call begins, and all calls
+        have ended.
     """
     waiting = deque(items)
 
@@ -58,7 +58,7 @@ def _next(waiting: deque[Rect]) -> Rect | None:
 
 
 class Readers:
-    """Counts the threads that read regions, and remembers which was the last."""
+    """Counts the threads that read regions, and stores which was the last."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -69,7 +69,7 @@ class Readers:
         """
         Begin to read.
 
-        :returns: whether no other thread reads, nor did since this one last began.
+        :returns: whether no other thread has read since this one last began.
         """
         this = threading.get_ident()
         with self._lock:
@@ -79,7 +79,7 @@ class Readers:
         return alone
 
     def leave(self) -> None:
-        """End what ``enter`` began."""
+        """End reading."""
         with self._lock:
             self._count -= 1
 
@@ -91,20 +91,20 @@ _pool_lock = threading.Lock()
 
 
 def helper_count() -> int:
-    """How many threads may help the caller: none in a worker process."""
+    """The number of helper threads; 0 in a worker process."""
     if _forked or multiprocessing.parent_process() is not None:
         return 0
     return min(LIMITS.base_threads, _processors()) - 1
 
 
 def _processors() -> int:
-    """How many processors this process may use."""
+    """The number of processors that this process may use."""
     affinity = getattr(os, 'sched_getaffinity', None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _helpers() -> ThreadPoolExecutor:
-    """The threads that help, made when they are first needed."""
+    """The pool of helper threads, created on demand."""
     global _pool  # noqa: PLW0603  (one for the process)
     with _pool_lock:
         if _pool is None:
@@ -113,7 +113,7 @@ def _helpers() -> ThreadPoolExecutor:
 
 
 def _after_fork() -> None:
-    """In a forked child: it is a worker, and has none of the parent's other threads."""
+    """Reset a forked child: it counts as a worker, and has no helper threads."""
     global readers, _forked, _pool, _pool_lock
     readers, _forked, _pool, _pool_lock = Readers(), True, None, threading.Lock()
 

@@ -1,13 +1,13 @@
 """
-Read rectangles of a level into one array, with the tiles that large_image's cache holds.
+Read rectangles of a level into one array, using large_image's tile cache.
 
-A level that is decoded in tiles is divided into *cells*: one stored tile each, or several
-small ones.  A rectangle of at most ``MAX_KEPT`` bytes is put together from cells, and
-those that had to be decoded stay in the cache.  Of a larger rectangle, what the cache
-lacks is decoded straight into the result.  An uncompressed level has no cells: to read a
-tile from the file takes less time than to copy it to the cache.
+A level that is decoded in tiles is divided into *cells* of one stored tile, or several
+small ones.  A rectangle of at most ``MAX_KEPT`` bytes is assembled from cells, and newly
+decoded cells are cached.  In a larger rectangle, cells that are not cached are decoded
+straight into the result.  An uncompressed level has no cells, because reading a tile again
+is faster than copying it to the cache.
 
-The calling thread does the work; other threads may help with a large rectangle.
+Reading happens in the calling thread; other threads may help with a large rectangle.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from .store import Pixels, PixelStore
 
 Array = npt.NDArray[Any]
 
-# A larger rectangle leaves nothing in the cache, and a larger cell is not kept.
+# Cells of larger rectangles, and larger cells, are not cached.
 MAX_KEPT = LIMITS.regions_kept
-# The pixels from which on threads help; to hand over less takes longer than it saves.
+# The least pixels for helper threads; for fewer, starting them takes longer than it saves.
 SHARED_PIXELS = 1 << 20
 # TIFF's number for JPEG.
 _JPEG = 7
-# The pixels that a thread decodes at a time, approximately.
+# The approximate number of pixels that a thread decodes at a time.
 _SHARE = 1 << 18
 
 
@@ -74,9 +74,9 @@ def _whole(value: Any, name: str) -> int:
 
 class TileCache:
     """
-    The part of large_image's cache of tiles that holds cells.
+    Stores cells in large_image's tile cache.
 
-    :param cache: in memory, or a service that several processes share.
+    :param cache: in memory, or a service shared by processes.
     :param lock: the lock of the cache, if it has one.
     """
 
@@ -85,7 +85,7 @@ class TileCache:
         self._lock = threading.Lock() if lock is None else lock
 
     def get(self, keys: Sequence[str]) -> list[Array | None]:
-        """The arrays of some keys, not to be changed; None for those that are not there."""
+        """The arrays for some keys, None for missing ones; do not change them."""
         with self._lock:
             return [self._get(key) for key in keys]
 
@@ -93,17 +93,19 @@ class TileCache:
         try:
             found: Array = self._cache[key]
         except (KeyError, ValueError, UnpicklingError, ModuleNotFoundError):
-            # The last three as in large_image: another version of Python wrote it.
+            # The last three as in large_image: the entry may be from another Python
+            # version.
             return None
         return found
 
     def put(self, key: str, pixels: Array) -> None:
-        """Keep an array, which must not be changed afterwards."""
+        """Store an array; do not change it afterwards."""
         with self._lock:
             try:
                 self._cache[key] = pixels
             except (KeyError, ValueError, RuntimeError):
-                # As in large_image: this kind of cache refuses it, as too large or so.
+                # As in large_image: the cache may refuse it, for example if it is too
+                # large.
                 return
 
 
@@ -128,7 +130,7 @@ class _Grid(NamedTuple):
 
 class Regions:
     """
-    Rectangles of an image.
+    Reads rectangles of an image.
 
     :param store: the image.
     :param cache: for decoded cells.
@@ -143,8 +145,7 @@ class Regions:
         Read a rectangle.
 
         :param place: inside the image.
-        :param margin: rows above and columns to the left that the array has besides, with
-            any values.
+        :param margin: additional rows above and columns to the left, with undefined values.
         :returns: a new array (rect.height, rect.width, bands).
         :raises TileSourceError: if it cannot be decoded.
         """
@@ -153,7 +154,7 @@ class Regions:
     def _read(self, pixels: Pixels, place: Place, margin: tuple[int, int] = (0, 0)) -> Array:
         dtype, bands = self._store.dtype, self._store.bands
         if pixels.key is None or dtype is None or bands is None:
-            # A canvas, whose dtype may change until it is read.
+            # The dtype of a canvas may change until it is read.
             return np.pad(pixels.read(*place), ((margin[0], 0), (margin[1], 0), (0, 0)))
         whole = np.empty(
             (margin[0] + place.rect.height, margin[1] + place.rect.width, bands), dtype)
@@ -172,14 +173,14 @@ class Regions:
 
     def tile(self, place: Place, side: int) -> Array | None:
         """
-        Read a tile, if its level has cells or is uncompressed.
+        Read a tile of a level with cells or without compression.
 
-        It does not look whether the file has changed.
+        This does not check whether the file has changed.
 
         :param place: inside the image.
         :param side: width and height of the tile in pixels, at least those of the place.
-        :returns: a new array (side, side, bands), 0 beyond the place; None for another
-            level.
+        :returns: a new array (side, side, bands), 0 beyond the place; None for other
+            levels.
         :raises TileSourceError: if it cannot be decoded.
         """
         pixels = self._store.latest()
@@ -189,7 +190,7 @@ class Regions:
             return None
         rect = place.rect
         if cell == rect.size == (side, side):
-            # Nothing has to be put together; this saves a twentieth of the time of a tile.
+            # The tile is one cell.  Measured: this case saves a twentieth of the time.
             return self._one_cell(pixels, place)
         whole = rect.width == rect.height == side
         tile = (np.empty if whole else np.zeros)((side, side, bands), dtype)
@@ -197,7 +198,7 @@ class Regions:
         return tile
 
     def _one_cell(self, pixels: Pixels, place: Place) -> Array:
-        """Read a tile that is a cell; the caller gets a copy of what the cache keeps."""
+        """Read a tile that is one cell; returns a copy of the cached array."""
         grid = _Grid.under(place.rect, place.rect.size)
         key = _key(pixels, place, grid.columns.start, grid.rows.start)
         (found,) = self._cache.get([key])
@@ -213,11 +214,11 @@ class Regions:
 
     def stored_jpeg(self, place: Place) -> bytes | None:
         """
-        A tile as the JPEG data that the file stores; does not look whether it has changed.
+        A tile as the JPEG data in the file; does not check whether the file has changed.
 
         :param place: of a tile of ``TILE_SIZE``.
-        :returns: a complete JPEG file; None unless the tile is stored so, lies inside the
-            image as a whole and has 8 bits, 1 or 3 bands.
+        :returns: a complete JPEG file; None unless the tile is stored as JPEG with 8 bits
+            and 1 or 3 bands, and lies completely inside the image.
         """
         pixels, rect = self._store.latest(), place.rect
         if rect.size != (TILE_SIZE, TILE_SIZE) or self._store.dtype != np.uint8:
@@ -232,18 +233,18 @@ class Regions:
 
     def single(self, place: Place, *, keep: bool) -> Array:
         """
-        Read a tile that is kept in another form; does not look whether the file has changed.
+        Read a tile of other levels; does not check whether the file has changed.
 
         :param place: inside the image.
         :param keep: as for ``Pixels.read``.
-        :returns: an array (rect.height, rect.width, bands), not to be changed.
+        :returns: an array (rect.height, rect.width, bands); do not change it.
         :raises TileSourceError: if it cannot be decoded.
         """
         pixels = self._store.latest()
         cell = self._cell_size(pixels, place)
         if cell is None or cell == (TILE_SIZE, TILE_SIZE):
             return pixels.read(*place, keep=keep)
-        # Its neighbours need parts of the same stored tiles.
+        # Neighbours need other parts of the same stored tiles.
         return self._read(pixels, place)
 
     def _fill(self, pixels: Pixels, place: Place, cell: Size | None, out: Array) -> None:
@@ -261,7 +262,7 @@ class Regions:
             region_threads.readers.leave()
 
     def _cell_size(self, pixels: Pixels, place: Place) -> Size | None:
-        """The cells of a level; None if it has none that could be kept."""
+        """The size of the cells of a level; None if it has none, or they are too large to cache."""
         tile = pixels.tile_size(place.frame, place.reduction)
         if tile is None or pixels.key is None or pixels.is_uncompressed(*place[:2]):
             return None
@@ -271,10 +272,11 @@ class Regions:
 
     def _from_cells(self, pixels: Pixels, place: Place, cell: Size, out: Array) -> list[Rect]:
         """
-        Copy cells to an array, and decode those that the cache lacks if they may be kept.
+        Copy cached cells to an array; if the rectangle is small, decode and cache the
+        missing ones.
 
         :param out: the array of ``place.rect``.
-        :returns: the parts of ``place.rect`` that remain to be decoded.
+        :returns: the parts of ``place.rect`` still to be decoded.
         """
         rect, grid = place.rect, _Grid.under(place.rect, cell)
         keys = [_key(pixels, place, column, row) for row in grid.rows for column in grid.columns]
@@ -308,7 +310,7 @@ def _view(array: Array, rect: Rect, part: Rect) -> Array:
 
 
 def _joined(rects: list[Rect]) -> list[Rect]:
-    """Join neighbours in a row, so that each is decoded in one call; in their order."""
+    """Join neighbours in a row, in order, so that each is decoded in one call."""
     joined: list[Rect] = []
     for rect in rects:
         last = joined[-1] if joined else None
@@ -325,7 +327,7 @@ def _decode(pixels: Pixels, place: Place, rects: list[Rect], out: Array, *, alon
 
     :param rects: the parts.
     :param out: the array of ``place.rect``.
-    :param alone: whether no other thread reads.
+    :param alone: whether no other thread is reading.
     """
     frame, reduction, _whole = place
     tile = pixels.tile_size(frame, reduction)
@@ -334,7 +336,7 @@ def _decode(pixels: Pixels, place: Place, rects: list[Rect], out: Array, *, alon
         try:
             pixels.read(frame, reduction, rect, out=_view(out, place.rect, rect))
         except TileSourceError:
-            # Find the tile, which the error then names.
+            # Read tile by tile, so that the error names the tile.
             for part in _Grid.under(rect, tile or rect.size).rects():
                 pixels.read(frame, reduction, part.clipped(rect))
             raise
@@ -352,7 +354,7 @@ def _decode(pixels: Pixels, place: Place, rects: list[Rect], out: Array, *, alon
 
 
 def _strips(rect: Rect, rows: int) -> Iterator[Rect]:
-    """Cut a rectangle along rows of tiles, which are ``rows`` high, for several threads."""
+    """Split a rectangle along rows of tiles (``rows`` high) for several threads."""
     step = rows * max(1, _SHARE // (rect.width * rows))
     top = rect.top
     while top < rect.bottom:

@@ -1,8 +1,8 @@
 """
-The method of a source that writes it to a file.
+The method ``write`` of a source.
 
-It checks its arguments and passes them to the writer, which is imported when something is
-written: most programs only read.
+It checks its arguments and calls the writer, which is imported on demand, because most
+programs only read.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 class _Part(NamedTuple):
     """
-    What of an image to write.
+    The part of an image to write.
 
     :param crop: in full-resolution pixels; None for all.
     :param reduction: 0 for full resolution, r for the level 2 ** r times smaller.
-    :param metadata: whether to write what the file says besides its pixels.
+    :param metadata: whether to write metadata of the file.
     :param associated: the keys of the associated images to write; None for all.
     """
 
@@ -60,63 +60,61 @@ class SavableTileSource(OpenedTileSource):
         """
         Write the image to a file.
 
-        A ``.tif`` or ``.tiff`` file is a pyramid of tiles.  8-bit gray and RGB
-        are JPEG of quality 90 if loss is allowed; holes are stored as 1-bit
-        transparency masks.  Everything else is deflate, and its lower levels are
-        not averaged.  Tiles of a TIFF file are passed on undecoded where they
-        would not change.
+        A ``.tif`` or ``.tiff`` file is a pyramid of tiles.  If loss is allowed, 8-bit gray
+        and RGB are compressed with JPEG of quality 90, and holes are stored as 1-bit
+        transparency masks.  Everything else is compressed with deflate, and its lower
+        levels are not averaged.  Tiles of a TIFF file that would not change are copied
+        without decoding.
 
         Several frames, and names that end in ``.ome.tif`` or ``.ome.tiff``, make an
-        OME-TIFF file: OME-XML, lower levels as sub-IFDs, holes as an alpha band.
-        Both kinds keep all that is known: axes, names and colours of channels,
-        values, texts, pixel size, magnification, colour profile and associated
-        images, which are stored without loss.
+        OME-TIFF file: OME-XML, lower levels as sub-IFDs, holes as an alpha band. Both store
+        axes, names and colours of channels, values, texts, pixel size, magnification,
+        colour profile, and associated images (lossless).
 
         Other suffixes are written by libvips' savers, with the pixels of one frame.
 
         :param path: the file.  It appears when it is complete; after an error an
             existing file is unchanged.
-        :param lossy: whether lossy compression is allowed.  Values are never
-            clipped: data that JPEG cannot hold are written without loss, but
-            64-bit floats become 32-bit floats.
+        :param lossy: whether lossy compression is allowed.  Values are never clipped: data
+            that JPEG cannot store are lossless, except that 64-bit floats become 32-bit
+            floats.
         :param alpha: whether to write transparency, if any pixel is not opaque.
         :param overwriteAllowed: whether an existing file may be replaced.
-        :param vips_kwargs: options for libvips' saver, which replace those
-            chosen automatically; not with any of the arguments below.
-        :param progress: a function that is called with the fraction done, 0 to
-            1, or True for a progress bar (tqdm).  An exception in the function
-            cancels the write and is passed on.
-        :param frame: the 0-based frame to write, or a list of frames; None for all.
-            Only TIFF files hold several.
-        :param crop: (x, y, width, height) in full-resolution pixels, to write a part
-            of an opened file; for a new image, set ``crop`` instead.
-        :param level: the level of an opened file to write as full resolution; 0 is
-            the smallest.  With a crop, all pixels of the level that it touches.
-        :param metadata: False to write only pixels, their size, their axes, and their
-            colour profile without texts, date and device.
+        :param vips_kwargs: options for libvips' saver, instead of automatic ones; they
+            cannot be combined with the arguments below.
+        :param progress: a function that is called with the fraction done, 0 to 1, or True
+            for a progress bar (tqdm).  An exception in the function cancels the write and
+            is raised unchanged.
+        :param frame: the 0-based frame to write, or a list of frames; None for all.  Only
+            TIFF files can have several.
+        :param crop: (x, y, width, height) in full-resolution pixels: the part of an opened
+            file to write; for a new image, set ``crop`` instead.
+        :param level: the level of an opened file to write as full resolution; 0 is the
+            smallest.  With a crop, all level pixels that it touches are written.
+        :param metadata: False to write only pixels, pixel size, axes, and the colour
+            profile without texts, date and device.
         :param associatedImages: the keys of the associated images to write; None for
             all.
         :param compression: of a TIFF file: 'jpeg', 'deflate', 'zstd', 'lzw',
             'webp', 'jpeg2000', 'packbits' or 'none'.
-        :param quality: 1 to 100, of JPEG and WebP, also in other files than TIFF; of
-            JPEG 2000 in TIFF the ratio of signal to noise in dB.
-        :param subsampling: of JPEG: '4:4:4', '4:2:2' or '4:2:0' to store RGB as
-            YCbCr; None for RGB from quality 90 on, 4:2:0 below.
-        :param predictor: of deflate, zstd and LZW: 'none', 'horizontal' (integers)
-            or 'float'; None or 'yes' for the one that fits.
-        :param tileSize: the width and height of a tile, a multiple of 16; None for
-            256, or that of the file's tiles if these are passed on.  Of DeepZoom, too.
-        :param resample: how lower levels are made: a member or name of
-            large_image's ``ResampleMethod``, such as 'mean', 'nearest' or 'mode';
-            None for 'mean' if compression loses values, else 'nearest'.
-        :param fill: the colour of fully transparent pixels, a number for each
-            band or one for all; None for white if they are masked in the file,
-            else for what is stored there.
-        :param dtype: the dtype to write, if it holds all values; 'float32' for
-            64-bit floats.
-        :param verify: whether to decode all tiles that are passed on, for a test.
-        :raises TileSourceError: if the file cannot be written, or the data cannot
-            have what was chosen; the error lists what they can have.
+        :param quality: for JPEG and WebP 1 to 100, also in other formats than TIFF; for
+            JPEG 2000 in TIFF the signal-to-noise ratio in dB.
+        :param subsampling: for JPEG: '4:4:4', '4:2:2' or '4:2:0' to store YCbCr with that
+            chroma subsampling; None for RGB from quality 90 on, 4:2:0 below.
+        :param predictor: for deflate, zstd and LZW: 'none', 'horizontal' (integers) or
+            'float'; None or 'yes' to choose by dtype.
+        :param tileSize: the width and height of a tile, a multiple of 16; None for 256, or
+            that of the file if its tiles are copied.  Also for DeepZoom.
+        :param resample: how lower levels are computed: a member or name of large_image's
+            ``ResampleMethod``, such as 'mean', 'nearest' or 'mode'; None for 'mean' with
+            lossy compression, else 'nearest'.
+        :param fill: the colour of fully transparent pixels, a number for each band or one
+            for all.  None: white if the file has masks, else unchanged.
+        :param dtype: the dtype to write; it must be able to hold all values, or be
+            'float32' for 64-bit floats.
+        :param verify: whether to decode all tiles that are copied, to check them.
+        :raises TileSourceError: if the file cannot be written, or an argument is not
+            possible for the data; the error lists the possible ones.
         """
         from .writing.choices import Choices
         from .writing.write import write_image
@@ -149,7 +147,7 @@ class SavableTileSource(OpenedTileSource):
     @contextmanager
     def _part(self, frames: Sequence[int] | None, part: _Part) -> Iterator[Snapshot]:
         """
-        All frames or some, or a part of them, to write.
+        A context with the frames to write, or parts of them.
 
         :param frames: their numbers, ascending; None for all.
         :raises TileSourceError: if there is no such frame, part or associated image.

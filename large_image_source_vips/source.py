@@ -1,9 +1,9 @@
 """
-Implements large_image's tile source interface on top of a ``PixelStore``.
+Implement large_image's tile source interface on top of a ``PixelStore``.
 
-This is the only module that uses private names of large_image.  Callers may
-change in place whatever they get: arrays and images from large_image's cache are
-copied, and all arrays are writable.
+Only this module and ``iteration`` use private names of large_image.  Callers may change
+results in place: arrays and images from large_image's cache are copied, and all arrays are
+writable.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .base.attributes import CheckedAttributes, Profiles, StoreSize
 from .base.geometry import TILE_SIZE, Rect, Size, level_count
 from .base.identity import absolute_path, file_identity
 from .base.settings import ignored_names, pass_jpeg, refuse_ignored
-from .image_properties import Described
+from .image_properties import ImageProperties
 from .iteration import Pieces, Region, Tiles, reads_several, rect_in_pixels, several_tiles
 from .lazy_array import LazyArray, lazy_array
 from .notebook import ShownInNotebooks
@@ -48,11 +48,11 @@ if TYPE_CHECKING:
 
 # The defaults of jpegQuality and jpegSubsampling.
 _DEFAULT_JPEG = 95, 0
-# Arguments of getRegion that choose the tiles it is put together from.
+# Arguments of getRegion that change the tiles from which it is assembled.
 _OTHER_TILES = frozenset(('tile_size', 'tile_offset', 'tile_overlap'))
 
 
-class StoreTileSource(Described, CheckedAttributes, ShownInNotebooks, FileTileSource):
+class StoreTileSource(ImageProperties, CheckedAttributes, ShownInNotebooks, FileTileSource):
     """
     A tile source that reads its pixels from a ``PixelStore``.
 
@@ -65,7 +65,7 @@ class StoreTileSource(Described, CheckedAttributes, ShownInNotebooks, FileTileSo
 
     # The loaders to allow if the setting source_vips_loaders is 'default'.
     _default_loaders: ClassVar[str | Collection[str]] = 'all'
-    # What the setting source_vips_pass_jpeg stands for if it is 'default'.
+    # The meaning of 'default' for the setting source_vips_pass_jpeg.
     _default_pass_jpeg: ClassVar[bool] = False
 
     sizeX = StoreSize(lambda store: store.size.width)
@@ -112,7 +112,7 @@ class StoreTileSource(Described, CheckedAttributes, ShownInNotebooks, FileTileSo
         self._set_store(self._open_store(self._getLargeImagePath()))
 
     def _set_store(self, store: PixelStore) -> None:
-        """Set where all pixels come from."""
+        """Set the store for all pixels."""
         self._store = store
         self._regions = Regions(store, TileCache(self.cache, self.cache_lock))
 
@@ -132,10 +132,9 @@ class StoreTileSource(Described, CheckedAttributes, ShownInNotebooks, FileTileSo
         """
         The key of a source in large_image's cache of sources.
 
-        It contains the identity of the file, so that a replaced file is opened
-        again, and either that ``open()`` was called or the setting
-        source_vips_ignored_names, so that an ignored file is not returned from
-        the cache.
+        It contains the identity of the file, so a replaced file is opened again; and
+        whether ``open()`` was called, or else the setting source_vips_ignored_names, so an
+        ignored file is not returned from the cache.
         """
         return str(strhash(
             FileTileSource.getLRUHash(*args, **kwargs), args[1:], file_identity(args[0]),
@@ -171,12 +170,12 @@ class StoreTileSource(Described, CheckedAttributes, ShownInNotebooks, FileTileSo
 
     def asArray(self, level: int = 0, frame: int | None = None) -> LazyArray:
         """
-        A level as an array that reads its pixels when it is sliced.
+        A level as a lazy array: pixels are read when it is sliced.
 
-        ``dask.array.from_array(source.asArray())`` and napari take it as it is.
+        It works with ``dask.array.from_array(source.asArray())`` and napari.
 
-        :param level: 0 is full resolution, and each further one half as large, as in
-            OpenSlide and Zarr; ``getTile`` counts its levels the other way.
+        :param level: 0 is full resolution, and each further level half as large, as in
+            OpenSlide and Zarr; the levels of ``getTile`` are in reverse order.
         :param frame: the 0-based frame; None is the first.
         :returns: an array (rows, cols, bands) with shape, dtype, chunks and slicing.  It can
             be pickled if the source can.
@@ -185,7 +184,7 @@ class StoreTileSource(Described, CheckedAttributes, ShownInNotebooks, FileTileSo
         return lazy_array(self, level, frame)
 
     def _stored_tile_size(self, frame: int, reduction: int) -> Size:
-        """The tiles in which a level is decoded."""
+        """The size of the tiles in which a level is decoded."""
         return self._store.current().tile_size(frame, reduction) or Size(TILE_SIZE, TILE_SIZE)
 
     def _read_rect(self, frame: int, reduction: int, rect: Rect) -> npt.NDArray[Any]:
@@ -211,8 +210,7 @@ class StoreTileSource(Described, CheckedAttributes, ShownInNotebooks, FileTileSo
         :raises TileSourceXYZRangeError: if there is no such tile.
         :raises TileSourceError: if the tile cannot be decoded.
         """
-        # Must come before the cache: after a fork its lock may be held by a thread
-        # that does not exist.  Also tells the cache when a file has changed.
+        # Before the cache: a thread of the parent may have held its lock at a fork.
         with self._reading():
             if numpyAllowed and self._is_plain():
                 place = self._tile_place(*tile_key(x, y, z), self._getFrame(frame))
@@ -223,12 +221,12 @@ class StoreTileSource(Described, CheckedAttributes, ShownInNotebooks, FileTileSo
                 x, y, z, pilImageAllowed, numpyAllowed, sparseFallback, frame, **kwargs))
 
     def _reading(self) -> AbstractContextManager[None]:
-        # A subclass extends this, not getTile; see _makes_own_tiles.
+        # Subclasses extend this instead of getTile; see _makes_own_tiles.
         return self._store.held()
 
     def _is_plain(self) -> bool:
-        """Whether a tile is what the file stores: no style, edge or colour correction applies."""
-        # The base class has no such attribute if there is no style.
+        """Whether tiles are stored pixels: no style, edge or colour correction applies."""
+        # The base class has this attribute only if there is a style.
         style = vars(self).get('_style') or {}
         if self.edge or not style.keys() <= {'icc'} or not self._makes_own_tiles():
             return False
@@ -236,17 +234,17 @@ class StoreTileSource(Described, CheckedAttributes, ShownInNotebooks, FileTileSo
             'icc', config.getConfig('icc_correction', True))
 
     def _may_pass_jpeg(self) -> bool:
-        """Whether an encoded tile may be the JPEG data that the file stores."""
+        """Whether ``getTile`` may return the JPEG data in the file."""
         return (self._passes_jpeg and self.encoding == 'JPEG' and self._is_plain() and
                 (self.jpegQuality, self.jpegSubsampling) == _DEFAULT_JPEG)
 
     def _makes_own_tiles(self) -> bool:
-        """Whether ``getTile`` is that of this class; a subclass may change the pixels."""
+        """Whether ``getTile`` is not overridden; a subclass may change the pixels."""
         return type(self).getTile is StoreTileSource.getTile and 'getTile' not in vars(self)
 
     def _tile_place(self, x: int, y: int, z: int, frame: int) -> Place:
         """
-        A tile, cropped at the edge of the image.
+        The place of a tile, cropped at the edge of the image.
 
         :raises TileSourceXYZRangeError: if there is no such tile.
         """
@@ -254,7 +252,7 @@ class StoreTileSource(Described, CheckedAttributes, ShownInNotebooks, FileTileSo
         left, top, reduction = x * TILE_SIZE, y * TILE_SIZE, levels - 1 - z
         width, height = store.size.reduced(reduction) if 0 <= reduction < levels else (0, 0)
         if not (0 <= left < width and 0 <= top < height and 0 <= frame < store.frame_count):
-            # Raises the error.  Not called for every tile because it is slower.
+            # This raises the error.  It is not called for every tile because it is slower.
             self._xyzInRange(x, y, z, frame, store.frame_count)
         return Place(frame, reduction, Rect(
             left, top, min(TILE_SIZE, width - left), min(TILE_SIZE, height - top)))
@@ -263,7 +261,7 @@ class StoreTileSource(Described, CheckedAttributes, ShownInNotebooks, FileTileSo
     def _cached_tile(self, x: int, y: int, z: int, pilImageAllowed: bool,
                      numpyAllowed: bool | str, sparseFallback: bool, frame: int | None,
                      **kwargs: Any) -> Any:
-        """The result of ``getTile`` in large_image's cache; not to be changed."""
+        """The result of ``getTile`` from large_image's cache; do not change it."""
         frame = self._getFrame(frame)
         key = tile_key(x, y, z)
         place = self._tile_place(*key, frame)
@@ -281,7 +279,7 @@ class StoreTileSource(Described, CheckedAttributes, ShownInNotebooks, FileTileSo
             return self._region(format, **kwargs)
 
     def _region(self, format: Any, **kwargs: Any) -> Any:
-        """What ``getRegion`` returns."""
+        """See ``getRegion``."""
         formats = format if isinstance(format, (tuple, set, list)) else (format,)
         tiled = TILE_FORMAT_IMAGE in formats and kwargs.get('encoding') == 'TILED'
         if tiled or not self._is_plain() or not kwargs.keys().isdisjoint(_OTHER_TILES):
@@ -316,7 +314,8 @@ class StoreTileSource(Described, CheckedAttributes, ShownInNotebooks, FileTileSo
         Read a rectangle in level pixels; for ``iteration``.
 
         :param margin: as for ``Regions.read``.
-        :returns: a new array; None if tiles are not as stored, or it is not inside the image.
+        :returns: a new array; None if tiles are not stored pixels, or if it is not inside
+            the image.
         """
         if not self._is_plain():
             return None
@@ -329,15 +328,15 @@ class StoreTileSource(Described, CheckedAttributes, ShownInNotebooks, FileTileSo
         """
         Apply style, edge and encoding to a tile.
 
-        Replaces that of the base class, which rounds the size of a level down;
-        here it is rounded up, as in ``getTile``, so that the last tiles of a
-        level are never empty.
+        Replaces the method of the base class, which rounds the size of a level down.  Here
+        it is rounded up, as in ``getTile``, so that the last tiles of a level are never
+        empty.
 
         :param tile: an array (rows, cols, bands), cropped at the edge of the
             image.
         """
         if applyStyle and getattr(self, '_style', None):
-            # Style functions may write to it, and caches may hold it.
+            # Copied, because style functions may write to it, and it may be in a cache.
             tile = caller_copy(tile)
         styled, mode = self._outputTileNumpyStyle(
             tile, applyStyle, x, y, z, self._getFrame(**kwargs))
@@ -376,13 +375,13 @@ class StoreTileSource(Described, CheckedAttributes, ShownInNotebooks, FileTileSo
     @wraps(FileTileSource.getThumbnail)
     def getThumbnail(self, width: int | None = None, height: int | None = None,
                      **kwargs: Any) -> Any:
-        # The base class caches the result; its lock may have been held at a fork.
+        # The base class caches the result, and the lock may have been held at a fork.
         with self._reading():
             return caller_copy(super().getThumbnail(width, height, **kwargs))
 
     @wraps(FileTileSource.histogram)
     def histogram(self, *args: Any, **kwargs: Any) -> Any:
-        # As getThumbnail.
+        # As in getThumbnail.
         with self._reading():
             return caller_copy(super().histogram(*args, **kwargs))
 
@@ -395,6 +394,6 @@ class StoreTileSource(Described, CheckedAttributes, ShownInNotebooks, FileTileSo
         return writable(super().getAssociatedImage(imageKey, *args, **kwargs))
 
     def _applyICCProfile(self, sc: Any, frame: int) -> Any:
-        # Style functions may write to it, but arrays made by PIL are read-only.
+        # Style functions may write to it, and arrays from PIL are read-only.
         sc.iccimage = writable(super()._applyICCProfile(sc, frame))
         return sc.iccimage

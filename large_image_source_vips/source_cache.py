@@ -1,5 +1,5 @@
 """
-How sources are kept in large_image's cache of sources.
+Keep new images out of large_image's cache of sources.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ def is_new(path: Any) -> bool:
 
 class SourceMetaclass(LruCacheMetaclass):
     """
-    Keeps new images out of large_image's cache of sources.
+    A metaclass that does not cache new images.
 
-    The cache would keep the spool file of an image after its last user is gone.
+    The cache would keep the spool file of an image after its last use.
     """
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:

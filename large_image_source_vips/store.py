@@ -1,9 +1,8 @@
 """
-The interface between a tile source, its pixels and a file writer.
+The interfaces between a tile source, its pixels and a file writer.
 
-A source reads from a ``PixelStore``: a ``reading.reader.FileReader`` for a file,
-a ``sink.canvas.Canvas`` for a new image.  A writer gets a ``Picture``, which is
-all it knows of either.
+A source reads from a ``PixelStore``: a ``reading.reader.FileReader`` for a file, a
+``sink.canvas.Canvas`` for a new image.  A writer gets only a ``Picture`` of either.
 
 Coordinates are full-resolution pixels, or level pixels of a reduction ``r``,
 which is ``2 ** r`` times smaller; both count from the top left corner of the
@@ -34,22 +33,22 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class EncodedLevel:
     """
-    The tiles of a level as the file stores them, to pass on without decoding.
+    The compressed tiles of a level in a file, to copy without decoding.
 
-    :param size: width and height of the stored level in pixels; writers round the
-        size of a smaller level in different ways.
+    :param size: width and height of the stored level in pixels; programs round the sizes of
+        lower levels in different ways.
     :param tile: width and height of a stored tile in pixels; the grid starts at the
         top left corner of the level.
-    :param samples: the number of bands of a stored tile; alpha is one of them unless it
-        comes from a mask of its own.
+    :param samples: the number of bands of a stored tile; with alpha, unless alpha comes
+        from a mask.
     :param compression: TIFF's number for the codec, such as 7 for JPEG.
     :param photometric: TIFF's PhotometricInterpretation of the encoded samples.
     :param predictor: TIFF's Predictor; 1 for none.
     :param subsampling: the horizontal and vertical chroma subsampling; (1, 1) for none.
-    :param read: returns the encoded tile of a column and row as stored, its headers and end
-        checked; None if the tile has to be decoded and encoded.
+    :param read: returns the compressed tile at a column and row, with checked header and
+        end; None if it must be decoded and encoded.
     :param tables: TIFF's JPEGTables, which all tiles share; b'' if there are none.
-    :param whole: makes a file of its own of a tile from ``read``, with its tables.
+    :param whole: makes a complete file of a tile from ``read``, with its tables.
     """
 
     size: Size
@@ -69,13 +68,12 @@ class Picture:
     """
     An image to write: one frame of a file, or a snapshot of a canvas.
 
-    It does not change when the store does, and is valid until the context that
-    returned it ends.
+    It does not change when the store does, and is valid until its context ends.
 
     :param size: width and height in pixels.
     :param dtype: the dtype of the samples.
-    :param meaning: what the bands are.
-    :param opaque: True if it is known that every pixel is opaque.
+    :param meaning: the meaning of the bands.
+    :param opaque: True if all pixels are known to be opaque.
     :param pixel_size: width and height of a pixel in mm, None where unknown.
     :param profile: the ICC profile, if any.
     :param read: returns the colour (rows, cols, color bands) and the alpha (rows, cols) of
@@ -83,7 +81,7 @@ class Picture:
         None for both if all samples are 0.  Called from several threads.  The arrays may be
         read-only; do not change them.
     :param filled: yields rectangles; every sample outside of them is 0.
-    :param transparency: returns what alpha is used for; may read pixels.
+    :param transparency: returns how alpha is used; may read pixels.
     :param encoded: the levels whose tiles can be passed on, by reduction.
     """
 
@@ -104,13 +102,13 @@ class Snapshot:
     """
     All frames of an image to write, at one moment.
 
-    It is valid until the context that returned it ends.
+    It is valid until its context ends.
 
     :param name: of the image, for error texts.
     :param count: the number of frames.
     :param picture: returns a frame, by its number.
-    :param annotations: the axes, channels, values and texts.  Frames without axes are on one
-        of the name ''.
+    :param annotations: the axes, channels, values and texts.  Frames without axes have one
+        axis with the name ''.
     :param positions: the position of each frame; None if the frames fill the axes in order.
     :param associated: functions that read the associated images, by key; they return
         (rows, cols, bands) of uint8 or raise a TileSourceError.
@@ -132,7 +130,7 @@ class Snapshot:
 
 def checked_frame(frame: int | None, count: int, what: str) -> int:
     """
-    The frame to write.
+    Check the frame to write.
 
     :param frame: the 0-based frame; None if there is only one.
     :param count: the number of frames.
@@ -150,16 +148,16 @@ def checked_frame(frame: int | None, count: int, what: str) -> int:
 
 class Pixels(Protocol):
     """
-    The pixels of an image, to be read one after another.
+    The pixels of an image, for several reads.
 
-    Those of a file are of one version of it: a file that is replaced meanwhile is not
-    mixed with the new one.
+    For a file they are those of one version: pixels of a file that replaces it are not
+    mixed in.
     """
 
     @property
     def key(self) -> str | None:
         """
-        Names the pixels in caches, in every process; None if they change.
+        Identifies the pixels in caches of all processes; None if they can change.
 
         Two files, or two versions of a file, never have the same key.
         """
@@ -192,10 +190,10 @@ class Pixels(Protocol):
         """
 
     def is_uncompressed(self, frame: int, reduction: int) -> bool:
-        """Whether tiles of a level are stored uncompressed: read again sooner than kept."""
+        """Whether a level is stored uncompressed; reading is then faster than caching."""
 
     def encoded_level(self, frame: int, reduction: int) -> EncodedLevel | None:
-        """The tiles of a level as stored; None if they cannot be passed on undecoded."""
+        """The compressed tiles of a level; None if they cannot be copied without decoding."""
 
 
 class PixelStore(Protocol):
@@ -205,20 +203,20 @@ class PixelStore(Protocol):
 
     def current(self) -> Pixels:
         """
-        The pixels as they are now.
+        The current pixels.
 
-        :raises TileSourceError: for a file that is gone or became a different image, and
-            for a canvas that was made before this process was forked.
+        :raises TileSourceError: if the file is gone or was replaced by a different image;
+            for a canvas, if this process was forked after it was made.
         """
 
     def latest(self) -> Pixels:
-        """The pixels that ``current`` found last, without another look at the file."""
+        """The last result of ``current``, without checking the file again."""
 
     def held(self) -> AbstractContextManager[None]:
         """
-        A context in which this thread reads and describes one version of a file.
+        A context in which this thread uses one version of a file.
 
-        It looks once, at the beginning, whether the file has changed.
+        It checks once, at the beginning, whether the file has changed.
 
         :raises TileSourceError: as ``current``.
         """
@@ -254,7 +252,7 @@ class PixelStore(Protocol):
 
     def snapshot(self) -> AbstractContextManager[Snapshot]:
         """
-        All frames as they are now, for a writer.
+        The current state of all frames, for a writer.
 
         :raises TileSourceError: if the image is empty.
         """
@@ -296,7 +294,7 @@ class PixelStore(Protocol):
 
     def associated_image(self, key: str) -> PIL.Image.Image | None:
         """
-        An associated image; None if there is none of that key.
+        An associated image; None if there is none with that key.
 
         :raises TileSourceError: if it cannot be decoded.
         """

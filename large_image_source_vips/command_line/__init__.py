@@ -1,6 +1,6 @@
 """
 The command line: ``python -m large_image_source_vips`` and ``large-image-vips``.
 
-One module for each kind of command.  They use the public face of the package only, so
-they also show how it is used.
+There is one module for each kind of command.  They use only the public API of the package,
+so they also show how to use it.
 """

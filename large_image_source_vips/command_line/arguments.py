@@ -1,5 +1,5 @@
 """
-Arguments that several commands share, and the checks on them.
+Parse and check arguments that several commands share.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any, NamedTuple, Protocol
 
 import large_image_source_vips
 
-# Of one letter are the drives of Windows.
+# Schemes have at least two letters; one letter is a Windows drive.
 _ADDRESS = re.compile('[A-Za-z][A-Za-z0-9+]+:/')
 
 
 class CommandError(Exception):
-    """A command cannot do what was asked; the text is shown to the user."""
+    """A command cannot be carried out; the text is shown to the user."""
 
 
 class Commands(Protocol):
@@ -57,8 +57,8 @@ def whole_numbers(count: int, names: str, least: int = 0) -> Callable[[str], tup
     """
     The type of an argument of several whole numbers separated by commas.
 
-    :param count: how many.
-    :param names: what they are, for messages: 'X,Y'.
+    :param count: the number of numbers.
+    :param names: their names for error texts, such as 'X,Y'.
     :param least: the smallest number allowed.
     """
     def parse(text: str) -> tuple[int, ...]:
@@ -126,12 +126,12 @@ def add_frame(parser: argparse.ArgumentParser) -> None:
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
-    """Add the option without which no file is replaced."""
+    """Add the option --overwrite."""
     parser.add_argument('--overwrite', action='store_true', help='replace an existing file')
 
 
 def add_writing(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``write``, and of what is written."""
+    """Add options for ``write``."""
     parser.add_argument('--compression', metavar='NAME',
                         help='jpeg, deflate, zstd, lzw, webp, jpeg2000, packbits or none')
     parser.add_argument('--quality', type=counting(1), metavar='N',
@@ -145,7 +145,7 @@ def add_writing(parser: argparse.ArgumentParser) -> None:
 
 
 def writing_arguments(options: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of ``write`` that were chosen with the options of ``add_writing``."""
+    """The arguments of ``write`` from the options of ``add_writing``."""
     chosen = {'compression': options.compression, 'quality': options.quality,
               'tileSize': options.tile_size}
     return {'lossy': not options.lossless, 'alpha': not options.no_alpha,
@@ -167,12 +167,12 @@ def open_source(path: str | os.PathLike[str], *,
     """
     Open a file, whatever its name.
 
-    Tiles at the edge of the image are cropped, so that they hold its pixels only.
+    Tiles at the edge of the image are cropped to its pixels.
 
-    :param raw: whether tiles are the samples of the file; else their colours are
-        corrected by the ICC profile, as large_image shows them.
+    :param raw: whether to return the samples of the file; else colours are corrected by the
+        ICC profile, as in large_image.
     :raises TileSourceError: if it cannot be read.
-    :raises CommandError: if it is no file of this machine.
+    :raises CommandError: if it is a URL.
     """
     if _ADDRESS.match(str(path)):
         msg = f'{path} is an address, not a file; download it first.'
@@ -182,13 +182,13 @@ def open_source(path: str | os.PathLike[str], *,
 
 
 def by_label(given: list[str] | dict[int, str] | None) -> dict[int, str]:
-    """A palette, or names of classes, by label."""
+    """A palette, or class names, by label."""
     return dict(enumerate(given)) if isinstance(given, list) else given or {}
 
 
 def checked_frame(source: Any, frame: int) -> int:
     """
-    A frame number that the source has.
+    Check a frame number.
 
     :raises CommandError: if it has no such frame.
     """
@@ -207,7 +207,7 @@ def frame_count(source: Any) -> int:
 
 def checked_level(source: Any, level: int | None) -> int:
     """
-    A level that the source has; full resolution for None.
+    Check a level; None is full resolution.
 
     :raises CommandError: if it has no such level.
     """

@@ -1,5 +1,6 @@
 """
-The command ``convert``: any readable file to a pyramidal TIFF, DeepZoom or what libvips saves.
+The command ``convert``: write any readable file as pyramidal TIFF, DeepZoom or a format of
+libvips.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ from .deidentify import report_of
 from .messages import one_line
 from .progress import progress_bar, scaled
 
-# Names of files whose frames are meant to stay together.
+# Suffixes of files that contain all frames.
 _OME = ('.ome.tif', '.ome.tiff')
-# How long Ctrl-C may have to wait.
+# The longest delay of Ctrl-C.
 _POLL_SECONDS = 0.1
 
 
@@ -99,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
             for job in jobs:
                 report = _stoppable(bar.share(total if alone else 1), stop)
                 running[pool.submit(convert, job, options, report)] = job
-            # Ctrl-C does not end a wait that it comes just before.
+            # With a timeout, because Ctrl-C just before a wait does not end it.
             while wait(running, _POLL_SECONDS).not_done:
                 pass
         except BaseException:
@@ -111,7 +112,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _print_outcomes(finished: Sequence[Future[str]], jobs: Mapping[Future[str], Job]) -> int:
     """
-    Print what became of each file.
+    Print the outcome for each file.
 
     :returns: the exit status.
     :raises Exception: the error, if there is one file only.
@@ -131,7 +132,7 @@ def _print_outcomes(finished: Sequence[Future[str]], jobs: Mapping[Future[str], 
 
 def plan(files: Sequence[Path], out: Path, suffix: str, overwrite: bool) -> list[Job]:
     """
-    The files to write.
+    Determine the files to write.
 
     :param files: the files to convert.
     :param out: the file to write, or a folder for several.
@@ -167,7 +168,7 @@ def convert(job: Job, options: argparse.Namespace, report: Callable[[float], Non
     Convert one file.
 
     :param report: called with the fraction done.
-    :returns: a line, or several, that say what was written.
+    :returns: one or more lines about the written file.
     """
     start = time.perf_counter()
     source = open_source(job.source)
@@ -198,15 +199,15 @@ def _frames(source: Any, chosen: tuple[int, ...] | None, target: Path) -> Any:
     The argument ``frame`` of ``write``: None for all.
 
     :param chosen: as from ``frame_numbers``; empty if the user chose none.
-    :raises CommandError: for frames that do not exist, and for several if the file cannot
-        hold them.
+    :raises CommandError: for frames that do not exist, and for several if the file can have
+        only one.
     """
     count = frame_count(source)
     for frame in chosen or ():
         checked_frame(source, frame)
     several = len(set(chosen)) if chosen else count
     if several > 1 and not _is_tiff(target):
-        msg = (f'A {target.suffix} file holds one frame, and the file has {count}; choose one with '
+        msg = (f'A {target.suffix} file has only one frame, and the file has {count}; choose one with '
                f'--frames 0 to --frames {count - 1}, or write a .tif.')
         raise CommandError(msg)
     if not chosen:
@@ -216,9 +217,9 @@ def _frames(source: Any, chosen: tuple[int, ...] | None, target: Path) -> Any:
 
 def _associated(source: Any, options: argparse.Namespace, job: Job) -> list[str]:
     """
-    The names of the associated images to write, if the file can hold them.
+    The names of the associated images to write, if the file can have any.
 
-    :raises CommandError: if some are to be kept, and cannot, or do not exist.
+    :raises CommandError: if images to keep do not exist, or the file cannot have any.
     """
     there = source.getAssociatedImagesList()
     for name in (*options.keep, *options.drop):
@@ -233,7 +234,7 @@ def _associated(source: Any, options: argparse.Namespace, job: Job) -> list[str]
             raise CommandError(msg)
         return []
     if options.keep and not _is_tiff(job.target):
-        msg = (f'A {job.target.suffix} file holds no associated images; leave out --keep '
+        msg = (f'A {job.target.suffix} file cannot have associated images; leave out --keep '
                f'{",".join(options.keep)}, or write a .tif.')
         raise CommandError(msg)
     return [name for name in options.keep or there if name not in options.drop]

@@ -1,12 +1,12 @@
 """
-Says what a de-identified file lacks and what it still holds.
+Report what was removed from a de-identified file, and what it still contains.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-# Header fields that describe the pixels and how libvips read them, and nobody.
+# Header fields about the pixels and the loader, which identify nobody.
 _HARMLESS = frozenset({
     'width', 'height', 'bands', 'format', 'coding', 'interpretation', 'xoffset', 'yoffset',
     'xres', 'yres', 'vips-loader', 'n-pages', 'tile-width', 'tile-height', 'bits-per-sample',

@@ -1,5 +1,5 @@
 """
-The command ``info``: what is in a file, as a table or as JSON.
+The command ``info``: show the contents of a file as a table or as JSON.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 from .arguments import Commands, add_command, by_label, file_path, open_source
 from .messages import one_line
 
-# The axes of frames in large_image's metadata, such as IndexC, and what to call them.
+# The prefix of axes of frames in large_image's metadata, such as IndexC.
 _AXIS = 'Index'
-# The number of labels in a table.
+# The most labels in a table.
 _LABELS = 20
 _SAMPLES = {1: 'gray', 2: 'gray and alpha', 3: 'RGB', 4: 'RGB and alpha'}
 
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
 
 def describe(path: Path) -> dict[str, Any]:
     """
-    What is in a file, fit for JSON.
+    Describe the contents of a file in JSON types.
 
     :raises TileSourceError: if it cannot be read.
     """
@@ -74,7 +74,7 @@ def describe(path: Path) -> dict[str, Any]:
         'interpretation': internal['interpretation'],
         'frames': max(1, len(metadata.get('frames', ()))),
         'axes': {key.removeprefix(_AXIS): count
-                 # large_image has them in no particular order.
+                 # Sorted, because large_image does not sort them.
                  for key, count in sorted(metadata.get('IndexRange', {}).items())},
         'channels': metadata.get('channels'),
         'palette': source.palette,
@@ -139,7 +139,7 @@ def _samples(found: dict[str, Any]) -> str:
 
 
 def _labels(found: dict[str, Any]) -> str:
-    """The labels that have a colour or a name, a line for each of the first."""
+    """The labels with a colour or a name, one line for each of the first ones."""
     colors, names = by_label(found['palette']), by_label(found['classes'])
     labels = sorted({*colors, *names})
     lines = [' '.join(filter(None, (f'{label:>3}', colors.get(label), names.get(label))))
@@ -166,7 +166,7 @@ def _level(level: dict[str, Any]) -> str:
 
 
 def _layout(part: dict[str, Any]) -> str:
-    """Where pixels come from and how they are stored."""
+    """The source of pixels and how they are stored."""
     words = [part['from']]
     if part['tileWidth']:
         words.append(f'tiles of {part["tileWidth"]} x {part["tileHeight"]}')

@@ -1,8 +1,8 @@
 """
-Parses the command line, runs a command, and turns every failure into one sentence.
+Parse the command line, run a command, and print every error as one sentence.
 
-The exit status is 0 if all went well, 1 after any error (or if ``verify`` found damage),
-and 130 after Ctrl-C.  A traceback is shown only with ``--verbose``.
+The exit status is 0 without errors, 1 after any error (or if ``verify`` found damage), and
+130 after Ctrl-C.  A traceback is shown only with ``--verbose``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _COMMANDS = (info, convert, pictures, stitch, verify)
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one sentence, with exit status 1, as all others."""
+    """A parser with errors as one sentence and exit status 1, like all other errors."""
 
     def error(self, message: str) -> NoReturn:
         """Raise the error; ``main`` prints it."""
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # Names of files may hold what the terminal cannot show.
+            # File names may have characters that the terminal cannot show.
             stream.reconfigure(errors='backslashreplace')
     try:
         options = make_parser().parse_args(arguments)
@@ -75,8 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say('interrupted')
         return 130
     except BrokenPipeError:
-        # The reader of the output, such as `head`, has seen enough.  Python would
-        # complain when it flushes the stream at exit.
+        # The reader of the output, such as `head`, has ended.  Without this Python would
+        # report an error when it flushes the stream at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as exc:  # noqa: BLE001 - whatever fails, the user gets one sentence

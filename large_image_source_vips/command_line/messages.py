@@ -1,10 +1,10 @@
 """
-Errors as the user of a terminal reads them.
+Convert errors of the package to error texts for the command line.
 """
 
 from __future__ import annotations
 
-# What errors of the package say to a program, and what they say here.
+# Parts of error texts for programs, and the same for the command line.
 _OPTIONS = {
     'tileSize ': '--tile-size ', 'tileSize;': '--tile-size;', 'compression is': '--compression is',
     'quality is': '--quality is', '; vips_kwargs are its options': '',
@@ -27,5 +27,5 @@ def one_line(exc: BaseException) -> str:
 
 
 def reason(exc: BaseException) -> str:
-    """What went wrong, without the number of the error and the name of the file."""
+    """The reason for an error, without error number and file name."""
     return exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)

@@ -1,9 +1,10 @@
 """
-The commands ``thumbnail``, ``tile`` and ``region``: part of an image as PNG, JPEG or NPY.
+The commands ``thumbnail``, ``tile`` and ``region``: save a part of an image as PNG, JPEG or
+NPY.
 
-NPY holds the samples as they are.  PNG and JPEG show the colours that large_image shows,
-by the ICC profile, in 8 bits: other samples are scaled from their least and greatest
-value, and a note says so.
+NPY files have the samples unchanged.  PNG and JPEG files have 8 bits and colours corrected
+by the ICC profile, as in large_image; other samples are scaled by their minimum and
+maximum, with a note.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from .messages import reason
 Pixels = npt.NDArray[Any]
 
 _QUALITY = 90
-# What Pillow calls the formats of the suffixes; '' is NumPy's own.
+# Pillow's names of the formats by suffix; '' for NumPy's format.
 _FORMATS = {'.png': 'PNG', '.jpg': 'JPEG', '.jpeg': 'JPEG', '.npy': ''}
 
 
@@ -148,7 +149,7 @@ def _region(source: Any, options: argparse.Namespace) -> Pixels:
 
 def clipped(wanted: Area, whole: Area) -> Area:
     """
-    The part of a rectangle that is in the image.
+    Clip a rectangle to the image.
 
     :raises CommandError: if there is none.
     """
@@ -211,7 +212,7 @@ def save(pixels: Pixels, path: Path, quality: int, overwrite: bool) -> None:
         with open(descriptor, 'wb') as file:
             file.write(encoded.getbuffer())
         os.chmod(temporary, 0o666 & ~_umask())
-        # It may have appeared meanwhile.
+        # It may have been created in the meantime.
         refuse_existing(path, overwrite)
         os.replace(temporary, path)
     except BaseException:
@@ -227,7 +228,7 @@ def _umask() -> int:
 
 
 def _picture(pixels: Pixels, form: str) -> PIL.Image.Image:
-    """Pixels as an 8-bit image that the format holds."""
+    """Convert pixels to an 8-bit image for the format."""
     image, notes = as_picture(pixels)
     if form == 'JPEG' and image.mode in {'LA', 'RGBA'}:
         notes.append('transparent parts white')

@@ -1,7 +1,7 @@
 """
-A progress bar with the rate and the time left, in a terminal only.
+A progress bar with rate and remaining time, shown only in a terminal.
 
-It is drawn by tqdm if that is installed, else as a plain line.
+tqdm draws it if installed; otherwise it is a plain line.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-# The least time between two drawings of the plain line.
+# The shortest time between two updates of the plain line.
 _REDRAW_SECONDS = 0.2
 
 
 class _Line(Protocol):
-    """The part of a tqdm bar that is used here."""
+    """The used part of tqdm's interface."""
 
     def update(self, amount: float) -> Any: ...
 
@@ -27,9 +27,9 @@ class _Line(Protocol):
 
 class ProgressBar:
     """
-    Shows how much of some work is done.  Threads may share it.
+    Shows the progress of some work.  Threads may share it.
 
-    :param line: what to draw it with; None for nothing.
+    :param line: draws it; None for nothing.
     """
 
     def __init__(self, line: _Line | None) -> None:
@@ -46,7 +46,7 @@ class ProgressBar:
         """
         A function for ``write(progress=...)``.
 
-        :param amount: the part of the total that the write is.
+        :param amount: the amount of the write in the total.
         """
         done = 0.0
 
@@ -62,9 +62,9 @@ class ProgressBar:
 @contextlib.contextmanager
 def progress_bar(label: str, total: float, unit: str) -> Iterator[ProgressBar]:
     """
-    A bar that is shown until the context ends.
+    A context with a progress bar.
 
-    :param label: what is done.
+    :param label: describes the work.
     :param total: the amount of all the work.
     :param unit: the unit of that amount, such as 'px'.
     """
@@ -77,7 +77,7 @@ def progress_bar(label: str, total: float, unit: str) -> Iterator[ProgressBar]:
 
 
 def _line(label: str, total: float, unit: str) -> _Line | None:
-    """The bar to draw; None in a pipe."""
+    """The bar; None if the output is not a terminal."""
     if not sys.stderr.isatty():
         return None
     with contextlib.suppress(ImportError):
@@ -90,7 +90,7 @@ def _line(label: str, total: float, unit: str) -> _Line | None:
 
 
 class _PlainLine:
-    """One line of text that is written over itself."""
+    """A line of text that is overwritten."""
 
     def __init__(self, label: str, total: float, unit: str) -> None:
         self._label, self._total, self._unit = label, total, unit

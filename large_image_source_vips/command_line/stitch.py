@@ -1,5 +1,6 @@
 """
-The command ``stitch``: image files named by their positions to one pyramid.
+The command ``stitch``: combine image files into one pyramid, by positions in their names or
+a table.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ from .arguments import (
 from .messages import reason
 from .progress import progress_bar, scaled
 
-# The axes of a place: pixels, or places in a grid; and those of frames.
+# Names of positions: in pixels, in a grid, and on axes of frames.
 _PIXELS, _GRID, _FRAMES = ('x', 'y'), ('col', 'row'), ('c', 'z', 't')
 _NAMES = frozenset((*_PIXELS, *_GRID, *_FRAMES))
-# The pixels that are shown as one step of the progress bar: adding, then writing.
+# Steps of the progress bar: adding, then writing.
 _STEPS = 2
 
 
@@ -94,11 +95,11 @@ def run(options: argparse.Namespace) -> int:
 
 def find(pattern: str, step: Sequence[int] | None) -> list[Placed]:
     """
-    The files and their places, in the order in which they are added.
+    The files and their positions, in the order in which they are added.
 
     :param pattern: a pattern of paths, or the path of a CSV file.
-    :param step: the distance of places in a grid; None for the size of the first file.
-    :raises CommandError: if there are none, or a place is missing.
+    :param step: the distance of grid positions; None for the size of the first file.
+    :raises CommandError: if there are no files, or a position is missing.
     """
     if Path(pattern).suffix.lower() == '.csv' and '{' not in pattern:
         placed = read_csv(Path(pattern))
@@ -117,7 +118,7 @@ def match(pattern: str, step: Sequence[int] | None) -> list[Placed]:
     """
     The files of a pattern, from top to bottom and left to right.
 
-    :raises CommandError: if the pattern has not exactly one pair of places.
+    :raises CommandError: if the pattern does not have exactly one pair of positions.
     """
     names = re.findall(r'\{(\w*)\}', pattern)
     unknown = [name for name in names if name not in _NAMES]
@@ -157,7 +158,7 @@ def _paths(pattern: str) -> list[tuple[Path, dict[str, int]]]:
         else:
             expression += re.escape(part)
     matches = re.compile(expression)
-    # The folder above the first name that varies.
+    # The folder above the first part that varies.
     fixed = Path(parts[0] + 'x').parent
     depth = len(Path(pattern).parts) - len(fixed.parts)
     found = []
@@ -175,7 +176,7 @@ def read_csv(table: Path) -> list[Placed]:
     The first line may name the columns; else they are name, x, y, and c, z, t.  Names are
     relative to the folder of the table.
 
-    :raises CommandError: if a row has no place or names no file.
+    :raises CommandError: if a row has no position, or names a missing file.
     """
     if not table.is_file():
         msg = f'There is no file {table}.'
@@ -210,9 +211,9 @@ def read_csv(table: Path) -> list[Placed]:
 
 def _frames(placed: Sequence[Placed], out: Path) -> int:
     """
-    The number of frames that the files belong to.
+    The number of frames of all files.
 
-    :raises CommandError: if the file to write cannot hold them.
+    :raises CommandError: if the file to write can have only one.
     """
     count = len({tuple(sorted(tile.frame.items())) for tile in placed})
     if count > 1 and out.suffix.lower() not in {'.tif', '.tiff'}:

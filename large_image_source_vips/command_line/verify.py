@@ -1,5 +1,5 @@
 """
-The command ``verify``: reads everything in a file and says what is damaged, and where.
+The command ``verify``: read all pixels of a file, and list damaged tiles and images.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from .arguments import Commands, add_command, counting, file_path, frame_count, 
 from .messages import one_line
 from .progress import progress_bar
 
-# Tiles that are asked for at the same time: enough to keep the threads busy.
+# The number of tiles requested at the same time: enough to keep the threads busy.
 _AHEAD = 64
-# Damaged tiles that are listed for each file; the others are counted.
+# The most damaged tiles listed for a file; further ones are counted.
 _LISTED = 100
 
 
@@ -33,11 +33,11 @@ class Tile(NamedTuple):
 
 class Outcome(NamedTuple):
     """
-    What was read of a file.
+    The result for a file.
 
     :param tiles: the number of tiles.
-    :param damaged: a sentence for each damaged tile or associated image that is listed.
-    :param damages: the number of all of them.
+    :param damaged: a sentence for each listed tile or associated image.
+    :param damages: the number of all damaged ones.
     """
 
     tiles: int
@@ -145,7 +145,7 @@ def _tiles(frames: int, grids: list[tuple[int, int]]) -> Iterator[Tile]:
 
 
 def _damage(source: Any, tile: Tile) -> str | None:
-    """What is wrong with a tile; None if it can be read."""
+    """The damage of a tile; None if it can be read."""
     try:
         source.getTile(tile.column, tile.row, tile.level, frame=tile.frame, numpyAllowed='always')
     except Exception as exc:  # noqa: BLE001 - whatever a decoder raises is damage
@@ -155,7 +155,7 @@ def _damage(source: Any, tile: Tile) -> str | None:
 
 
 def _damaged_image(source: Any, name: str) -> str | None:
-    """What is wrong with an associated image; None if it can be read."""
+    """The damage of an associated image; None if it can be read."""
     try:
         source.getAssociatedImage(name)
     except Exception as exc:  # noqa: BLE001 - as for a tile

@@ -284,7 +284,7 @@ class TestSeveral:
     (['in.tif', 'no/a.tif'], 'no folder'),
     (['in.tif', 'a.xyz'], 'writes no .xyz'),
     (['none.tif', 'a.tif'], 'No such file'),
-    (['in.tif', 'a.png', '--keep', 'label'], 'holds no associated images'),
+    (['in.tif', 'a.png', '--keep', 'label'], 'cannot have associated images'),
     (['in.tif', 'a.tif', '--keep', 'labels'], "no associated image 'labels'; it has label, macro"),
     (['in.tif', 'a.tif', '--keep', 'label', '--deidentify'], 'leave out --keep'),
     (['in.tif', 'a.tif', '--drop', 'labels'], "no associated image 'labels'; it has label, macro"),
