@@ -84,29 +84,29 @@ class OpenedTileSource(ClosableTileSource, AnnotatedTileSource):
 
         :param delete: whether to remove the folder of a shared spool, even if it is in use.
         """
-        store = self._store
-        if not isinstance(store, Canvas):
-            store.close()
+        canvas = _canvas_of(self._store)
+        if canvas is None:
+            self._store.close()
             return
-        users = _users.get(store, weakref.WeakSet())
+        users = _users.get(canvas, weakref.WeakSet())
         users.discard(self)
         if delete or not set(users) - {vars(self).get('_unstyledInstance')}:
-            store.close(delete)
+            canvas.close(delete)
 
     @property
     def _canvas_or_none(self) -> Canvas | None:
         """The canvas of a new image; an error if the source is closed."""
         self._check_open()
-        return self._store if isinstance(self._store, Canvas) else None
+        return _canvas_of(self._store)
 
     @property
     def _canvas(self) -> Canvas:
-        self._check_open()
-        if not isinstance(self._store, Canvas):
+        canvas = self._canvas_or_none
+        if canvas is None:
             msg = ('This image was opened from a file and cannot be changed; make a new image '
                    'with large_image_source_vips.new().')
             raise TileSourceError(msg)
-        return self._store
+        return canvas
 
     def _sorting_canvas(self, canvas: Canvas) -> Canvas:
         """
@@ -126,6 +126,11 @@ class OpenedTileSource(ClosableTileSource, AnnotatedTileSource):
             source._set_store(new)
             source._use(new)
         return new
+
+
+def _canvas_of(store: PixelStore) -> Canvas | None:
+    """The store if it is a canvas; nothing else in the package asks for the kind of a store."""
+    return store if isinstance(store, Canvas) else None
 
 
 def _receive(make: Callable[..., OpenedTileSource], *arguments: Any) -> OpenedTileSource:

@@ -59,6 +59,15 @@ def test_functions_are_at_most_60_lines():
     assert {name: count for name, count in lengths.items() if count > 60} == {}
 
 
+@needs_source
+def test_one_module_distinguishes_files_from_canvases():
+    kinds = {'Canvas', 'FileReader', 'Picture', 'PixelStore', 'SpooledCanvas'}
+    found = {str(path) for path, _, tree in trees(PACKAGE, '*.py') for node in ast.walk(tree)
+             if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'isinstance'
+             and kinds & {name.id for name in ast.walk(node.args[1]) if isinstance(name, ast.Name)}}
+    assert found == {'opening.py'}
+
+
 def test_tests_reach_into_one_wing():
     strays = {}
     for path, _, tree in trees(TESTS, 'test_*.py'):

@@ -207,8 +207,8 @@ def _frames(source: Any, chosen: tuple[int, ...] | None, target: Path) -> Any:
         checked_frame(source, frame)
     several = len(set(chosen)) if chosen else count
     if several > 1 and not _is_tiff(target):
-        msg = (f'A {target.suffix} file has only one frame, and the file has {count}; choose one with '
-               f'--frames 0 to --frames {count - 1}, or write a .tif.')
+        msg = (f'A {target.suffix} file has only one frame, and the file has {count}; choose one '
+               f'with --frames 0 to --frames {count - 1}, or write a .tif.')
         raise CommandError(msg)
     if not chosen:
         return None

@@ -40,7 +40,7 @@ FEW_VALUES = 64
 _CALLER = 5
 
 
-def write_image(open_image: Callable[[], AbstractContextManager[Snapshot | Picture]], path: Any,
+def write_image(open_image: Callable[[], AbstractContextManager[Snapshot]], path: Any,
                 choices: Choices, *, overwrite: bool = True,
                 progress: Progress | bool | None = None) -> None:
     """
@@ -49,7 +49,7 @@ def write_image(open_image: Callable[[], AbstractContextManager[Snapshot | Pictu
     The file appears when it is complete; after an error an existing file is unchanged.
     Only TIFF files can have several frames, texts and associated images.
 
-    :param open_image: returns a context with all frames, or with one picture; called after
+    :param open_image: returns a context with all frames; called after
         the path was checked.
     :param path: the file; its suffix decides the format.
     :param choices: how to write it.
@@ -65,8 +65,7 @@ def write_image(open_image: Callable[[], AbstractContextManager[Snapshot | Pictu
     if not is_pyramid:
         form = FILE_FORMATS.get(target.suffix)
         check_choices(choices, target.suffix, () if form is None else form.choices)
-    with open_image() as found:
-        image = found if isinstance(found, Snapshot) else _single_frame(found)
+    with open_image() as image:
         if not is_pyramid:
             checked_frame(None, image.count, image.name)
         contents = _contents(image, target, keeps_all=is_pyramid)
@@ -98,11 +97,6 @@ def write_image(open_image: Callable[[], AbstractContextManager[Snapshot | Pictu
                   f"large-image-source-vips cannot read; dtype='float32' writes 32-bit floats.")
         with _reporter(progress, target.name) as report:
             _write_plan(contents, plan, target, overwrite, report)
-
-
-def _single_frame(picture: Picture) -> Snapshot:
-    """A picture as an image with one frame."""
-    return Snapshot('the image', 1, lambda _: picture)
 
 
 def _as_labels(picture: Picture) -> Picture:

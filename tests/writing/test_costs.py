@@ -1,6 +1,5 @@
 """What a write costs and leaves behind: memory, descriptors, disk, threads."""
 
-import contextlib
 import gc
 import os
 import pathlib
@@ -15,6 +14,7 @@ import tifffile
 from large_image.exceptions import TileSourceError
 
 import large_image_source_vips
+from helpers.pictures import one_frame
 from helpers.sink import make_sink, random_tile
 from large_image_source_vips.base.formats import RGB
 from large_image_source_vips.base.geometry import Rect, Size
@@ -44,7 +44,7 @@ class Computed:
         return np.full((rect.height, rect.width, 3), (rect.left + rect.top) % 251, np.uint8), None
 
     def write(self, path, **kwargs):
-        write_image(lambda: contextlib.nullcontext(self.picture), path, Choices(**kwargs))
+        write_image(one_frame(self.picture), path, Choices(**kwargs))
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads the peak from /proc')

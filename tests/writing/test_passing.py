@@ -1,6 +1,5 @@
 """Tiles that a file stores are passed on undecoded where nothing changes."""
 
-import contextlib
 
 import imagecodecs
 import numpy as np
@@ -9,6 +8,7 @@ import pyvips
 import tifffile
 from large_image.exceptions import TileSourceError
 
+from helpers.pictures import one_frame
 from large_image_source_vips.base.formats import GRAY, RGB
 from large_image_source_vips.base.geometry import Rect, Size
 from large_image_source_vips.store import EncodedLevel, Picture
@@ -69,11 +69,7 @@ class Slide:
         return EncodedLevel(size, Size(256, 256), 3, JPEG, YCBCR, 1, (2, 2), read)
 
     def write(self, path, **kwargs):
-        @contextlib.contextmanager
-        def opened():
-            yield self.picture
-
-        write_image(opened, path, Choices(**kwargs))
+        write_image(one_frame(self.picture), path, Choices(**kwargs))
 
 
 def stored(path, level):
@@ -181,8 +177,7 @@ def test_lossless_tiles_of_bytes_are_passed_on_with_their_predictor(tmp_path):
 
     for predictor in (2, 1):
         packed.clear()
-        write_image(lambda predictor=predictor: contextlib.nullcontext(picture(predictor)),
-                    tmp_path / 'a.tif', Choices(lossy=False))
+        write_image(one_frame(picture(predictor)), tmp_path / 'a.tif', Choices(lossy=False))
         tiles, found, _ = stored(tmp_path / 'a.tif', 0)
         np.testing.assert_array_equal(found, pixels[:, :, 0])
         if predictor == 2:
