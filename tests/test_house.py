@@ -6,6 +6,7 @@ The contracts of import-linter say what a module may import (``pyproject.toml``)
 
 import ast
 import pathlib
+import re
 
 import pytest
 
@@ -57,6 +58,17 @@ def test_functions_are_at_most_60_lines():
     lengths = {f'{path}: {node.name}': length(node) for path, _, tree in trees(PACKAGE, '*.py')
                for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     assert {name: count for name, count in lengths.items() if count > 60} == {}
+
+
+@needs_source
+def test_the_design_page_names_every_module_on_two_pages():
+    text = (TESTS.parent / 'docs' / 'design.rst').read_text('utf-8')
+    tree = text.partition('::\n')[2].partition('\nTo add')[0]
+    named = set(re.findall(r'\b[a-z_0-9]+\b', tree))
+    modules = {path.stem for path, _, _ in trees(PACKAGE, '*.py')
+               if path.stem != '__init__' and path.parts[0] != 'command_line'}
+    assert modules - named == set()
+    assert len(text.splitlines()) <= 130, 'two printed pages'
 
 
 @needs_source
