@@ -83,7 +83,10 @@ def as_resampler(value: Any) -> str | Resampler | None:
             np.ascontiguousarray(pixels[:, :, 0] if flat else pixels), methods[name])
         return result.reshape(*result.shape[:2], pixels.shape[2])
 
-    return Resampler(name.split('_', 1)[1].lower(), halve, name in _PICKING)
+    short = name.split('_', 1)[1]
+    # That of Pillow picks other pixels than 'nearest'.
+    shown = name if name == 'PIL_NEAREST' else short.lower()
+    return Resampler(shown, halve, name in _PICKING)
 
 
 def as_frames(value: Any) -> list[int]:

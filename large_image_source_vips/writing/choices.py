@@ -152,8 +152,8 @@ def chosen_tile(value: Any) -> int:
     except TypeError:
         tile = 0
     if not 16 <= tile <= LIMITS.writing_tile or tile % 16:
-        msg = (f'tileSize must be a multiple of 16 from 16 to {LIMITS.writing_tile}, '
-               f'not {value!r}.')
+        msg = (f'tileSize must be a multiple of 16 from 16 to {LIMITS.writing_tile}, which is '
+               f'both the width and the height of a tile; not {value!r}.')
         raise TileSourceError(msg)
     return tile
 
@@ -176,7 +176,8 @@ def chosen_quality(name: str, choices: Choices, meaning: Meaning) -> int | None:
         default = JPEG2000_QUALITY if name == 'jpeg2000' else JPEG_QUALITY
         return default if loses else None
     if not loses:
-        why = ('it is lossless' if not COMPRESSIONS[name].lossy else
+        is_lossless = not COMPRESSIONS[name].lossy
+        why = ('it is lossless' if is_lossless and (choices.lossy or choices.compression) else
                'lossy is False' if not choices.lossy else 'the samples are labels')
         msg = (f'quality={choices.quality!r} is not possible with compression={name!r}: {why}.  '
                f'Compressions with a quality are '
@@ -273,7 +274,7 @@ def chosen_fill(chosen: Any, dtype: np.dtype[Any], meaning: Meaning) -> tuple[fl
     try:
         values = np.atleast_1d(np.asarray(chosen))
         exact = values.astype(dtype)
-        same = values.ndim == 1 and bool((exact == values).all())
+        same = values.ndim == 1 and values.dtype.kind != 'b' and bool((exact == values).all())
     except (TypeError, ValueError, OverflowError):
         same = False
     if same and values.size == 1:

@@ -16,6 +16,7 @@ OpenSlide   all but WebP and JPEG 2000                         uint8 gray and RG
 """
 
 import functools
+import warnings
 
 import numpy as np
 import PIL.features
@@ -24,6 +25,7 @@ import pytest
 import pyvips
 import tifffile
 from large_image.exceptions import TileSourceError
+from large_image.tilesource.resample import ResampleMethod
 
 import large_image_source_vips
 from helpers.sink import make_sink, random_tile, read_all
@@ -179,7 +181,10 @@ def test_what_the_data_cannot_have_is_an_error_that_lists_what_they_can(
     ({'tileSize': 0}, 'multiple of 16'), ({'tileSize': 1 << 20}, 'multiple of 16'),
     ({'resample': 'best'}, 'resample must be a ResampleMethod.*lanczos'),
     ({'fill': (1, 2)}, 'fill must be 3 numbers'), ({'fill': (1, 2, 300)}, 'fill must be'),
-    ({'fill': 'red'}, 'fill must be'), ({'dtype': 'int8'}, 'would change the values of uint8'),
+    ({'tileSize': (256, 128)}, 'both the width and the height of a tile; not'),
+    ({'quality': 80, 'lossy': False}, 'quality=80 is not possible.*lossy is False'),
+    ({'fill': True}, 'fill must be'), ({'fill': 'red'}, 'fill must be'),
+    ({'dtype': 'int8'}, 'would change the values of uint8'),
     ({'dtype': 'nothing'}, 'dtype must be a dtype'),
     ({'vips_kwargs': {}, 'compression': 'zstd'}, 'compression is not possible: vips_kwargs')])
 def test_a_wrong_choice_is_an_error_that_says_what_is_possible(tmp_path, kwargs, said):
@@ -268,11 +273,53 @@ def test_lower_levels_are_made_as_asked(tmp_path, resample, reduce, bands):
     np.testing.assert_array_equal(found, reduce(cells))
 
 
-@pytest.mark.parametrize('resample', ['lanczos', 'bilinear', 'median', 'mode', 'max_color'])
-def test_every_method_of_large_image_is_known(tmp_path, resample):
-    tile = np.full((600, 400, 3), 77, np.uint8)
-    make_sink(tile).write(tmp_path / 'a.tif', compression='zstd', resample=resample)
-    assert np.unique(tifffile.imread(tmp_path / 'a.tif', key=1)).tolist() == [77]
+@pytest.mark.parametrize('holes', [False, True])
+@pytest.mark.parametrize('resample', [*ResampleMethod, 'mean', 'nearest', 'NP_MODE', 'lanczos'])
+def test_every_method_of_large_image_is_known(tmp_path, resample, holes):
+    tile = np.full((301, 217, 4 if holes else 3), 77, np.uint8)
+    if holes:
+        tile[..., 3] = 255
+        tile[40:90, 100:, 3] = 0
+    make_sink(tile).write(
+        tmp_path / 'a.tif', compression='zstd', resample=resample, tileSize=48)
+    for key, size in enumerate([(301, 217), (151, 109), (76, 55), (38, 28)]):
+        level = tifffile.imread(tmp_path / 'a.tif', key=key)
+        assert level.shape[:2] == size
+        # Pillow multiplies colours by alpha meanwhile, and limits both to 255.
+        shown = level[..., 3] > 128 if holes else np.ones(size, np.bool_)
+        assert np.abs(level[shown][:, :3].astype(int) - 77).max() <= (8 if holes else 0)
+
+
+def test_a_method_that_the_data_cannot_have_is_named_as_it_was_chosen(tmp_path):
+    sink = make_sink(random_tile('uint16', (300, 300, 3)))
+    with pytest.raises(TileSourceError, match=r"resample='PIL_NEAREST' is not possible.*nearest"):
+        sink.write(tmp_path / 'a.tif', resample='PIL_NEAREST')
+    sink.write(tmp_path / 'a.tif', resample='nearest')
+
+
+@pytest.mark.parametrize('kwargs', [
+    {'lossy': False}, {'dtype': 'float64'}, {'compression': 'zstd'}])
+@pytest.mark.parametrize('name', ['a.tif', 'a.ome.tif'])
+def test_one_warning_says_who_cannot_read_64_bit_floats(tmp_path, name, kwargs):
+    tile = random_tile('float64', (300, 400, 2))
+    sink = make_sink(tile, interpretation='multiband')
+    assert sink.bandFormat == 'double'
+    with pytest.warns(UserWarning, match=r"libvips, Pillow and the rele.*dtype='float32'") as said:
+        sink.write(tmp_path / name, **kwargs)
+    assert len(said) == 1
+    source = large_image_source_vips.open(tmp_path / name)
+    assert source.bandFormat == 'double'
+    np.testing.assert_array_equal(read_all(source), tile)
+
+
+@pytest.mark.parametrize('kwargs', [{}, {'lossy': False, 'dtype': 'float32'}])
+def test_64_bit_floats_become_32_bits_without_a_warning(tmp_path, kwargs):
+    tile = random_tile('float64', (300, 400))
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        make_sink(tile).write(tmp_path / 'a.tif', **kwargs)
+    with tifffile.TiffFile(tmp_path / 'a.tif') as file:
+        np.testing.assert_array_equal(file.pages[0].asarray(), tile.astype(np.float32).squeeze())
 
 
 @pytest.mark.parametrize('resample', ['mean', 'median', 'lanczos'])
