@@ -4,10 +4,12 @@ import copy
 
 import numpy as np
 import pytest
+from large_image.exceptions import TileSourceError
 
 import large_image_source_vips
 from helpers.sink import assert_same, make_sink, read_all, read_level
 from helpers.sink_model import SinkModel
+from large_image_source_vips.sink.spool import Spool
 
 SIDE = 1024
 
@@ -125,3 +127,37 @@ def test_a_block_without_holes_is_opaque():
     assert not layers.interleaved.slots
     assert not layers.alpha.slots
     assert_same(read_all(sink), pixels[..., :3] if read_all(sink).shape[2] == 3 else pixels)
+
+
+@pytest.mark.parametrize('change', CHANGES)
+@pytest.mark.parametrize('after', [0, 1])
+def test_a_full_disk_leaves_the_image_as_it_was(monkeypatch, change, after):
+    pixels = picture()
+    sink, model = tiled(pixels)
+    noise = np.random.default_rng(9).integers(0, 256, (SIDE, SIDE, 4), np.uint8)
+    tile, x, y, mask = CHANGES[change](noise)
+    real, calls = Spool.allocate, []
+
+    def full(spool, nbytes):
+        calls.append(nbytes)
+        if len(calls) > after:
+            msg = 'no space'
+            raise TileSourceError(msg)
+        return real(spool, nbytes)
+
+    state, ranges = sink.getState(), sink.bandRanges['max'].tolist()
+    with monkeypatch.context() as patched:
+        patched.setattr(Spool, 'allocate', full)
+        try:
+            sink.addTile(tile, x, y, mask=mask)
+        except TileSourceError:
+            assert sink.getState() == state
+            assert sink.bandRanges['max'].tolist() == ranges
+        else:
+            # It needed no more.
+            model.add(tile, x, y, mask=mask)
+    assert_same(read_all(sink), model.image())
+    layers = sink._store._layers
+    spool = layers.pool.spool
+    used = spool._end - sum(size * len(places) for size, places in spool._free.items())
+    assert used == sum(plane.block_bytes * len(plane.slots) for plane in layers._planes)
