@@ -23,11 +23,12 @@ from .tiles import converted, filled_tiles
 Array = npt.NDArray[Any]
 
 _BLACK, _RGB = 1, 2
+_TILE = Size(TILE_SIZE, TILE_SIZE)
 
 
 def flat_bytes(picture: Picture, alpha: bool, dtype: np.dtype[Any]) -> int:
     """The bytes of the pixels of a flat file; parameters as for ``write_flat``."""
-    filled = filled_tiles(picture, TILE_SIZE)
+    filled = filled_tiles(picture, _TILE)
     blank = 0 if filled.all() else 1
     bands = picture.meaning.color_bands + alpha
     return (int(np.count_nonzero(filled)) + blank) * TILE_SIZE ** 2 * bands * dtype.itemsize
@@ -48,7 +49,7 @@ def write_flat(picture: Picture, alpha: bool, dtype: np.dtype[Any], path: str,
     :raises OSError: if the disk is full.
     :raises TileSourceError: if the picture cannot be read.
     """
-    filled = filled_tiles(picture, TILE_SIZE)
+    filled = filled_tiles(picture, _TILE)
     bands = picture.meaning.color_bands + alpha
     whole = Rect(0, 0, *picture.size)
 

@@ -19,7 +19,7 @@ from ..base.errors import TileSourceError
 from ..base.formats import Meaning
 from ..base.geometry import TILE_SIZE, Size
 from ..base.limits import LIMITS
-from ..codecs.encode import COMPRESSIONS, check_available
+from ..codecs.encode import COMPRESSIONS, NO_PREDICTOR, check_available
 from ..store import EncodedLevel, Picture
 from .choices import (
     SUBSAMPLING,
@@ -39,6 +39,8 @@ from .choices import (
 Array = npt.NDArray[Any]
 
 TIFF_SUFFIXES = frozenset({'.tif', '.tiff'})
+
+_TILE = Size(TILE_SIZE, TILE_SIZE)
 
 # TIFF 6.0: PhotometricInterpretation, by the kind of a ``Meaning``; others are 1.
 _PHOTOMETRIC = {'gray': 1, 'rgb': 2, 'cmyk': 5}
@@ -83,7 +85,7 @@ class TiffPlan:
     color_bands: int
     alpha: str
     kind: str
-    tile: int = TILE_SIZE
+    tile: Size = _TILE
     resample: str | Resampler = 'nearest'
     fill: tuple[float, ...] | None = None
     resample_chosen: bool = False
@@ -146,7 +148,7 @@ class TiffPlan:
                     stored.photometric == self.photometric)
         return (self.passing and is_alike and is_known and
                 (level == 0 or not self.resample_chosen) and
-                stored.tile == (self.tile, self.tile) and stored.samples == self.bands and
+                stored.tile == self.tile and stored.samples == self.bands and
                 stored.compression == compression.tag)
 
     def chroma_like(self, stored: EncodedLevel | None) -> str | None:
@@ -170,23 +172,27 @@ def make_tiff_plan(picture: Picture, choices: Choices, *, masks: bool = True,
     :param palette: whether the samples are labels with colours.
     :raises TileSourceError: if a choice is wrong, or the picture cannot have it.
     """
-    plan = _plan_with_tile(picture, choices, TILE_SIZE if choices.tile is None else
-                           chosen_tile(choices.tile), masks, palette)
+    side = None if choices.tile is None else chosen_tile(choices.tile)
+    tile = _TILE if side is None else Size(side, side)
+    plan = _plan_with_tile(picture, choices, tile, masks, palette)
     stored = picture.encoded.get(0)
-    if choices.tile is None and stored is not None and _is_possible(stored.tile):
-        # The tile size of the file, if its tiles can be passed on.
-        alike = replace(plan, tile=stored.tile.width)
-        return alike if alike.passes_on(stored, 0) else plan
-    return plan
+    if stored is None:
+        return plan
+    # What was not chosen is as in the file, if its tiles can be passed on then.
+    alike = plan
+    if choices.tile is None and _is_possible(stored.tile):
+        alike = replace(alike, tile=stored.tile)
+    if choices.predictor is None and stored.predictor == NO_PREDICTOR:
+        alike = replace(alike, predictor=NO_PREDICTOR)
+    return alike if alike.passes_on(stored, 0) else plan
 
 
 def _is_possible(tile: Size) -> bool:
     """Whether a file can have tiles of a size."""
-    return (tile.width == tile.height and tile.width % 16 == 0 and
-            16 <= tile.width <= LIMITS.writing_tile)
+    return all(side % 16 == 0 and 16 <= side <= LIMITS.writing_tile for side in tile)
 
 
-def _plan_with_tile(picture: Picture, choices: Choices, tile: int, masks: bool,
+def _plan_with_tile(picture: Picture, choices: Choices, tile: Size, masks: bool,
                     palette: bool) -> TiffPlan:
     """The plan for tiles of a size; see ``make_tiff_plan``."""
     meaning = picture.meaning

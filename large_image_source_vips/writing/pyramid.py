@@ -47,8 +47,8 @@ Pixels = TilePixels | None
 # branches.
 _DEPTH = 3
 _BRANCHES = 4
-# Tiles with alpha up to this width are joined before they are halved.
-_JOINED = 512
+# Tiles with alpha of up to so many pixels are joined before they are halved.
+_JOINED = 512 * 512
 
 # The time between two calls of the progress function, which can cancel the write.
 _REPORT_SECONDS = 0.1
@@ -73,16 +73,16 @@ class Pyramid:
         self._picture = picture
         self._plan = plan
         self._spool = spool
-        side = plan.tile
+        tile = plan.tile
         # The sizes of computed levels; those of stored levels may be rounded differently.
         self._sizes = [picture.size]
-        while max(self._sizes[-1]) > side:
+        while self._sizes[-1].width > tile.width or self._sizes[-1].height > tile.height:
             self._sizes.append(picture.size.reduced(len(self._sizes)))
         self.passed = [self._passed_level(level) for level in range(len(self._sizes))]
         self.sizes = [size if passed is None else passed.size
                       for size, passed in zip(self._sizes, self.passed, strict=True)]
-        self.tables = [TileTable(grid_of(size, side)) for size in self.sizes]
-        self.masks = [TileTable(grid_of(size, side)) for size in self.sizes
+        self.tables = [TileTable(grid_of(size, tile)) for size in self.sizes]
+        self.masks = [TileTable(grid_of(size, tile)) for size in self.sizes
                       if plan.alpha == 'mask']
         self._filled = self._filled_tiles()
         self._encoders = [tile_encoder(
@@ -205,8 +205,9 @@ class Pyramid:
 
     def _rect(self, level: int, column: int, row: int) -> Rect:
         """The rectangle of a level under a tile."""
-        side = self._plan.tile
-        return Rect(column * side, row * side, side, side).clipped(Rect(0, 0, *self._sizes[level]))
+        width, height = self._plan.tile
+        return Rect(column * width, row * height, width, height).clipped(
+            Rect(0, 0, *self._sizes[level]))
 
     def _read(self, column: int, row: int) -> Pixels:
         """The pixels of a tile of the full resolution."""
@@ -235,21 +236,23 @@ class Pyramid:
         shown = [(x, y, pixels) for x, y, pixels in parts if pixels is not None]
         if not shown:
             return None
-        plan, side = self._plan, self._plan.tile
+        plan, (width, height) = self._plan, self._plan.tile
         blank = plan.blank[:plan.color_bands] if not plan.alpha else np.zeros(
             plan.color_bands, plan.dtype)
-        if plan.alpha and side <= _JOINED and any(part.alpha is not None for _, _, part in shown):
+        if plan.alpha and plan.tile.area <= _JOINED and any(
+                part.alpha is not None for _, _, part in shown):
             # Halving all together needs a quarter of the numpy calls, which wait for the
             # GIL.
-            larger = Rect(2 * column * side, 2 * row * side, 2 * side, 2 * side).clipped(
+            larger = Rect(2 * column * width, 2 * row * height, 2 * width, 2 * height).clipped(
                 Rect(0, 0, *self._sizes[level - 1]))
             return assembled(Size(larger.width, larger.height), [
-                ((x - 2 * column) * side, (y - 2 * row) * side, part) for x, y, part in shown],
+                ((x - 2 * column) * width, (y - 2 * row) * height, part) for x, y, part in shown],
                 blank, has_alpha=True).halved(plan.resample)
         place = self._rect(level, column, row)
         return assembled(Size(place.width, place.height), [
-            ((x - 2 * column) * side // 2, (y - 2 * row) * side // 2, part.halved(plan.resample))
-            for x, y, part in shown], blank, has_alpha=bool(plan.alpha))
+            ((x - 2 * column) * width // 2, (y - 2 * row) * height // 2,
+             part.halved(plan.resample)) for x, y, part in shown],
+            blank, has_alpha=bool(plan.alpha))
 
     def _pixels(self, level: int, column: int, row: int) -> Pixels:
         """Read the pixels of any tile, for stored tiles that cannot be passed on."""
@@ -323,16 +326,16 @@ class Pyramid:
 
     def _padded(self, samples: Array) -> Array:
         """A full, contiguous tile; beyond the image the last row and column are repeated."""
-        side = self._plan.tile
+        width, height = self._plan.tile
         rows, cols = samples.shape[:2]
-        if (rows, cols) == (side, side):
+        if (rows, cols) == (height, width):
             return np.ascontiguousarray(samples)
-        return np.pad(samples, ((0, side - rows), (0, side - cols), (0, 0)), 'edge')
+        return np.pad(samples, ((0, height - rows), (0, width - cols), (0, 0)), 'edge')
 
     def _blank_tile(self, level: int) -> Place:
         """The place of the blank tile of a level."""
-        side, plan = self._plan.tile, self._plan
-        tile = np.empty((side, side, plan.bands), plan.dtype)
+        (width, height), plan = self._plan.tile, self._plan
+        tile = np.empty((height, width, plan.bands), plan.dtype)
         tile[...] = plan.blank
         return self._spool.append(self._encoders[level](tile))
 
@@ -347,11 +350,11 @@ class Pyramid:
     def _put_mask(self, level: int, column: int, row: int,
                   hidden: npt.NDArray[np.bool_] | None) -> None:
         """Store the mask of a tile; pixels beyond the edge of the image are hidden."""
-        rect, side = self._rect(level, column, row), self._plan.tile
-        if (rect.width, rect.height) != (side, side):
+        rect, (width, height) = self._rect(level, column, row), self._plan.tile
+        if (rect.width, rect.height) != (width, height):
             if hidden is None:
                 hidden = np.zeros((rect.height, rect.width), np.bool_)
-            hidden = np.pad(hidden, ((0, side - rect.height), (0, side - rect.width)),
+            hidden = np.pad(hidden, ((0, height - rect.height), (0, width - rect.width)),
                             constant_values=True)
         if hidden is None:
             place = self._constant_mask(shown=True)
@@ -365,7 +368,7 @@ class Pyramid:
         """The place of the mask that shows all pixels, or none."""
         with self._lock:
             if shown not in self._constant:
-                side = self._plan.tile
+                width, height = self._plan.tile
                 self._constant[shown] = self._spool.append(
-                    encode_mask(np.full((side, side), not shown)))
+                    encode_mask(np.full((height, width), not shown)))
             return self._constant[shown]

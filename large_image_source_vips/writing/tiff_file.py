@@ -157,7 +157,7 @@ def _page(pyramid: Pyramid, plan: TiffPlan, level: int, tiles: Iterable[bytes], 
     :param tiles: the compressed tiles, row by row.
     :param mask: whether this is the mask.
     """
-    size, tile, reduced = pyramid.sizes[level], Size(plan.tile, plan.tile), level > 0
+    size, tile, reduced = pyramid.sizes[level], plan.tile, level > 0
     if mask:
         return WrittenPage(
             size, tile, np.dtype(np.bool_), 1, 1, MASK_COMPRESSION, tiles,

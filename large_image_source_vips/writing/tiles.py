@@ -16,24 +16,24 @@ from ..store import Picture
 Array = npt.NDArray[Any]
 
 
-def filled_tiles(picture: Picture, side: int) -> npt.NDArray[np.bool_]:
+def filled_tiles(picture: Picture, tile: Size) -> npt.NDArray[np.bool_]:
     """
     The full-resolution tiles with pixels, (rows, cols).
 
     :param picture: the picture.
-    :param side: width and height of a tile.
+    :param tile: width and height of a tile.
     """
-    grid = grid_of(picture.size, side)
+    grid = grid_of(picture.size, tile)
     filled = np.zeros((grid.height, grid.width), np.bool_)
     for rect in picture.filled():
-        filled[rect.top // side:-(-rect.bottom // side),
-               rect.left // side:-(-rect.right // side)] = True
+        filled[rect.top // tile.height:-(-rect.bottom // tile.height),
+               rect.left // tile.width:-(-rect.right // tile.width)] = True
     return filled
 
 
-def grid_of(size: Size, tile: int) -> Size:
+def grid_of(size: Size, tile: Size) -> Size:
     """The number of tile columns and rows of an image."""
-    return Size(-(-size.width // tile), -(-size.height // tile))
+    return Size(-(-size.width // tile.width), -(-size.height // tile.height))
 
 
 def converted(color: Array, dtype: np.dtype[Any]) -> Array:

@@ -115,6 +115,50 @@ def test_any_size_of_square_tiles_is_kept(tmp_path, side):
     assert_passed(tmp_path / 'a.tif', tmp_path / 'x.tif')
 
 
+@pytest.mark.parametrize(('form', 'name'), [
+    ('JPEG', 'x.tif'), ('JPEG', 'x.ome.tif'), ('deflate', 'x.tif'), ('deflate', 'x.ome.tif'),
+    ('holes', 'x.tif')])
+@pytest.mark.parametrize('tile', [(128, 256), (256, 64), (16, 240)])
+def test_tiles_that_are_not_square_are_passed_on(tmp_path, name, tile, form):
+    pixels = photo(500, 700)
+    with tifffile.TiffWriter(tmp_path / 'a.tif') as file:
+        options = {'tile': tile, 'photometric': 'rgb'}
+        if form == 'deflate':
+            pixels = np.dstack([pixels, pixels[..., 0]])
+            file.write(pixels, compression='deflate', extrasamples=['unassalpha'], **options)
+        else:
+            file.write(pixels, compression='jpeg', compressionargs={'outcolorspace': 'rgb'},
+                       subifds=int(form == 'holes'), **options)
+            if form == 'holes':
+                mask = np.ones((500, 700), np.bool_)
+                mask[40:300, 30:600] = False
+                file.write(mask, compression='deflate', subfiletype=4, tile=tile)
+    source = large_image_source_vips.open(tmp_path / 'a.tif')
+    source.write(tmp_path / name, verify=True, lossy=form != 'deflate')
+    with tifffile.TiffFile(tmp_path / name) as file:
+        assert file.pages[0].chunks[:2] == tile
+    assert_passed(tmp_path / 'a.tif', tmp_path / name)
+    written = large_image_source_vips.open(tmp_path / name)
+    np.testing.assert_array_equal(written.getRegion(format='numpy')[0],
+                                  source.getRegion(format='numpy')[0])
+
+
+@pytest.mark.parametrize('chosen', [None, 'none', 'horizontal'])
+def test_the_predictor_is_that_of_the_file_unless_chosen(tmp_path, chosen):
+    pixels = photo(300, 400)
+    with tifffile.TiffWriter(tmp_path / 'a.tif') as file:
+        file.write(pixels, tile=(128, 128), compression='deflate', photometric='rgb')
+    large_image_source_vips.open(tmp_path / 'a.tif').write(
+        tmp_path / 'x.tif', lossy=False, predictor=chosen, tileSize=128)
+    before, after = stored(tmp_path / 'a.tif'), stored(tmp_path / 'x.tif')
+    assert (before[0] == after[0]) == (chosen != 'horizontal')
+    with tifffile.TiffFile(tmp_path / 'x.tif') as file:
+        assert {page.predictor for page in file.pages} == {2 if chosen == 'horizontal' else 1}
+        for key in range(2):
+            np.testing.assert_array_equal(
+                file.pages[key].asarray(), pixels[::1 << key, ::1 << key])
+
+
 def test_jpeg_tiles_of_a_big_endian_file_are_passed_on(tmp_path):
     make_jpeg(tmp_path / 'a.tif', [photo(300, 300)], 128, RGB, (1, 1), shared=True,
               big_endian=True)
