@@ -129,7 +129,7 @@ RAISE = {
     'is left to other': lambda: opened('slide.svs') and large_image_source_vips.VipsFileTileSource(
         'slide.svs'),
     'No available': by_large_image,
-    'in no image format': lambda: of_bytes('a.tif', b'hello' * 100),
+    'does not recognise its format': lambda: of_bytes('a.tif', b'hello' * 100),
     'looks like PDF': pdf,
     'Cannot read frame': open_damaged,
     '(bands, rows, cols)': lambda: new().addTile(np.zeros((3, 256, 256), np.uint8)),
