@@ -1,5 +1,5 @@
 """
-What all tests share.
+Fixtures and settings for all tests.
 
 With LARGE_IMAGE_SOURCE_VIPS_PORTABLE set, all processes of the tests do without what
 ``os`` lacks on Windows (``tox -e portable``).  A test that itself needs such a name, in

@@ -1,5 +1,5 @@
 """
-The measuring itself: figures follow from times, and different outputs are noticed.
+The benchmark program: figures computed from times, and detection of different outputs.
 """
 
 from __future__ import annotations

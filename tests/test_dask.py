@@ -1,5 +1,5 @@
 """
-The example with Dask predicts what one process would, and goes on where it was.
+The Dask example gives the same result as one process, and can be continued.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-The example of the README does what it says, on the photograph and on other images.
+The example of the README works, with its photograph and with other images.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-The errors that the page of questions quotes are those that are raised.
+The errors quoted in docs/faq.rst are raised.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-The page of formats says what this version of libvips and this code read.
+docs/formats.rst matches this version of libvips and this code.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-The notebooks of the documentation run, and are stored as they ran.
+The notebooks of the documentation run, and are stored as executed.
 """
 
 from __future__ import annotations

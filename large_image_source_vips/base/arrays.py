@@ -15,13 +15,13 @@ import PIL.ImageColor
 def fit_edge(tile: npt.NDArray[Any], rows: int, cols: int, edge: bool | str,
              mode: str) -> npt.NDArray[Any]:
     """
-    Crop or fill the part of a tile beyond the image, as ``edge=`` says.
+    Crop or fill the part of a tile beyond the image, according to ``edge=``.
 
     :param tile: a whole tile (rows, cols, bands), blank beyond the image.
     :param rows: the number of rows inside the image, from the top.
     :param cols: the number of columns inside the image, from the left.
-    :param edge: False to leave the tile as it is, True or 'crop' to crop it, or
-        a PIL colour to fill with.
+    :param edge: False to return the tile unchanged, True or 'crop' to crop it, or a PIL
+        colour to fill with.
     :param mode: the PIL mode of the tile's bands.
     :returns: the tile, a view of a part of it, or a filled copy.
     """

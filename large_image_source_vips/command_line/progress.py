@@ -99,7 +99,7 @@ class _PlainLine:
         self._width = 0
 
     def update(self, amount: float) -> None:
-        """Add to the amount done, and draw the line anew from time to time."""
+        """Add to the amount done, and redraw the line from time to time."""
         self._done += amount
         now = time.monotonic()
         if now - self._drawn >= _REDRAW_SECONDS:

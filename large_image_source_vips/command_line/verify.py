@@ -48,7 +48,7 @@ class Outcome(NamedTuple):
 def add_commands(commands: Commands, shared: argparse.ArgumentParser) -> None:
     """Add ``verify``."""
     parser = add_command(
-        commands, shared, 'verify', run, 'read every tile and say what is damaged',
+        commands, shared, 'verify', run, 'read every tile and list damaged ones',
         'Reads all tiles of all levels and frames, and all associated images.  The exit '
         'status is 1 if anything is damaged.')
     parser.add_argument('files', nargs='+', type=file_path, metavar='FILE')

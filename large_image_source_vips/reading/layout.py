@@ -1,5 +1,6 @@
 """
-Describe what a file holds: frames with their stored levels, associated images and axes.
+Describe the contents of a file: frames with their stored levels, associated images and
+axes.
 
 Immutable data and pure functions; nothing here opens a file.  ``survey`` and
 ``survey_tiff`` make a ``Layout``; ``levels`` reads the pixels that it describes.

@@ -275,7 +275,7 @@ def _picture(places: Mapping[int, Place], alpha: int | None, alone: bool, *,
     :param places: its levels, by reduction.
     :param alpha: its alpha band, counted from the end.
     :param alone: whether libvips gets each directory alone.
-    :param labels: whether the text of this package says that a single band holds labels.
+    :param labels: whether a single band has labels, according to the JSON text.
     """
     stored = {reduction: _stored(place, alone) for reduction, place in sorted(places.items())}
     page = places[0].page

@@ -36,7 +36,7 @@ class Samples(NamedTuple):
     :param coding: how its tiles are coded.
     :param dtype: of the pixels.
     :param bands: of the pixels.
-    :param interpretation: libvips' name for what the bands mean.
+    :param interpretation: libvips' name for the meaning of the bands.
     :param convert: makes pixels (rows, cols, bands) of decoded samples (rows, cols, samples)
         without changing them; None if they are the same.
     """

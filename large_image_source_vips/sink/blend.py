@@ -7,8 +7,8 @@ from all its tiles:
 =========  =====================================================================================
 policy     a pixel is
 =========  =====================================================================================
-over       that of the last tile; partly transparent ones are composited over those below
-first      that of the first tile, which is composited over later ones
+over       the last tile; partly transparent pixels are composited over those below
+first      the first tile, composited over later ones
 mean       the mean of all tiles
 feather    their mean, weighted with the distance to the edge of the tile
 max, min   the largest or smallest sample of each band

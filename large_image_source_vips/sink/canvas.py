@@ -56,9 +56,9 @@ class Canvas(CanvasState):
         adding tiles of 32 x 32 takes 2.8 times as long, aligned ones of 256 x 256 1.2
         times.
 
-        The tile is opaque, has the format of the canvas, lies inside the image, and
-        covers one block or lies in one that is in memory; no other thread has claimed
-        that block.  Or it is 8-bit, has alpha, and covers one block that is blank.
+        The tile is opaque, has the format of the canvas, is inside the image, and covers
+        one block or is inside one in memory; no other thread has locked that block. Or it
+        is 8-bit, has alpha, and covers one block that is blank.
 
         :param tile: (rows, cols) or (rows, cols, bands).
         :param x: the column of its left edge in caller coordinates.

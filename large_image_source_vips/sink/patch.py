@@ -71,7 +71,7 @@ class Patch:
 
     :param color: (rows, cols, color bands), of a native libvips dtype.
     :param alpha: (rows, cols) of the same dtype, or None if all pixels are opaque.
-    :param meaning: what the bands are.
+    :param meaning: the meaning of the bands.
     :param given: the values before conversion, (rows, cols, bands).
     """
 

@@ -262,7 +262,7 @@ class SharedSpool(TileLog):
                 raise self._failed(exc, 'repaired') from exc
             warnings.warn(
                 f'{part.path}: the last tile was not complete, because the process that added it '
-                f'ended meanwhile; its {size - end} bytes were removed.', stacklevel=7)
+                f'ended; its {size - end} bytes were removed.', stacklevel=7)
         if unchecked or end < size:
             record = records.sync_record()
             with suppress(OSError):

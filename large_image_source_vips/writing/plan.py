@@ -178,7 +178,7 @@ def make_tiff_plan(picture: Picture, choices: Choices, *, masks: bool = True,
     stored = picture.encoded.get(0)
     if stored is None:
         return plan
-    # What was not chosen is as in the file, if its tiles can be passed on then.
+    # Arguments that are None are as in the file, if its tiles can then be passed on.
     alike = plan
     if choices.tile is None and _is_possible(stored.tile):
         alike = replace(alike, tile=stored.tile)

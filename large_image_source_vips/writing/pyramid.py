@@ -47,7 +47,7 @@ Pixels = TilePixels | None
 # branches.
 _DEPTH = 3
 _BRANCHES = 4
-# Tiles with alpha of up to so many pixels are joined before they are halved.
+# Tiles with alpha of up to this many pixels are joined before they are halved.
 _JOINED = 512 * 512
 
 # The time between two calls of the progress function, which can cancel the write.

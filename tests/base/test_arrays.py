@@ -1,4 +1,4 @@
-"""The arrays and pictures that callers get."""
+"""Arrays and pictures for callers: cropping, filling, copying."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Pixels that are made smaller: exact means, which transparent pixels do not tint."""
+"""Reducing pixels: exact means, and no effect of transparent colours."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Samples of TIFF pages become the colours that they mean."""
+"""Conversion of TIFF samples to colours."""
 
 import itertools
 import re

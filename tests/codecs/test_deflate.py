@@ -1,4 +1,4 @@
-"""Deflate streams of tiles: right for every decoder, and small for noise and for repetitions."""
+"""Deflate streams of tiles: valid for all decoders, small for noise and for repetitions."""
 
 import zlib
 

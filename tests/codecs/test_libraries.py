@@ -1,4 +1,4 @@
-"""Libraries that decode tiles, beside libraries of the same names that libvips loads."""
+"""Libraries that decode tiles, beside libraries of the same names loaded by libvips."""
 
 import subprocess
 import sys

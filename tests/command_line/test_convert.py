@@ -1,5 +1,5 @@
 """
-``convert`` writes what the source holds, and never over another file by accident.
+``convert`` writes the contents of the source, and never overwrites a file by accident.
 """
 
 import argparse

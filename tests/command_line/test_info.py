@@ -1,5 +1,5 @@
 """
-``info`` shows what is in a file.
+``info`` shows the contents of a file.
 """
 
 import json

@@ -1,5 +1,5 @@
 """
-``stitch`` puts files where their names, or a table, say.
+``stitch`` places files by their names or by a table.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Whose arrays those of a source are: the caller's own, to change in place."""
+"""Arrays of a source belong to the caller, who may change them in place."""
 
 import copy
 import multiprocessing

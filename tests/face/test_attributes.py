@@ -1,5 +1,5 @@
 """
-Setting an attribute of a source that has none of that name.
+Setting attributes that a source does not have.
 """
 
 import pickle

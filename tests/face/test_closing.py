@@ -1,4 +1,4 @@
-"""Closing gives back at once what a source holds; others that use it go on."""
+"""Closing a source frees its resources; other sources that use them still work."""
 
 import os
 from contextlib import suppress

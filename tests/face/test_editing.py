@@ -1,4 +1,4 @@
-"""What a growing image says of itself, and what it holds on to."""
+"""Properties, state and references of an image that grows."""
 
 import gc
 import json

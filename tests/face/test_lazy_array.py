@@ -1,4 +1,4 @@
-"""Levels as arrays that read what is sliced."""
+"""Levels as lazy arrays, which read pixels when they are sliced."""
 
 import pickle
 

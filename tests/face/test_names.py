@@ -1,5 +1,5 @@
 """
-Names that are left to other sources, and files that are opened on purpose.
+File names that are left to other sources, and ``open``, which ignores the setting.
 """
 
 import copy

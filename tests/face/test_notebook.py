@@ -1,5 +1,5 @@
 """
-Sources in a notebook: as long as a map shows one it answers, and then it is freed.
+Sources in a notebook: they live as long as a map shows them.
 """
 
 import asyncio

@@ -1,6 +1,5 @@
 """
-What a program finds that has this package installed: the distribution, the
-entry points, and a source that large_image knows.
+The installed package: distribution, entry points, and a source that large_image finds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Regions and iterations: each rectangle is read at once, and equals what large_image joins."""
+"""Regions and iterations: each rectangle is read once, and equals large_image's result."""
 
 import functools
 import itertools

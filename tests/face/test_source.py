@@ -1,4 +1,4 @@
-"""Files through the public face: what large_image makes of them."""
+"""Files through the public API: tiles, metadata, styles, caches."""
 
 import io
 import json

@@ -1,5 +1,5 @@
 """
-A Girder for the tests in this folder; started when the first test needs it.
+A Girder server for the tests in this folder, started for the first test that needs it.
 
 The helpers need Girder, which the other tests do without, so nothing of it is
 imported before a test asks.

@@ -1,4 +1,4 @@
-"""The item's page of Girder's web client, in a real browser."""
+"""An item's page in Girder's web client, in a real browser."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""Many users at once, and what the server keeps open for them."""
+"""Many simultaneous users, and the resources of the server."""
 
 import concurrent.futures
 import itertools

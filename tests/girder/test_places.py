@@ -1,4 +1,4 @@
-"""Where the files of items can be: uploaded, imported, in GridFS, on a mount; alone or not."""
+"""Storage of item files: uploaded, imported, in GridFS, on a mount; with or without companions."""
 
 import os
 import re

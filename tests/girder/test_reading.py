@@ -1,4 +1,4 @@
-"""What a user of Girder gets of an image that was uploaded, over the REST API."""
+"""Reading an uploaded image over the REST API."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""What is refused, to whom, and in which words."""
+"""Requests that are refused: status, user and text."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What a test needs around it: loaders, real files, threads, processes, damaged files."""
+"""Environments for tests: loaders, real files, threads, processes, damaged files."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""Frames in plain NumPy: what a sequence of tiles comes to, position by position."""
+"""A NumPy model of frames: the result of a sequence of tiles, position by position."""
 
 import numpy as np
 

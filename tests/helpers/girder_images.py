@@ -1,4 +1,4 @@
-"""Images to put into Girder, and what the tiles of them have to be."""
+"""Images to upload to Girder, and their expected tiles."""
 
 import io
 

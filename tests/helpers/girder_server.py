@@ -1,5 +1,5 @@
 """
-A Girder of its own for a test: a database, a server, and clients that talk to it.
+A Girder server for tests, with its own database, and clients for it.
 
 Everything listens on the loopback interface alone, on ports that were free, and
 keeps its files in a temporary folder.

@@ -1,4 +1,4 @@
-"""HEIF files of several images, put together from AVIF files of one (ISO/IEC 23008-12)."""
+"""HEIF files with several images, assembled from AVIF files with one (ISO/IEC 23008-12)."""
 
 import io
 import struct

@@ -1,5 +1,5 @@
 """
-GDAL and OpenSlide, in a process of their own.
+GDAL and OpenSlide, in a separate process.
 
 Their wheels bring versions of libraries that a libvips of the system has loaded, too, and
 in one process they would use each other's.  This module imports neither libvips nor what does.

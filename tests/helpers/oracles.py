@@ -1,5 +1,5 @@
 """
-What tifffile and Pillow see in a TIFF file, as colours and samples that a source returns.
+Expected samples of a TIFF file, computed with tifffile and Pillow.
 
 tifffile gives stored samples.  What the documentation says about them is done here to its
 arrays, by other means than in the package: Pillow, libvips' colour spaces, plain floats.

@@ -1,5 +1,5 @@
 """
-What other programs see in an OME-TIFF file.
+OME-TIFF files read by other programs.
 
 A reader is opened for a path; ``levels`` is how many levels it shows, and ``read`` gives the
 pixels of one as (rows, cols, bands).  Readers of pages go by the number of a frame, readers of

@@ -1,4 +1,4 @@
-"""Pixels to test with, and what they come to."""
+"""Pixels for tests, and expected values for them."""
 
 import numpy as np
 

@@ -1,5 +1,5 @@
 """
-What tests do in other processes.
+Functions that tests run in other processes.
 
 A process that is spawned imports this module to find the function.
 """

@@ -1,4 +1,4 @@
-"""What the tests of the sink share."""
+"""Helpers for tests of the sink."""
 
 import sys
 import threading

@@ -1,5 +1,5 @@
 """
-The sink in plain NumPy: what a sequence of tiles comes to, pixel by pixel.
+A NumPy model of the sink: the result of a sequence of tiles, pixel by pixel.
 
 Slow, whole images in memory, no blocks and no libvips: an oracle for the tests.
 """

@@ -1,5 +1,5 @@
 """
-What tests of shared spools do in other processes.
+Functions for tests of shared spools that run in other processes.
 
 A process that is spawned imports this module to find the function.
 """

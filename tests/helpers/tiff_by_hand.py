@@ -1,4 +1,4 @@
-"""TIFF files made byte by byte, with the slips that writers make."""
+"""TIFF files made byte by byte, with common errors of writers."""
 
 import struct
 

@@ -1,4 +1,4 @@
-"""Little-endian classic TIFF files made tag by tag, also such as no writer would make."""
+"""Little-endian classic TIFF files made tag by tag, including invalid ones."""
 
 import struct
 

@@ -1,5 +1,5 @@
 """
-JPEG files with holes that are written here, as other programs read them.
+JPEG files with holes written by this package, in other readers.
 
 Each must show the right pixels where there are any, white where there are none, and all levels.
 Readers that are not installed are skipped; ``tox -e interop`` has all of them.

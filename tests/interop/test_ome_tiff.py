@@ -1,5 +1,5 @@
 """
-OME-TIFF files that are written here, as other programs read them.
+OME-TIFF files written by this package, in other readers.
 
 Readers that are not installed are skipped; ``tox -e interop`` has all of them.
 """

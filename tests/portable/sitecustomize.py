@@ -1,5 +1,5 @@
 """
-Takes out of ``os`` what Windows lacks, before anything else is imported.
+Remove functions that Windows lacks from ``os``, before any other import.
 
 Python runs this at its start where this folder is in PYTHONPATH; ``tests/conftest.py``
 sees to that.  What Python itself or pytest cannot do without on this system stays: getuid,

@@ -1,4 +1,4 @@
-"""Lower levels of pictures with alpha: what is transparent does not tint what is visible."""
+"""Lower levels of pictures with alpha: transparent colours have no effect."""
 
 import struct
 

@@ -1,4 +1,4 @@
-"""What a source held is given back when it goes, whoever holds which lock at that moment."""
+"""Resources of a source are freed with it, whatever locks other threads hold."""
 
 import gc
 import os

@@ -1,5 +1,5 @@
 """
-Real TIFF files of other projects are read right, or refused with the reason.
+Real TIFF files of other projects are read correctly, or refused with the reason.
 
 ``tifffile`` and Pillow are the oracles (``helpers.oracles``); a frame is right if it equals
 what one of them sees.  The tables list all files for which that is not enough, and why.

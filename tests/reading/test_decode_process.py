@@ -1,4 +1,4 @@
-"""The process that decodes for forked children: its pixels, its words, its end."""
+"""The decoding process of forked children: pixels, errors, end."""
 
 import dataclasses
 import threading

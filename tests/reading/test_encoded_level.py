@@ -1,4 +1,4 @@
-"""``getTile`` hands out the JPEG data that a file stores, as a file of its own."""
+"""``getTile`` returns stored JPEG tiles as complete files."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Nothing is silent: what cannot be decoded is an error, and works again when the file does."""
+"""Decoding errors are raised, and reading works again when the file is repaired."""
 
 import os
 import shutil

@@ -1,5 +1,5 @@
 """
-CCITT fax tiles are decoded right, and damage in them is an error.
+CCITT fax tiles are decoded correctly, and damage is an error.
 """
 
 import numpy as np

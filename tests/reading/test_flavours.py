@@ -1,4 +1,4 @@
-"""Flavours of TIFF that instruments and programs write, and the slips that they make."""
+"""Variants of TIFF written by instruments and programs, with their typical errors."""
 
 import io
 import zlib

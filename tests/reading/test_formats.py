@@ -1,4 +1,4 @@
-"""Formats with pages, renderings or resolutions of their own."""
+"""Formats with pages, renderings or resolutions."""
 
 import dataclasses
 

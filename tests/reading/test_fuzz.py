@@ -1,5 +1,5 @@
 """
-A small, seeded part of ``fuzz_reading`` in this process, and all of it with ``-m slow``.
+A small, seeded part of ``fuzz_reading`` in this process; the whole with ``-m slow``.
 """
 
 import pytest

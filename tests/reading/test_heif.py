@@ -1,4 +1,4 @@
-"""HEIF and AVIF: which image is shown, and files that libheif cannot decode."""
+"""HEIF and AVIF: the primary image, and files that libheif cannot decode."""
 
 import dataclasses
 

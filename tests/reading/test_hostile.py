@@ -1,4 +1,4 @@
-"""Small files that claim much: they end in an error, or cost no more than their bytes."""
+"""Small files with huge claims raise an error, or need no more than their size."""
 
 import dataclasses
 import io

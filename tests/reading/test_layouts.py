@@ -1,4 +1,4 @@
-"""Pages, sub-IFDs and texts of TIFF files become frames, levels, axes and associated images."""
+"""Frames, levels, axes and associated images of TIFF files."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Formats that cannot be read at random: only what is asked for is decoded, once."""
+"""Formats without random access: only requested rows are decoded, once."""
 
 import gc
 import io

@@ -1,4 +1,4 @@
-"""Levels that a file lacks: averaged or picked, whole at their edges, made once."""
+"""Computed levels: averaged or picked, complete at the edges, computed once."""
 
 import threading
 

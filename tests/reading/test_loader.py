@@ -1,4 +1,4 @@
-"""Which files are read, by which loader, and what is refused before libvips sees it."""
+"""Choice of the loader, and files that are refused before libvips reads them."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Formats that ImageMagick reads: which ones, recognised how, and with the right pixels."""
+"""Formats read with ImageMagick: signatures and pixels."""
 
 import struct
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""Pixel size and magnification as each maker writes them: one row of ``MAKERS`` at a time."""
+"""Pixel size and magnification of each row of ``MAKERS``."""
 
 import json
 import struct

@@ -1,4 +1,4 @@
-"""The size of a pixel, the magnification, profiles and header fields."""
+"""Pixel size, magnification, profiles and header fields."""
 
 import json
 import math

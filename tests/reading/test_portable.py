@@ -1,4 +1,4 @@
-"""Reading where temporary files and descriptors work as on other systems."""
+"""Reading with temporary files and descriptors as on other systems."""
 
 import errno
 import os

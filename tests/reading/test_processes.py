@@ -1,4 +1,4 @@
-"""Threads, forks, other processes; descriptors and memory are bounded and given back."""
+"""Threads, forks and other processes; descriptors and memory are bounded and freed."""
 
 import concurrent.futures
 import gc

@@ -1,4 +1,4 @@
-"""Every kind of sample comes out as other readers see it."""
+"""All sample types are read as by other readers."""
 
 import numpy as np
 import PIL.Image

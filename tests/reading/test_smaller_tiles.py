@@ -1,4 +1,4 @@
-"""JPEG tiles are decoded at reduced size for the levels that a file lacks."""
+"""JPEG tiles are decoded at reduced size for missing levels."""
 
 import os
 

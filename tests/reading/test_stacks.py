@@ -1,4 +1,4 @@
-"""Animations that are damaged: the frames before the damage can be read."""
+"""Damaged animations: frames before the damage can be read."""
 
 import io
 

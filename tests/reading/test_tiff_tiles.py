@@ -1,4 +1,4 @@
-"""Tiles and strips of TIFF pages, of every codec and layout, against what tifffile reads."""
+"""Tiles and strips of TIFF pages with all codecs and layouts, compared with tifffile."""
 
 import random
 import zlib

@@ -1,4 +1,4 @@
-"""Blocks of samples, of which a few are in memory."""
+"""Blocks of samples in memory and in the spool."""
 
 import dataclasses
 

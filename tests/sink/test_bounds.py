@@ -1,4 +1,4 @@
-"""What a canvas costs and gives back: space, descriptors, blocks that were looked at."""
+"""Resources of a canvas: disk space, descriptors, blocks that are read."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""What goes into the sink comes out of the file, bit for bit."""
+"""Pixels are written bit for bit as they were added."""
 
 import numpy as np
 import pytest

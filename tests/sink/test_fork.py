@@ -1,4 +1,4 @@
-"""A sink belongs to the process that made it; others are told so at once and never wait."""
+"""A sink in a forked process raises an error and never waits."""
 
 import copy
 import gc

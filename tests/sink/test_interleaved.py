@@ -1,4 +1,4 @@
-"""Aligned tiles with alpha, which a sink keeps as they are, behave like any other tiles."""
+"""Aligned tiles with alpha, which a sink stores interleaved, behave like other tiles."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Labels: never averaged in a level, never compressed with loss."""
+"""Labels: lower levels are not averaged, and compression is lossless."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""Lower levels of a sink that are looked at, changed and looked at again."""
+"""Lower levels of a sink that are read, changed and read again."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What is seen where tiles overlap, against exact arithmetic."""
+"""Blend policies, compared with exact arithmetic."""
 
 import itertools
 

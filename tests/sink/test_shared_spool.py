@@ -1,4 +1,4 @@
-"""An image that several processes add to, and that outlives them."""
+"""An image that several processes add to, and that survives them."""
 
 import copy
 import errno

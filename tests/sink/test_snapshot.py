@@ -1,4 +1,4 @@
-"""A file is the image of the moment at which ``write`` was called, whatever is added meanwhile."""
+"""A file has the state of the image when ``write`` was called."""
 
 import copy
 import threading

@@ -1,5 +1,5 @@
 """
-Any sequence of what callers do to a sink, against the NumPy model of all its levels.
+Random sequences of operations on a sink, compared with a NumPy model of all levels.
 
 Set ``LARGE_IMAGE_VIPS_TESTS=thorough`` to try some twelve times as many sequences.
 """

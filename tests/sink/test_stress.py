@@ -1,4 +1,4 @@
-"""Threads that add, look, write and resize at once: each finds what it added, none fails."""
+"""Threads that add, read, write and resize at the same time."""
 
 import copy
 import sys

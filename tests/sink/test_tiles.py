@@ -1,4 +1,4 @@
-"""The kinds of tiles that the sink takes, and those that it refuses."""
+"""Tiles that the sink accepts, and those that it refuses."""
 
 import fractions
 import io

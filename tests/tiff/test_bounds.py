@@ -1,4 +1,4 @@
-"""Directories that claim much: how many entries, and how long values, are read."""
+"""Bounds on entries and values of TIFF directories."""
 
 import dataclasses
 

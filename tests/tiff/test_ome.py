@@ -1,4 +1,4 @@
-"""OME-XML and ImageJ texts, also hostile ones: what they claim costs nothing."""
+"""OME-XML and ImageJ texts, including malicious ones."""
 
 import dataclasses
 import tracemalloc

@@ -1,4 +1,4 @@
-"""The OME-XML of written files: valid by the schema, and read back the same."""
+"""The OME-XML of written files: valid against the schema, and read back unchanged."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Overwriting: who may do what stays, and the old file is there until the new one is whole."""
+"""Overwriting: permissions are kept, and the old file remains until the new one is complete."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Tiles of real and made TIFF files are in the converted file byte for byte."""
+"""Tiles of real and synthetic TIFF files are copied byte for byte."""
 
 import itertools
 

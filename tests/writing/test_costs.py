@@ -1,4 +1,4 @@
-"""What a write costs and leaves behind: memory, descriptors, disk, threads."""
+"""Resources of a write: memory, descriptors, disk, threads."""
 
 import gc
 import os

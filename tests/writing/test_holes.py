@@ -1,4 +1,4 @@
-"""Lossy files of images with holes: JPEG tiles, and transparency masks that say where they are."""
+"""Lossy files of images with holes: JPEG tiles and transparency masks."""
 
 import itertools
 

@@ -1,5 +1,5 @@
 """
-Every compression, dtype, number of bands and alpha, read back by this source and by others.
+All compressions, dtypes, numbers of bands and alpha, read back by this source and others.
 
 Where the others hold the data:
 

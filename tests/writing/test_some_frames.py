@@ -1,5 +1,5 @@
 """
-Some frames of an image are written with their axes, names and values.
+Selected frames of an image are written with their axes, names and values.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Files that the sink writes: layout, options, names, failures."""
+"""Files written from a sink: layout, options, names, errors."""
 
 import os
 import signal

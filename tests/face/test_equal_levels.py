@@ -1,4 +1,4 @@
-"""The same pixels in a sink and in a file have the same lower levels."""
+"""A sink and a file with the same pixels have the same lower levels."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Tiles that a file stores are passed on undecoded where nothing changes."""
+"""Unchanged tiles of a file are copied without decoding."""
 
 
 import imagecodecs

@@ -1,4 +1,4 @@
-"""What is kept of a file that is decoded as a whole, because a viewer will need it."""
+"""Caching of pictures that are decoded as a whole for a viewer."""
 
 import contextlib
 import os
