@@ -159,6 +159,9 @@ class Limits:
     sink_recent_tiles: int = _limit(
         32 * _MIB, 'bytes', 'Tiles of a log kept in memory while the blocks under them are made; '
         'the newest is always kept.')
+    sink_window: int = _limit(
+        8 * _MIB, 'bytes', 'Weights of a tile under feather that are kept for the next tile of '
+        'the same size, for 4 sizes; those of larger tiles are computed anew.')
     sink_reserved: int = _limit(
         64 * _MIB, 'bytes', 'Disk space that the spool file reserves ahead, a quarter of its '
         'size otherwise.')

@@ -27,14 +27,16 @@ integers only if it is exactly halfway.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..base.errors import TileSourceError
 from ..base.formats import FORMAT_OF_DTYPE, Meaning, opaque_alpha
+from .records import Samples
+from .weighted import Piece, hole_alpha, weighted
 
 Array = npt.NDArray[Any]
 
@@ -125,32 +127,6 @@ ORDERED = frozenset({'over', 'first'})
 _SUM_DTYPES = {'u': np.dtype(np.uint32), 'i': np.dtype(np.int32), 'f': np.dtype(np.float32)}
 
 
-class Piece(NamedTuple):
-    """
-    The part of a tile in a block.
-
-    :param place: its rows and columns in the block.
-    :param color: (rows, cols, bands) of the dtype of the canvas.
-    :param alpha: (rows, cols) of that dtype, or None if all pixels are opaque.
-    :param mask: (rows, cols), False where the tile has no pixel, or None.
-    :param weight: (rows, cols) of floats, or None.
-    :param left: columns of the tile left of the part.
-    :param top: rows of the tile above it.
-    :param cols: of the whole tile.
-    :param rows: of the whole tile.
-    """
-
-    place: tuple[slice, slice]
-    color: Array
-    alpha: Array | None
-    mask: npt.NDArray[np.bool_] | None
-    weight: Array | None
-    left: int
-    top: int
-    cols: int
-    rows: int
-
-
 def result_dtype(policy: str, dtype: np.dtype[Any], accumulator: str | None) -> np.dtype[Any]:
     """
     The dtype of an image.
@@ -211,145 +187,58 @@ def check_policy(policy: str, meaning: Meaning) -> None:
         raise TileSourceError(msg)
 
 
-def combined(policy: str, pieces: Iterable[Piece], shape: tuple[int, int, int],
-             dtype: np.dtype[Any], partly: bool) -> tuple[Array, Array | None]:
+def combined(policy: str, pieces: Sequence[Piece], shape: tuple[int, int, int],
+             dtype: np.dtype[Any]) -> tuple[Array, Array | None]:
     """
-    Compute a block from all its tiles.
+    Make a block of all its tiles.
 
     :param policy: one of ``POLICIES``.
-    :param pieces: in order; each is used once.
+    :param pieces: in order; their samples are read one after another.
     :param shape: of the colour: (rows, cols, bands).
     :param dtype: of the result.
-    :param partly: whether any piece has alpha.
     :returns: colour, 0 in holes, and alpha (rows, cols), None if all pixels are opaque;
-        only 'over' and 'first' give partly transparent pixels.
+        except for 'over' and 'first', alpha is opaque or 0.
     :raises TileSourceError: if the dtype cannot hold a sum.
     """
     if policy in ORDERED:
         return _stacked(pieces, shape, dtype)
     if policy in WEIGHTED:
-        return _weighted(policy, pieces, shape, dtype, partly)
+        return weighted(policy, pieces, shape, dtype)
     return _extreme(policy, pieces, shape, dtype)
 
 
-def _stacked(pieces: Iterable[Piece], shape: tuple[int, int, int],
+def _stacked(pieces: Sequence[Piece], shape: tuple[int, int, int],
              dtype: np.dtype[Any]) -> tuple[Array, Array | None]:
-    """Paste pieces on top of each other."""
+    """Paste pieces in order."""
     color, alpha = np.zeros(shape, dtype), np.zeros(shape[:2], dtype)
     for piece in pieces:
-        paste(color[piece.place], alpha[piece.place], piece.color, piece.alpha, piece.mask)
+        samples = piece.read()
+        paste(color[piece.place], alpha[piece.place], samples.color, samples.alpha, samples.mask)
     return color, None if (alpha == opaque_alpha(dtype)).all() else alpha
 
 
-def _present(piece: Piece) -> npt.NDArray[np.bool_] | None:
-    """Where a piece has pixels; None for everywhere."""
-    if piece.alpha is None:
-        return piece.mask
-    present: npt.NDArray[np.bool_] = piece.alpha > 0
-    return present if piece.mask is None else present & piece.mask
+def _present(samples: Samples) -> npt.NDArray[np.bool_] | None:
+    """Where there are pixels; None for everywhere."""
+    if samples.alpha is None:
+        return samples.mask
+    present: npt.NDArray[np.bool_] = samples.alpha > 0
+    return present if samples.mask is None else present & samples.mask
 
 
-def _extreme(policy: str, pieces: Iterable[Piece], shape: tuple[int, int, int],
+def _extreme(policy: str, pieces: Sequence[Piece], shape: tuple[int, int, int],
              dtype: np.dtype[Any]) -> tuple[Array, Array | None]:
-    """The largest or smallest sample of each band; NaN only where all samples are NaN."""
+    """The largest or smallest sample of each band; NaN only if all are NaN."""
     choose = np.fmax if policy == 'max' else np.fmin
     color, covered = np.zeros(shape, dtype), np.zeros(shape[:2], np.bool_)
     for piece in pieces:
-        present, under, known = _present(piece), color[piece.place], covered[piece.place]
-        chosen = choose(under, piece.color)
+        samples = piece.read()
+        present, under, known = _present(samples), color[piece.place], covered[piece.place]
+        chosen = choose(under, samples.color)
         if not known.all():
-            chosen = np.where(known[:, :, np.newaxis], chosen, piece.color)
+            chosen = np.where(known[:, :, np.newaxis], chosen, samples.color)
         if present is None:
             under[...], known[...] = chosen, True
         else:
             np.copyto(under, chosen, where=present[:, :, np.newaxis])
             known |= present
-    return color, _hole_alpha(covered, dtype)
-
-
-def _hole_alpha(covered: npt.NDArray[np.bool_], dtype: np.dtype[Any]) -> Array | None:
-    """Alpha that is opaque where ``covered`` is true; None if that is everywhere."""
-    if covered.all():
-        return None
-    return np.where(covered, np.array(opaque_alpha(dtype), dtype), np.array(0, dtype))
-
-
-def _weighted(policy: str, pieces: Iterable[Piece], shape: tuple[int, int, int],
-              dtype: np.dtype[Any], partly: bool) -> tuple[Array, Array | None]:
-    """
-    The mean or sum of pieces.
-
-    There is a sum and a weight for each sample, not for each pixel, so that numpy's inner
-    loops run over whole rows.
-    """
-    rows, cols, bands = shape
-    total, weights = np.zeros((rows, cols * bands)), np.zeros((rows, cols * bands))
-    for piece in pieces:
-        place = piece.place[0], slice(piece.place[1].start * bands, piece.place[1].stop * bands)
-        samples = piece.color.reshape(piece.color.shape[0], -1)
-        weight = _weight(policy, piece, bands, partly)
-        if weight is None:
-            total[place] += samples
-            weights[place] += 1
-            continue
-        product = samples * weight
-        if dtype.kind == 'f':
-            # A pixel with weight 0 may be NaN or infinite.
-            product[np.broadcast_to(weight == 0, product.shape)] = 0
-        total[place] += product
-        weights[place] += weight
-    covered = weights > 0
-    if policy != 'sum':
-        np.divide(total, weights, out=total, where=covered)
-    color = _as_dtype(total, dtype).reshape(shape)
-    return color, _hole_alpha(covered[:, ::bands], dtype)
-
-
-def _weight(policy: str, piece: Piece, bands: int, partly: bool) -> Array | None:
-    """
-    The weights of a piece, (rows, cols * bands); None if all are 1.
-
-    Unless the caller gave weights they are integers, so sums of integers are exact.  Alpha
-    is a fraction only in a sum.
-    """
-    weight: Array | None = None
-    opaque = float(opaque_alpha(piece.color.dtype))
-    if policy == 'feather' and piece.weight is None:
-        down = _edge_distance(piece.top, piece.color.shape[0], piece.rows)
-        across = _edge_distance(piece.left, piece.color.shape[1], piece.cols)
-        weight = np.minimum.outer(down, np.repeat(across, bands))
-    for factor in (piece.weight, piece.mask, piece.alpha):
-        if factor is not None:
-            wide = np.repeat(factor.astype(np.float64), bands, axis=1)
-            if factor is piece.alpha:
-                wide = np.clip(wide, 0, opaque) / (opaque if policy == 'sum' else 1)
-            weight = wide if weight is None else weight * wide
-    if partly and piece.alpha is None and policy != 'sum':
-        # From 0 to the opaque value, like the alpha of other pieces.
-        weight = np.full((1, 1), opaque) if weight is None else weight * opaque
-    return weight
-
-
-def _edge_distance(start: int, count: int, length: int) -> Array:
-    """The distance of rows or columns from the edge of a tile in pixels, at least 1."""
-    number = np.arange(start + 1, start + count + 1, dtype=np.float64)
-    return np.minimum(number, length + 1 - number)
-
-
-def _as_dtype(values: Array, dtype: np.dtype[Any]) -> Array:
-    """
-    Convert to the dtype of the result.
-
-    :raises TileSourceError: if it cannot hold a value.
-    """
-    if dtype.kind == 'f':
-        return values.astype(dtype)
-    np.rint(values, out=values)
-    low, high = values.min(), values.max()
-    info = np.iinfo(dtype)
-    if low < info.min or high > info.max:
-        msg = (f'The sum of overlapping tiles is {low if low < info.min else high:.0f}, which '
-               f"{dtype} cannot hold; use new(blend='sum', accumulator='float32') or "
-               f"blend='mean'.")
-        raise TileSourceError(msg)
-    return values.astype(dtype)
+    return color, hole_alpha(covered, dtype)

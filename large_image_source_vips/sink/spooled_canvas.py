@@ -32,7 +32,7 @@ from ..base.threads import in_parallel
 from ..store import Snapshot
 from .axes import ONE_FRAME, Target
 from .band_ranges import BandRanges
-from .blend import POLICIES, Piece, check_weight, checked_accumulator, combined
+from .blend import POLICIES, check_weight, checked_accumulator, combined
 from .blocks import BLOCK_SIZE, BlockKey
 from .canvas import Canvas
 from .canvas_state import check_size
@@ -43,6 +43,7 @@ from .patch import Array, Patch
 from .records import Entry, Kind, Samples, place_details
 from .spooled_state import SpooledState
 from .tile_index import Block
+from .weighted import Piece
 
 _SHAPE = BLOCK_SIZE, BLOCK_SIZE
 # If all tiles are within this distance of 0, 0 the image is not too large.
@@ -265,11 +266,10 @@ class SpooledCanvas(SpooledState):
         assert layers is not None
         frame, column, row = block
         key = BlockKey(frame, 0, column, row)
-        sheets = self._index.of_block(block)
+        pieces = [self._piece(entry, place, key, layers)
+                  for entry, place in self._index.of_block(block)]
         color, alpha = combined(
-            self.policy, (self._piece(entry, place, key, layers) for entry, place in sheets),
-            (*_SHAPE, layers.meaning.color_bands), layers.dtype,
-            any(entry.kind.alpha for entry, _ in sheets))
+            self.policy, pieces, (*_SHAPE, layers.meaning.color_bands), layers.dtype)
         layers.set_block(key, color, alpha if layers.meaning.has_alpha else None)
         self._stale.discard(block)
 
@@ -277,21 +277,24 @@ class SpooledCanvas(SpooledState):
         """
         The part of a tile in a block, in the format of the image.
 
-        :param place: the index of the frame in the tile.
+        :param place: of the frame among those of the tile.
         """
         in_block, (down, across) = overlap(key, entry.rect)
-        samples = self._log.read(entry)
         dtype = self._index.tile_dtype
         assert dtype is not None
-        above = place * entry.rect.height
-        where = slice(down.start + above, down.stop + above), across
-        alpha = samples.alpha
-        return Piece(
-            in_block, converted(samples.color[where], dtype, layers.meaning.color_bands),
-            None if alpha is None else converted_alpha(alpha[where], dtype),
-            None if samples.mask is None else samples.mask[where],
-            None if samples.weight is None else samples.weight[where],
-            across.start, down.start, entry.rect.width, entry.rect.height)
+
+        def read() -> Samples:
+            samples = self._log.read(entry)
+            above = place * entry.rect.height
+            where = slice(down.start + above, down.stop + above), across
+            return Samples(
+                converted(samples.color[where], dtype, layers.meaning.color_bands),
+                None if samples.alpha is None else converted_alpha(samples.alpha[where], dtype),
+                None if samples.mask is None else samples.mask[where],
+                None if samples.weight is None else samples.weight[where])
+
+        return Piece(in_block, down.start, across.start, entry.rect.height, entry.rect.width,
+                     entry.kind, read)
 
     # Reading
 

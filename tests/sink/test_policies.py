@@ -338,3 +338,65 @@ def test_ranges_are_those_of_the_tiles():
         sink.addTile(np.full((4, 4), value, np.uint8))
     assert sink.bandRanges['min'].tolist() == [3]
     assert sink.bandRanges['max'].tolist() == [9]
+
+
+def mean_of_opaque(policy, tiles, shape):
+    """The mean in exact integers, or in 64-bit floats; halves to even."""
+    total, weights = np.zeros(shape, object), np.zeros(shape[:2], object)
+    for x, y, tile in tiles:
+        rows, cols = tile.shape[:2]
+        weight = np.ones((rows, cols), object)
+        if policy == 'feather':
+            down = np.minimum(np.arange(1, rows + 1), np.arange(rows, 0, -1))
+            across = np.minimum(np.arange(1, cols + 1), np.arange(cols, 0, -1))
+            weight = np.minimum.outer(down, across).astype(object)
+        values = tile.astype(object)
+        total[y:y + rows, x:x + cols] += values * weight[:, :, np.newaxis]
+        weights[y:y + rows, x:x + cols] += weight
+    weights = np.where(weights == 0, 1, weights)[:, :, np.newaxis]
+    if tiles[0][2].dtype.kind == 'f':
+        return (total.astype(float) / weights.astype(float))
+    twice = 2 * total + weights
+    found = twice // (2 * weights)
+    return found - ((twice % (2 * weights) == 0) & (found % 2 == 1))
+
+
+@pytest.mark.parametrize(('dtype', 'bands', 'side', 'step', 'count'), [
+    # Sums in 16-bit integers, in 32-bit and in 64-bit floats; more tiles than areas are made of.
+    ('uint8', 3, 96, 72, 4), ('uint8', 1, 200, 40, 4), ('uint8', 3, 300, 4, 5),
+    ('int8', 3, 96, 64, 3), ('uint16', 3, 40, 9, 4), ('int16', 1, 100, 75, 3),
+    ('uint16', 1, 300, 150, 2), ('uint32', 1, 60, 45, 3), ('int32', 3, 60, 45, 3),
+    ('float32', 3, 96, 72, 3), ('float64', 1, 96, 72, 3)])
+@pytest.mark.parametrize('policy', ['mean', 'feather'])
+def test_opaque_tiles_of_any_size_are_averaged_exactly(policy, dtype, bands, side, step, count):
+    """Extreme and equal samples, across the edges of blocks, some pixels under one tile only."""
+    rng = np.random.default_rng(side + step)
+    low, high = (-1, 1) if dtype[0] == 'f' else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    tiles = []
+    for number in range(count * count):
+        tile = rng.uniform(low, high, (side, side + 1, bands)).astype(dtype)
+        tile[rng.random(tile.shape) < 0.3] = high
+        tile[:side // 2, ::2] = rng.integers(0, 2, (side // 2, side // 2 + 1, bands))
+        tiles.append((step * (number % count), step * (number // count), tile))
+    sink = large_image_source_vips.new(blend=policy)
+    for x, y, tile in rng.permutation(np.array(tiles, object)):
+        sink.addTile(tile, x, y)
+    found = read_all(sink)[:, :, :bands]
+    expected = mean_of_opaque(policy, tiles, found.shape)
+    if dtype[0] == 'f':
+        np.testing.assert_allclose(found, expected, rtol=2e-7 if dtype == 'float32' else 1e-15,
+                                   atol=1e-12)
+    else:
+        assert np.array_equal(found, expected.astype(dtype))
+
+
+def test_hundreds_of_tiles_on_one_place_are_averaged_exactly():
+    """257 x 65535 is the largest sum of 16-bit samples; 256 halves are close to no integer."""
+    sink = large_image_source_vips.new(blend='mean')
+    rng = np.random.default_rng(4)
+    tiles = [rng.choice(np.array([0, 1, 65534, 65535], np.uint16), (5, 90, 1)) for _ in range(301)]
+    for count, tile in enumerate(tiles, 1):
+        sink.addTile(tile)
+        if count in (128, 129, 256, 257, 301):
+            expected = mean_of_opaque('mean', [(0, 0, tile) for tile in tiles[:count]], (5, 90, 1))
+            assert np.array_equal(read_all(sink)[:, :, :1], expected.astype(np.uint16))
