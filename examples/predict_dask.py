@@ -1,10 +1,10 @@
 """
-Predict over a whole slide with several processes, and write the result as a pyramid.
+Predict over a whole slide with several processes, and write the predictions as a pyramid.
 
-The model is a stain deconvolution: how much brown DAB there is in each pixel.  Each process
+The model is a stain deconvolution: the amount of brown DAB in each pixel.  Each process
 reads its patches with large_image and adds its predictions to one image, whose tiles are
-kept in a folder; patches overlap, and are faded into each other.  A run that was killed
-goes on where it was when it is started again.
+stored in a folder.  Overlapping patches are blended.  A killed run continues when it is
+started again.
 
     python examples/predict_dask.py [slide] [--output file] [--workers 2] [--patch 512]
         [--overlap 128]
@@ -30,7 +30,7 @@ Pixels = npt.NDArray[Any]
 Sink = large_image_source_vips.VipsFileTileSource
 Place = tuple[int, int, int, int]
 
-# The optical density of DAB that is shown as white.
+# The optical density of DAB that becomes white.
 _DENSEST = 0.3
 
 
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
             Client(cluster)) as client:
         tasks = client.map(predict, places, slide=str(slide), sink=sink)
         for task in tqdm(as_completed(tasks), total=len(tasks), desc='patches', unit='patch'):
-            # Raises what the task raised.
+            # This raises the exceptions of the task.
             task.result()
     sink.write(options.output)
     print(f'{options.output}: {sink.sizeX} x {sink.sizeY} pixels, of {len(places)} patches')
@@ -67,7 +67,7 @@ def cut(width: int, height: int, patch: int, overlap: int) -> list[Place]:
     :param width: of the slide in pixels.
     :param height: of the slide in pixels.
     :param patch: the width and height of a patch in pixels.
-    :param overlap: how many pixels neighbouring patches share.
+    :param overlap: the number of pixels that neighbouring patches share.
     :returns: left, top, right and bottom of each patch.
     """
     step = patch - overlap
@@ -78,7 +78,7 @@ def cut(width: int, height: int, patch: int, overlap: int) -> list[Place]:
 
 def predict(place: Place, slide: str, sink: Sink) -> None:
     """
-    Add the prediction for a patch to an image, unless it is there.
+    Add the prediction for a patch to an image, if it is not yet there.
 
     :param place: from ``cut``.
     :param slide: the path of the slide; each process opens it once.
@@ -95,7 +95,7 @@ def predict(place: Place, slide: str, sink: Sink) -> None:
 
 def model(pixels: Pixels) -> Pixels:
     """
-    How much DAB there is.
+    The amount of DAB.
 
     Ruifrok and Johnston, Quantification of histochemical staining by color deconvolution, 2001.
 

@@ -1,14 +1,15 @@
 """
 Predict patch by patch, and stitch the predictions into slides.
 
-A neural network or a camera on a moving stage gives its pixels in patches, which overlap
-and come in any order.  Here a histology photograph, mirrored and repeated to the size of a
-slide, is cut into such patches; the "model" separates the stains of each.  Two images grow
-from them: the slide, and the predictions with one channel for each stain.
+Neural networks and cameras on a moving stage produce patches, which overlap and come in any
+order.  Here a histology photograph, mirrored and repeated to the size of a slide, is cut
+into such patches, and a "model" separates the stains of each.  Two images are stitched: the
+slide, and the predictions with one channel for each stain.
 
     python examples/stitch.py [image] [--output demo] [--size 10000] [--tile 512] [--overlap 64]
 
-An image of your own, of any size, is read piece by piece through large_image.
+Any other image, of any size, can be used instead; it is read piece by piece with
+large_image.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ Sink = large_image_source_vips.VipsFileTileSource
 
 # The width of a pixel of the photograph, which was taken at 40 x.
 MM = 0.00025
-# One patch of so many is left out, as a model leaves out what is no tissue.
+# One patch in this many is left out, as a model skips background.
 HOLES = 40
-# Red, green and blue of the optical density of each stain, and of what is left: Ruifrok and
+# The optical density in red, green and blue of each stain and of the residual: Ruifrok and
 # Johnston, Quantification of histochemical staining by color deconvolution, 2001.
 STAINS = ('hematoxylin', 'DAB')
 DENSITIES = np.array([[0.65, 0.70, 0.29], [0.27, 0.57, 0.78], [0.71, -0.42, 0.57]])
-# The concentration that is written as 255.
+# The concentration that becomes 255.
 FULL = 1.5
 
 
@@ -54,7 +55,7 @@ class Rect(NamedTuple):
 
 
 class Picture(Protocol):
-    """What is cut into patches."""
+    """The image that is cut into patches."""
 
     width: int
     height: int
@@ -75,7 +76,7 @@ class Repeated:
         """The pixels of a rectangle, (rows, cols, 3)."""
         rows = np.arange(rect.top, rect.top + rect.height) % self._whole.shape[0]
         cols = np.arange(rect.left, rect.left + rect.width) % self._whole.shape[1]
-        # One axis after the other: a fifth of the time of both at once.
+        # One axis after the other takes a fifth of the time of both together.
         return np.asarray(self._whole[rows].take(cols, axis=1))
 
 
@@ -83,7 +84,7 @@ class Opened:
     """An image file of any size."""
 
     def __init__(self, path: Path) -> None:
-        # By this source, whatever the name of the file.
+        # With this source, whatever the file name.
         self._source: Any = large_image_source_vips.open(path, style={'icc': False})
         self.width, self.height = int(self._source.sizeX), int(self._source.sizeY)
 
@@ -91,7 +92,7 @@ class Opened:
         """The pixels of a rectangle, (rows, cols, 3)."""
         pixels, _ = self._source.getRegion(region=rect._asdict(), format=TILE_FORMAT_NUMPY)
         if pixels.dtype != np.uint8:
-            # The demo is about 8-bit slides; the package is not.
+            # Only this demo is limited to 8 bits.
             pixels = (pixels / (np.iinfo(pixels.dtype).max / 255)).astype(np.uint8)
         return np.asarray(pixels[:, :, :3] if pixels.shape[2] > 2 else
                           np.repeat(pixels[:, :, :1], 3, axis=2))
@@ -118,7 +119,7 @@ def main(arguments: list[str] | None = None) -> None:
     patches = cut(picture, options.tile, options.overlap)
     table = Table()
 
-    # Where patches overlap, each fades out towards its edge.
+    # Overlapping patches are blended.
     slide, stains = (large_image_source_vips.new(blend='feather') for _ in range(2))
     table.time('predict and add', lambda: stitch(picture, patches, slide, stains), len(patches))
     tiles = -(-picture.width // 256) * -(-picture.height // 256)
@@ -127,7 +128,7 @@ def main(arguments: list[str] | None = None) -> None:
     table.time('write the stains', lambda: write(stains, files['stains'], lossy=False),
                tiles * len(STAINS))
 
-    # From here on only large_image's own API is used.
+    # From here on only large_image's API is used.
     table.time('check the slide', lambda: verify_slide(files['lossless'], picture, patches), tiles)
     table.time('check the stains', lambda: verify_stains(files['stains'], picture, patches),
                len(STAINS))
@@ -141,7 +142,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def photograph() -> Pixels:
-    """The histology photograph of scikit-image, which is needed for nothing else."""
+    """The histology photograph of scikit-image."""
     import skimage.data
 
     return np.asarray(skimage.data.immunohistochemistry())
@@ -149,11 +150,11 @@ def photograph() -> Pixels:
 
 def cut(picture: Picture, tile: int, overlap: int) -> list[Rect]:
     """
-    The places of patches, in no order; some are left out.
+    The rectangles of patches in random order; some are left out.
 
     :param tile: the width and height of a patch in pixels; those at the right and bottom
         border are smaller.
-    :param overlap: how many pixels neighbours share.
+    :param overlap: the number of pixels that neighbours share.
     """
     step = tile - overlap
     patches = [Rect(left, top, min(tile, picture.width - left), min(tile, picture.height - top))
@@ -170,7 +171,7 @@ def cut(picture: Picture, tile: int, overlap: int) -> list[Rect]:
 
 def predict(patch: Pixels) -> Pixels:
     """
-    How much there is of each stain.
+    The amount of each stain.
 
     :param patch: (rows, cols, 3).
     :returns: (rows, cols, stains): 0 for nothing, 255 for much.
@@ -186,7 +187,7 @@ def predict(patch: Pixels) -> Pixels:
 
 
 def _tables() -> npt.NDArray[np.float32]:
-    """What each value of red, green and blue adds to the amount of each stain: (2, 3, 256)."""
+    """The contribution of each value of red, green and blue to each stain: (2, 3, 256)."""
     unit = DENSITIES / np.linalg.norm(DENSITIES, axis=1, keepdims=True)
     density = -np.log10(np.maximum(np.arange(256), 1) / 255)
     shares = np.linalg.inv(unit)[:, :len(STAINS)] * (255 / FULL)
@@ -223,10 +224,10 @@ def write(sink: Sink, path: Path, **options: Any) -> None:
 
 def verify_slide(path: Path, picture: Picture, patches: list[Rect]) -> None:
     """
-    Check every pixel of a slide that was written without loss.
+    Check every pixel of the lossless slide.
 
-    :raises SystemExit: if a pixel under a patch differs from the picture, or one that no
-        patch covers is not transparent.
+    :raises SystemExit: if a pixel under a patch differs from the picture, or a pixel
+        outside of all patches is not transparent.
     """
     source = large_image.open(path)
     covered = np.zeros((picture.height, picture.width), bool)
@@ -248,9 +249,9 @@ def verify_slide(path: Path, picture: Picture, patches: list[Rect]) -> None:
 
 def verify_stains(path: Path, picture: Picture, patches: list[Rect]) -> None:
     """
-    Check the names of the channels, and one patch of each.
+    Check the channel names, and one patch of each channel.
 
-    :raises SystemExit: if any is not as predicted.
+    :raises SystemExit: if any differs from the prediction.
     """
     source = large_image.open(path)
     if source.getMetadata()['channels'] != list(STAINS):
@@ -268,7 +269,7 @@ def verify_stains(path: Path, picture: Picture, patches: list[Rect]) -> None:
 
 def overlay(slide: Path, stains: Path, side: int = 700) -> PIL.Image.Image:
     """
-    A part of the slide, and beside it the same part with the DAB over it.
+    A part of the slide, and beside it the same part with the DAB overlaid.
 
     :param side: the width and height of the part in pixels.
     """

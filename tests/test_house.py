@@ -1,5 +1,5 @@
 """
-Modules stay small, and tests stay in the wing that they test.
+The size of modules, the imports of tests, and the documentation of the structure.
 
 The contracts of import-linter say what a module may import (``pyproject.toml``).
 """
@@ -58,6 +58,18 @@ def test_functions_are_at_most_60_lines():
     lengths = {f'{path}: {node.name}': length(node) for path, _, tree in trees(PACKAGE, '*.py')
                for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     assert {name: count for name, count in lengths.items() if count > 60} == {}
+
+
+@needs_source
+def test_the_docstring_of_a_module_begins_with_what_it_does():
+    """Not with a question word, a pronoun, or the name of something personified."""
+    wrong = re.compile(r'(what|which|how|where|when|who|whether|it|this|that)\b', re.IGNORECASE)
+    found = {}
+    for path, _, tree in trees(PACKAGE, '*.py'):
+        first = (ast.get_docstring(tree) or '').partition('\n')[0]
+        if not first or wrong.match(first):
+            found[str(path)] = first
+    assert found == {}
 
 
 @needs_source
