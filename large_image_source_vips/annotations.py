@@ -127,7 +127,7 @@ class AnnotatedTileSource(StoreTileSource):
         def _changed(self) -> None: ...
 
     channelNames = _annotation(
-        lambda notes: notes.channel_names and list(notes.channel_names),
+        lambda annotations: annotations.channel_names and list(annotations.channel_names),
         lambda value, _: {'channel_names': _texts(value, 'channelNames') or None},
         """
         The names of the channels, or None.
@@ -139,7 +139,7 @@ class AnnotatedTileSource(StoreTileSource):
         """)
 
     channelColors = _annotation(
-        lambda notes: list(notes.channel_colors),
+        lambda annotations: list(annotations.channel_colors),
         lambda value, _: {'channel_colors': _colors(value)},
         """
         The colours of the channels, a list such as ``['0000FF', '#00ff00', 'red']``.
@@ -150,7 +150,7 @@ class AnnotatedTileSource(StoreTileSource):
         """)
 
     frameAxes = _annotation(
-        lambda notes: notes.value_axes and list(notes.value_axes),
+        lambda annotations: annotations.value_axes and list(annotations.value_axes),
         _value_axes,
         """
         The axes whose positions have values, a list such as ``['z', 't']``, or None.
@@ -159,7 +159,7 @@ class AnnotatedTileSource(StoreTileSource):
         """)
 
     frameUnits = _annotation(
-        lambda notes: None if notes.units is None else dict(notes.units),
+        lambda annotations: None if annotations.units is None else dict(annotations.units),
         lambda value, known: {'units': _units(value, known)},
         """
         The units of the values, by axis, or None.
@@ -182,7 +182,7 @@ class AnnotatedTileSource(StoreTileSource):
         """)
 
     imageDescription = _annotation(
-        lambda notes: notes.description,
+        lambda annotations: annotations.description,
         lambda value, _: {'description': json_value(value, 'imageDescription')},
         """
         A text, or anything that can be stored as JSON; None if there is none.
@@ -191,7 +191,7 @@ class AnnotatedTileSource(StoreTileSource):
         """)
 
     additionalMetadata = _annotation(
-        lambda notes: notes.metadata,
+        lambda annotations: annotations.metadata,
         lambda value, _: {'metadata': json_value(value, 'additionalMetadata')},
         """
         Further metadata, anything that can be stored as JSON; None if there are none.
@@ -200,7 +200,7 @@ class AnnotatedTileSource(StoreTileSource):
         """)
 
     magnification = _annotation(
-        lambda notes: notes.magnification,
+        lambda annotations: annotations.magnification,
         lambda value, _: {'magnification': positive_number(value, 'magnification')},
         """
         The magnification of the objective if the file states it, else None.
@@ -209,7 +209,7 @@ class AnnotatedTileSource(StoreTileSource):
         """)
 
     palette = _annotation(
-        lambda notes: listed_by_label(notes.palette),
+        lambda annotations: listed_by_label(annotations.palette),
         lambda value, _: {'palette': by_label(value, 'palette', hex_color)},
         """
         The colours of labels, or None.
@@ -222,7 +222,7 @@ class AnnotatedTileSource(StoreTileSource):
         """)
 
     classNames = _annotation(
-        lambda notes: listed_by_label(notes.class_names),
+        lambda annotations: listed_by_label(annotations.class_names),
         lambda value, _: {'class_names': by_label(
             value, 'classNames', lambda name: name if isinstance(name, str) else None)},
         """

@@ -101,12 +101,12 @@ class _Files:
         if seen and file_id in seen:
             known: _Known = seen[file_id]
             return known
-        found = self._look(file_id)
+        found = self._current_state(file_id)
         if seen is not None and found is not None:
             seen[file_id] = found
         return found
 
-    def _look(self, file_id: str) -> _Known | None:
+    def _current_state(self, file_id: str) -> _Known | None:
         known = self._known.get(file_id)
         if known and time.monotonic() < known.until and (
                 known.path is None or file_identity(known.path) == known.identity):

@@ -55,42 +55,43 @@ def annotations_of(file: SourceFile, layout: Layout, magnification: float | None
             colors = [color.lstrip('#').upper() for color in found if color] if all(found) else []
     of_labels = layout.bands - (layout.frames[0].alpha is not None) == 1 and (
         layout.dtype.kind in 'iu')
-    notes = Annotations(axes, tuple(names) or None, tuple(colors), description=description,
+    annotations = Annotations(axes, tuple(names) or None, tuple(colors), description=description,
                         metadata=fields.get('additionalMetadata'), magnification=magnification,
                         # Programs that convert labels to RGB may keep our JSON.
                         palette=labels_of_json(fields, 'palette') if of_labels else None,
                         class_names=labels_of_json(fields, 'classNames'))
     value_axes = _texts(fields.get('frameAxes')) or None
     if value_axes is None:
-        return notes if root is None else _with_steps(notes, root)
+        return annotations if root is None else _with_steps(annotations, root)
     units = fields.get('frameUnits')
-    return replace(notes, value_axes=value_axes, units=units if isinstance(units, dict) else None,
+    return replace(annotations, value_axes=value_axes,
+                   units=units if isinstance(units, dict) else None,
                    values=_values(fields.get('frameValues')))
 
 
-def _with_steps(notes: Annotations, root: Element) -> Annotations:
+def _with_steps(annotations: Annotations, root: Element) -> Annotations:
     """Add depths in µm and times in s, from the steps along Z and T in OME-XML."""
     pixels = root.find('Image/Pixels')
     if pixels is None:
-        return notes
+        return annotations
     depth, time = positive(pixels.get('PhysicalSizeZ')), positive(pixels.get('TimeIncrement'))
     per_mm = unit_in_mm(pixels.get('PhysicalSizeZUnit', 'µm'))
     per_second = unit_in_seconds(pixels.get('TimeIncrementUnit', 's'))
     steps = {axis: step for axis, step in {
         'z': depth and per_mm and depth * per_mm * 1e3,
         't': time and per_second and time * per_second}.items()
-        if step and notes.axes.lengths.get(axis, 1) > 1}
-    value_axes = tuple(axis for axis in notes.axes.lengths if axis in steps)
+        if step and annotations.axes.lengths.get(axis, 1) > 1}
+    value_axes = tuple(axis for axis in annotations.axes.lengths if axis in steps)
     if not value_axes:
-        return notes
+        return annotations
     values: dict[Position, dict[str, Any]] = {}
-    for place in np.ndindex(*(notes.axes.lengths[axis] for axis in value_axes)):
+    for place in np.ndindex(*(annotations.axes.lengths[axis] for axis in value_axes)):
         position = dict(zip(value_axes, place, strict=True))
         values[position_key(position)] = {
             # Twelve digits: 0.3, not 0.30000000000000004.
             axis: float(f'{steps[axis] * number:.12g}') for axis, number in position.items()}
     units = {'z': 'µm', 't': 's'}
-    return replace(notes, value_axes=value_axes, values=values,
+    return replace(annotations, value_axes=value_axes, values=values,
                    units={axis: units[axis] for axis in value_axes})
 
 
@@ -125,21 +126,21 @@ def _enclosing_axes(frames: Sequence[Mapping[str, int]]) -> Axes:
     return Axes({key.removeprefix('Index').lower(): lengths[key] for key in order})
 
 
-def with_positions(notes: Annotations, layout: Layout,
+def with_positions(annotations: Annotations, layout: Layout,
                    ) -> tuple[Annotations, list[dict[str, int]] | None]:
     """
     Annotations to write, with axes that cover all frames of a file.
 
-    :param notes: those of the file.
+    :param annotations: those of the file.
     :returns: the annotations, and the position of each frame (None if the frames fill the
         axes in order).  Frames without axes get one axis with the name ''.
     """
     count = len(layout.frames)
-    if notes.axes.count == count:
-        return notes, None
+    if annotations.axes.count == count:
+        return annotations, None
     if layout.axes:
-        return replace(notes, axes=_enclosing_axes(layout.axes)), positions_of(layout.axes)
-    return replace(notes, axes=Axes({'': count})), None
+        return replace(annotations, axes=_enclosing_axes(layout.axes)), positions_of(layout.axes)
+    return replace(annotations, axes=Axes({'': count})), None
 
 
 def _first_text(file: SourceFile) -> str:

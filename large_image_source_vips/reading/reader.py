@@ -130,9 +130,9 @@ class FileReader:
         :returns: dictionaries such as ``{'IndexC': 0, 'IndexZ': 3}``, empty if the file
             describes no axes.
         """
-        notes = self.annotations
-        if notes.axes.lengths:
-            return notes.frames()
+        annotations = self.annotations
+        if annotations.axes.lengths:
+            return annotations.frames()
         axes = self._described_version().layout.axes or ({},) * self.frame_count
         return [dict(axis) for axis in axes]
 
@@ -265,11 +265,11 @@ class FileReader:
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
         """See ``PixelStore``; pixels are read inside the context."""
-        notes, positions = with_positions(self.annotations, self._described_version().layout)
+        annotations, positions = with_positions(self.annotations, self._described_version().layout)
         with ExitStack() as kept:
             yield Snapshot(
                 repr(self._path), self.frame_count,
-                lambda frame: kept.enter_context(self.picture(frame)), notes, positions,
+                lambda frame: kept.enter_context(self.picture(frame)), annotations, positions,
                 {key: partial(self._associated_pixels, key) for key in self.associated_names()})
 
     def _associated_pixels(self, key: str) -> npt.NDArray[Any]:

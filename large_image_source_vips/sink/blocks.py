@@ -239,7 +239,7 @@ class Plane:
         Write samples to the spool without assigning them to a block.
 
         :param samples: (BLOCK_SIZE, BLOCK_SIZE, bands) of the dtype.
-        :returns: the offset, for ``put`` or ``give_back``.
+        :returns: the offset, for ``put`` or ``free_stored``.
         :raises TileSourceError: if the disk is full.
         """
         pool = self.pool
@@ -248,11 +248,11 @@ class Plane:
         try:
             pool.spool.write(offset, np.ascontiguousarray(samples, self.dtype))
         except BaseException:
-            self.give_back(offset)
+            self.free_stored(offset)
             raise
         return offset
 
-    def give_back(self, offset: int) -> None:
+    def free_stored(self, offset: int) -> None:
         """Free stored samples that were not assigned to a block."""
         with self.pool.lock:
             self.pool.spool.free(offset, self.block_bytes)

@@ -132,7 +132,7 @@ class Canvas(CanvasState):
                 self._ranges.add(tile, layers.meaning.color_bands, measured=measured)
                 self._generation += 1
         if not fits:
-            plane.give_back(offset)
+            plane.free_stored(offset)
         return fits
 
     def add(self, patch: Patch, x: int, y: int, mask: npt.NDArray[np.bool_] | None,
@@ -360,13 +360,13 @@ class Canvas(CanvasState):
                 place = self._output_rect().moved(*self._origin)
                 pixel_size, show_alpha = self._pixel_size, self._shows_alpha
                 frames = [self._frames.stored(frame) for frame in range(self.frame_count)]
-                notes = self._frames.annotations()
+                annotations = self._frames.annotations()
                 layers = kept.enter_context(self._layers.frozen())
 
             def picture(frame: int) -> Picture:
                 return snapshot_picture(layers, frames[frame], place, pixel_size, show_alpha)
 
-            yield Snapshot('The image', len(frames), picture, notes, None, {
+            yield Snapshot('The image', len(frames), picture, annotations, None, {
                 key: partial(np.asarray, pixels) for key, pixels in self._associated.items()})
 
     def _output_rect(self) -> Rect:

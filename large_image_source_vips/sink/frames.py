@@ -54,10 +54,10 @@ class Frames:
         :param change: a function of the current annotations that returns the fields to
             replace.
         """
-        notes = replace(self.annotations(), **change(self.annotations()))
-        self._values = None if notes.values is None else {
-            key: dict(found) for key, found in notes.values.items()}
-        self._notes = replace(notes, values=None)
+        annotations = replace(self.annotations(), **change(self.annotations()))
+        self._values = None if annotations.values is None else {
+            key: dict(found) for key, found in annotations.values.items()}
+        self._notes = replace(annotations, values=None)
 
     def copy_settings(self, other: Frames) -> None:
         """Copy the annotations of an image without tiles."""

@@ -238,7 +238,7 @@ class Layers(FrozenLayers):
         try:
             alpha_offset = None if alpha is None else self.alpha.store(alpha[:, :, np.newaxis])
         except BaseException:
-            self.color.give_back(offset)
+            self.color.free_stored(offset)
             raise
         self.put_block(key, offset)
         if alpha_offset is not None:

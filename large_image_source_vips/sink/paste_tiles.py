@@ -115,7 +115,7 @@ class _Change:
     def _replace(self, plane: Plane, key: BlockKey, samples: Array) -> None:
         """Write a block to a new offset."""
         offset = plane.store(samples)
-        self._undo.append(partial(plane.give_back, offset))
+        self._undo.append(partial(plane.free_stored, offset))
         self._do.append(partial(plane.put, key, offset))
         if plane is self._layers.color:
             self._do.append(partial(

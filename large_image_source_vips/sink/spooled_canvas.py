@@ -267,7 +267,7 @@ class SpooledCanvas(SpooledState):
         frame, column, row = block
         key = BlockKey(frame, 0, column, row)
         pieces = [self._piece(entry, place, key, layers)
-                  for entry, place in self._index.of_block(block)]
+                  for entry, place in self._index.tiles_on(block)]
         color, alpha = combined(
             self.policy, pieces, (*_SHAPE, layers.meaning.color_bands), layers.dtype)
         layers.set_block(key, color, alpha if layers.meaning.has_alpha else None)

@@ -209,7 +209,7 @@ class TileIndex:
 
     # Order
 
-    def of_block(self, block: Block) -> list[tuple[Entry, int]]:
+    def tiles_on(self, block: Block) -> list[tuple[Entry, int]]:
         """
         The tiles on a block, in the order for the policy.
 

@@ -24,48 +24,50 @@ _START = f'{{"{_KEY}": '
 _MAKERS = ('<', '{', 'ImageJ', 'SCIFIO', 'Aperio', 'DCS', '\ufeff')
 
 
-def json_fields(notes: Annotations, associated: Collection[str] = (), *, ome: bool = True,
+def json_fields(annotations: Annotations, associated: Collection[str] = (), *, ome: bool = True,
               complete: bool = True) -> dict[str, Any]:
     """
     Collect the data for the JSON text.
 
-    :param notes: of the image.
+    :param annotations: of the image.
     :param associated: the keys of the associated images.
     :param ome: whether OME-XML holds the rest.
     :param complete: whether the frames fill the axes in order.
     :returns: an object for JSON; empty if there is nothing to store.
     """
     fields: dict[str, Any] = {}
+    description = annotations.description
     if ome and complete and (associated or any(
             axis not in ('c', 'z', 't') or length == 1
-            for axis, length in notes.axes.lengths.items())):
-        fields['axes'] = dict(notes.axes.lengths)
-    if notes.value_axes is not None:
-        fields['frameAxes'] = list(notes.value_axes)
-    if notes.units is not None:
-        fields['frameUnits'] = dict(notes.units)
-    if notes.values is not None:
-        fields['frameValues'] = [[dict(key), dict(values)] for key, values in notes.values.items()]
-    if notes.channel_names is not None and 'c' not in notes.axes.lengths:
-        fields['channelNames'] = list(notes.channel_names)
-    if notes.channel_colors and 'c' not in notes.axes.lengths:
-        fields['channelColors'] = list(notes.channel_colors)
-    if notes.description is not None and not (ome and isinstance(notes.description, str)):
-        fields['imageDescription'] = notes.description
-    if notes.metadata is not None:
-        fields['additionalMetadata'] = notes.metadata
-    if notes.magnification is not None and not ome:
-        fields['magnification'] = notes.magnification
+            for axis, length in annotations.axes.lengths.items())):
+        fields['axes'] = dict(annotations.axes.lengths)
+    if annotations.value_axes is not None:
+        fields['frameAxes'] = list(annotations.value_axes)
+    if annotations.units is not None:
+        fields['frameUnits'] = dict(annotations.units)
+    if annotations.values is not None:
+        fields['frameValues'] = [
+            [dict(key), dict(values)] for key, values in annotations.values.items()]
+    if annotations.channel_names is not None and 'c' not in annotations.axes.lengths:
+        fields['channelNames'] = list(annotations.channel_names)
+    if annotations.channel_colors and 'c' not in annotations.axes.lengths:
+        fields['channelColors'] = list(annotations.channel_colors)
+    if description is not None and not (ome and isinstance(description, str)):
+        fields['imageDescription'] = description
+    if annotations.metadata is not None:
+        fields['additionalMetadata'] = annotations.metadata
+    if annotations.magnification is not None and not ome:
+        fields['magnification'] = annotations.magnification
     if associated:
         fields['associated'] = list(associated)
+    labels = {'palette': annotations.palette, 'classNames': annotations.class_names}
     return {**fields, **{name: {str(label): text for label, text in found.items()}
-                      for name, found in (('palette', notes.palette),
-                                          ('classNames', notes.class_names)) if found is not None}}
+                         for name, found in labels.items() if found is not None}}
 
 
-def plain_text(notes: Annotations, associated: Collection[str] = ()) -> str:
+def plain_text(annotations: Annotations, associated: Collection[str] = ()) -> str:
     """The ImageDescription of a file of one frame without OME-XML; '' for none."""
-    fields = json_fields(notes, associated, ome=False)
+    fields = json_fields(annotations, associated, ome=False)
     text = fields.get('imageDescription')
     if {*fields} == {'imageDescription'} and isinstance(text, str) and (
             text.strip() and '\0' not in text and not text.startswith(_MAKERS)):

@@ -103,21 +103,21 @@ def ome_text(image: OmeImage) -> str:
 
     The pages are the frames in their order, then the associated images.
     """
-    notes = image.annotations
+    annotations = image.annotations
     ElementTree.register_namespace('', NAMESPACE)
     ElementTree.register_namespace('xsi', _XSI)
     root = _element('OME', {f'{{{_XSI}}}schemaLocation': f'{NAMESPACE} {_SCHEMA}',
                             'Creator': 'large_image_source_vips'})
-    plan = _plan(notes.axes)
-    if notes.magnification is not None:
+    plan = _plan(annotations.axes)
+    if annotations.magnification is not None:
         _add(_add(root, 'Instrument', ID='Instrument:0'), 'Objective', ID='Objective:0',
-             NominalMagnification=_number(notes.magnification))
+             NominalMagnification=_number(annotations.magnification))
     structured = _structured(image)
     pages = _pages_by_image(image.frames)
     for number in range(plan.images):
         element = _add(root, 'Image', ID=f'Image:{number}',
                        Name=image.name or f'Image {number}')
-        _describe(element, notes)
+        _describe(element, annotations)
         _pixels(element, image, plan, number, pages.get(number, []))
         for annotation in structured:
             _add(element, 'AnnotationRef', ID=annotation.get('ID', ''))
@@ -165,13 +165,13 @@ def _pages_by_image(positions: Sequence[Mapping[str, int]]) -> dict[int, list[Pa
     return found
 
 
-def _describe(element: ElementTree.Element, notes: Annotations) -> None:
+def _describe(element: ElementTree.Element, annotations: Annotations) -> None:
     """Add the description and the objective of an image."""
-    if notes.description is not None:
-        text = notes.description
+    if annotations.description is not None:
+        text = annotations.description
         _add(element, 'Description').text = _xml(
             text if isinstance(text, str) else json.dumps(text))
-    if notes.magnification is not None:
+    if annotations.magnification is not None:
         _add(element, 'InstrumentRef', ID='Instrument:0')
         _add(element, 'ObjectiveSettings', ID='Objective:0')
 
@@ -179,62 +179,62 @@ def _describe(element: ElementTree.Element, notes: Annotations) -> None:
 def _pixels(element: ElementTree.Element, image: OmeImage, plan: _Plan, number: int,
             pages: Sequence[Page]) -> None:
     """Add the pixels of an image: sizes, channels, the page and position of each plane."""
-    notes = image.annotations
+    annotations = image.annotations
     attributes: dict[str, Any] = {
         'ID': f'Pixels:{number}', 'DimensionOrder': f'XY{plan.order}',
         'Type': _TYPES[image.dtype.name], 'SizeX': image.size.width, 'SizeY': image.size.height,
         'SizeC': plan.lengths['C'] * image.samples, 'SizeZ': plan.lengths['Z'],
         'SizeT': plan.lengths['T']}
     steps = dict(zip('XY', image.pixel_size, strict=True))
-    for axis, size in {**steps, 'Z': _step(notes, 'z', _lengths(notes, 'z'))}.items():
+    for axis, size in {**steps, 'Z': _step(annotations, 'z', _lengths(annotations, 'z'))}.items():
         if size is not None:
             attributes[f'PhysicalSize{axis}'] = _number(size * 1e3)
-    increment = _step(notes, 't', _times(notes)) if list(plan.folded) == ['t'] else None
+    increment = _step(annotations, 't', _times(annotations)) if list(plan.folded) == ['t'] else None
     if increment is not None:
         attributes['TimeIncrement'] = _number(increment)
     pixels = _add(element, 'Pixels', **attributes)
     for channel in range(plan.lengths['C']):
         _channel(pixels, image, number, channel)
-    _planes(pixels, plan, notes, pages)
+    _planes(pixels, plan, annotations, pages)
 
 
 def _channel(pixels: ElementTree.Element, image: OmeImage, number: int, channel: int) -> None:
     """Add a channel: its name, colour and wavelength."""
-    notes = image.annotations
+    annotations = image.annotations
     attributes: dict[str, Any] = {
         'ID': f'Channel:{number}:{channel}', 'SamplesPerPixel': image.samples}
-    value = notes.values_at({'c': channel}).get('c')
-    names = notes.channel_names or ()
-    if image.samples == 1 or 'c' in notes.axes.lengths or len(names) == 1:
+    value = annotations.values_at({'c': channel}).get('c')
+    names = annotations.channel_names or ()
+    if image.samples == 1 or 'c' in annotations.axes.lengths or len(names) == 1:
         if channel < len(names):
             attributes['Name'] = names[channel]
-        if channel < len(notes.channel_colors):
-            color = rgb_of(notes.channel_colors[channel])
+        if channel < len(annotations.channel_colors):
+            color = rgb_of(annotations.channel_colors[channel])
             if color is not None:
                 # RGBA in a signed integer.
                 attributes['Color'] = int.from_bytes(bytes([*color, 255]), 'big', signed=True)
     if 'Name' not in attributes and isinstance(value, str):
         attributes['Name'] = value
-    wavelength = _in_unit(value, (notes.units or {}).get('c'), unit_in_mm, None)
+    wavelength = _in_unit(value, (annotations.units or {}).get('c'), unit_in_mm, None)
     if wavelength is not None and wavelength > 0:
         attributes['EmissionWavelength'] = _number(wavelength * 1e6)
     _add(pixels, 'Channel', **attributes)
 
 
-def _planes(pixels: ElementTree.Element, plan: _Plan, notes: Annotations,
+def _planes(pixels: ElementTree.Element, plan: _Plan, annotations: Annotations,
             pages: Sequence[Page]) -> None:
     """Add the page of each plane, and its position in space and time where known."""
-    places = [(page, plan.place(notes.axes, position)) for page, position in pages]
+    places = [(page, plan.place(annotations.axes, position)) for page, position in pages]
     # One element for each page: large_image's source 'ometiff' does not take a count.
     for page, place in places:
         _add(pixels, 'TiffData', IFD=page, PlaneCount=1,
              **{f'First{axis}': start for axis, start in place.items()})
-    if notes.values is None:
+    if annotations.values is None:
         return
-    lengths, times = _lengths(notes, 'z'), _times(notes)
+    lengths, times = _lengths(annotations, 'z'), _times(annotations)
     planes = []
     for _, position in pages:
-        values = notes.values_at(position)
+        values = annotations.values_at(position)
         attributes: dict[str, Any] = {}
         time = _in_unit(values.get('t'), *times)
         if time is not None:
@@ -257,18 +257,18 @@ def _structured(image: OmeImage) -> list[ElementTree.Element]:
 
     OMERO and QuPath show the pairs.
     """
-    notes = image.annotations
+    annotations = image.annotations
     result = []
-    fields = json_fields(notes, image.associated, complete=image.positions is None)
+    fields = json_fields(annotations, image.associated, complete=image.positions is None)
     if fields:
         element = _element('CommentAnnotation', {'ID': 'Annotation:0',
                                                  'Namespace': JSON_NAMESPACE})
         _add(element, 'Value').text = json.dumps(fields)
         result.append(element)
-    if isinstance(notes.metadata, dict) and notes.metadata:
+    if isinstance(annotations.metadata, dict) and annotations.metadata:
         element = _element('MapAnnotation', {'ID': 'Annotation:1', 'Namespace': _KEY_VALUES})
         pairs = _add(element, 'Value')
-        for key, value in notes.metadata.items():
+        for key, value in annotations.metadata.items():
             _add(pairs, 'M', K=_xml(key)).text = _xml(
                 value if isinstance(value, str) else json.dumps(value))
         result.append(element)
@@ -279,14 +279,14 @@ def _structured(image: OmeImage) -> list[ElementTree.Element]:
 Unit = tuple[Any, Callable[[str], float | None], float | None]
 
 
-def _lengths(notes: Annotations, axis: str) -> Unit:
+def _lengths(annotations: Annotations, axis: str) -> Unit:
     """The unit of an axis of lengths, in mm; µm if not given."""
-    return (notes.units or {}).get(axis), unit_in_mm, 1e-3
+    return (annotations.units or {}).get(axis), unit_in_mm, 1e-3
 
 
-def _times(notes: Annotations) -> Unit:
+def _times(annotations: Annotations) -> Unit:
     """The unit of the axis T, in s; s if not given."""
-    return (notes.units or {}).get('t'), unit_in_seconds, 1.0
+    return (annotations.units or {}).get('t'), unit_in_seconds, 1.0
 
 
 def _in_unit(value: Any, unit: Any, factor_of: Callable[[str], float | None],
@@ -298,16 +298,16 @@ def _in_unit(value: Any, unit: Any, factor_of: Callable[[str], float | None],
     return None if factor is None else value * factor
 
 
-def _step(notes: Annotations, axis: str, unit: Unit) -> float | None:
+def _step(annotations: Annotations, axis: str, unit: Unit) -> float | None:
     """
     The step along an axis, converted by the unit.
 
     None unless the values are evenly rising numbers and do not depend on other axes.
     """
-    values = notes.values_array()
-    if values is None or notes.value_axes is None or axis not in notes.value_axes:
+    values = annotations.values_array()
+    if values is None or annotations.value_axes is None or axis not in annotations.value_axes:
         return None
-    number = notes.value_axes.index(axis)
+    number = annotations.value_axes.index(axis)
     along = np.moveaxis(values[..., number], number, 0)
     along = along.reshape(len(along), -1)
     converted = [_in_unit(value, *unit) for value in along[:, 0]]

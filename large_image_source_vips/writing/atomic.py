@@ -307,12 +307,12 @@ class _Moves:
                 os.replace(new, final)
         except BaseException as exc:
             if os.path.lexists(last):
-                self._put_back(undo)
+                self._restore(undo)
             if isinstance(exc, OSError):
                 raise _explained(exc, last_final if new is last else final) from exc
             raise
 
-    def _put_back(self, undo: list[tuple[Path, Path]]) -> None:
+    def _restore(self, undo: list[tuple[Path, Path]]) -> None:
         """
         Undo moves, the last one first.
 

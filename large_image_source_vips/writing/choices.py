@@ -84,15 +84,15 @@ class Choices:
     vips_kwargs: Mapping[str, Any] | None = None
 
     @property
-    def says_nothing_of_values(self) -> bool:
+    def may_be_labels(self) -> bool:
         """Whether no argument shows if the samples are labels or a photograph."""
         return (self.compression is None and self.quality is None and self.subsampling is None and
                 self.resample is None)
 
 
 # Arguments that apply to TIFF files written by this package, and in part to other files.
-_OWN = ('compression', 'quality', 'subsampling', 'predictor', 'tile', 'resample', 'fill', 'dtype',
-        'verify')
+_TIFF_ARGUMENTS = ('compression', 'quality', 'subsampling', 'predictor', 'tile', 'resample',
+                   'fill', 'dtype', 'verify')
 
 
 def check_choices(choices: Choices, suffix: str, possible: Collection[str]) -> None:
@@ -106,7 +106,7 @@ def check_choices(choices: Choices, suffix: str, possible: Collection[str]) -> N
     """
     if choices.vips_kwargs is not None:
         possible = ()
-    useless = [name for name in _OWN
+    useless = [name for name in _TIFF_ARGUMENTS
                if getattr(choices, name) != getattr(Choices, name) and name not in possible]
     if not useless:
         return
@@ -141,7 +141,7 @@ def chosen_dtype(dtype: np.dtype[Any], choices: Choices) -> np.dtype[Any]:
         np.can_cast(dtype, other, 'safe') or dtype.kind == other.kind == 'f')]
     if chosen not in possible:
         msg = (f'dtype={chosen} would change the values of {dtype} samples; these can be written '
-               f'as {listed([str(other) for other in possible])}.')
+               f'as {in_words([str(other) for other in possible])}.')
         raise TileSourceError(msg)
     return chosen
 
@@ -164,7 +164,7 @@ def chosen_compression(value: Any) -> str | None:
     name = str(value).lower()
     name = _ALIASES.get(name, name)
     if name not in COMPRESSIONS:
-        msg = f'compression must be {listed(list(COMPRESSIONS))}, not {value!r}.'
+        msg = f'compression must be {in_words(list(COMPRESSIONS))}, not {value!r}.'
         raise TileSourceError(msg)
     return name
 
@@ -181,7 +181,7 @@ def chosen_quality(name: str, choices: Choices, meaning: Meaning) -> int | None:
                'lossy is False' if not choices.lossy else 'the samples are labels')
         msg = (f'quality={choices.quality!r} is not possible with compression={name!r}: {why}.  '
                f'Compressions with a quality are '
-               f'{listed([other for other, form in COMPRESSIONS.items() if form.lossy])}.')
+               f'{in_words([other for other, form in COMPRESSIONS.items() if form.lossy])}.')
         raise TileSourceError(msg)
     return checked_quality(choices.quality)
 
@@ -215,7 +215,7 @@ def chosen_subsampling(name: str, choices: Choices, quality: int | None,
                f'{"s" if meaning.color_bands != 1 else ""}.')
         raise TileSourceError(msg)
     if chosen not in SUBSAMPLING:
-        msg = f'subsampling must be {listed(list(SUBSAMPLING))}, not {chosen!r}.'
+        msg = f'subsampling must be {in_words(list(SUBSAMPLING))}, not {chosen!r}.'
         raise TileSourceError(msg)
     return str(chosen)
 
@@ -232,7 +232,7 @@ def chosen_predictor(name: str, chosen: Any, dtype: np.dtype[Any]) -> int:
                           if predicts else [])]
     if chosen not in possible:
         msg = (f'predictor={chosen!r} is not possible with compression={name!r} and {dtype}; this '
-               f'image can have {listed(possible)}.')
+               f'image can have {in_words(possible)}.')
         raise TileSourceError(msg)
     return _PREDICTORS[chosen]
 
@@ -286,6 +286,6 @@ def chosen_fill(chosen: Any, dtype: np.dtype[Any], meaning: Meaning) -> tuple[fl
     return tuple(exact.tolist())
 
 
-def listed(names: list[str]) -> str:
+def in_words(names: list[str]) -> str:
     """Join names with commas and 'or'."""
     return names[0] if len(names) == 1 else f'{", ".join(names[:-1])} or {names[-1]}'

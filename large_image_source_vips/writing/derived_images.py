@@ -89,7 +89,7 @@ def without_metadata(picture: Picture) -> Picture:
     """
     A picture with pixels, pixel size and an anonymous colour profile only.
 
-    Fields that are not listed here get their defaults, so none can be forgotten.
+    Fields that are not in_words here get their defaults, so none can be forgotten.
     """
     profile = anonymous(picture.profile) if picture.profile else None
     return Picture(
@@ -110,17 +110,17 @@ def one_frame(snapshot: Snapshot, frame: int) -> Snapshot:
     checked_frame(frame, snapshot.count, snapshot.name)
     if snapshot.count == 1:
         return snapshot
-    notes, position = snapshot.annotations, snapshot.position(frame)
-    names, colors = notes.channel_names, notes.channel_colors
-    if 'c' in notes.axes.lengths:
+    annotations, position = snapshot.annotations, snapshot.position(frame)
+    names, colors = annotations.channel_names, annotations.channel_colors
+    if 'c' in annotations.axes.lengths:
         here = slice(position['c'], position['c'] + 1)
         names, colors = None if names is None else names[here] or None, colors[here]
     values: Mapping[Position, Mapping[str, Any]] | None = None
-    if notes.values is not None:
-        values = {(): notes.values_at(position)}
+    if annotations.values is not None:
+        values = {(): annotations.values_at(position)}
     return replace(
         snapshot, count=1, picture=lambda _: snapshot.picture(frame), positions=None,
-        annotations=replace(notes, axes=Axes(), channel_names=names, channel_colors=colors,
+        annotations=replace(annotations, axes=Axes(), channel_names=names, channel_colors=colors,
                             values=values))
 
 
@@ -137,15 +137,15 @@ def some_frames(snapshot: Snapshot, frames: Sequence[int]) -> Snapshot:
         return one_frame(snapshot, frames[0])
     for frame in frames:
         checked_frame(frame, snapshot.count, snapshot.name)
-    notes = snapshot.annotations
+    annotations = snapshot.annotations
     positions = [snapshot.position(frame) for frame in frames]
     places = {axis: sorted({position[axis] for position in positions})
-              for axis in notes.axes.lengths}
+              for axis in annotations.axes.lengths}
     axes = Axes({axis: len(found) for axis, found in places.items() if len(found) > 1})
     chosen = {axis: places[axis] for axis in axes.lengths}
     moved = [{axis: found.index(position[axis]) for axis, found in chosen.items()}
              for position in positions]
-    names, colors = notes.channel_names, notes.channel_colors
+    names, colors = annotations.channel_names, annotations.channel_colors
     if 'c' in places:
         at = [place for place in places['c'] if place < max(len(names or ()), len(colors))]
         names = None if names is None else tuple(
@@ -154,22 +154,22 @@ def some_frames(snapshot: Snapshot, frames: Sequence[int]) -> Snapshot:
     return replace(
         snapshot, count=len(frames), picture=lambda number: snapshot.picture(frames[number]),
         positions=None if moved == [*axes.positions()] else moved,
-        annotations=replace(notes, axes=axes, channel_names=names, channel_colors=colors,
-                            values=_values_at(notes, places)))
+        annotations=replace(annotations, axes=axes, channel_names=names, channel_colors=colors,
+                            values=_values_at(annotations, places)))
 
 
-def _values_at(notes: Annotations, places: Mapping[str, Sequence[int]],
+def _values_at(annotations: Annotations, places: Mapping[str, Sequence[int]],
                ) -> dict[Position, Mapping[str, Any]] | None:
     """
     The values at some positions, by the new positions.
 
     :param places: the positions on each axis, ascending.
     """
-    if notes.values is None:
+    if annotations.values is None:
         return None
     found = {}
-    for key, values in notes.values.items():
-        position = {axis: dict(key).get(axis, 0) for axis in notes.value_axes or ()}
+    for key, values in annotations.values.items():
+        position = {axis: dict(key).get(axis, 0) for axis in annotations.value_axes or ()}
         if all(place in places.get(axis, (0,)) for axis, place in position.items()):
             found[position_key({axis: places[axis].index(place)
                                 for axis, place in position.items() if axis in places})] = values
@@ -205,11 +205,11 @@ def with_associated(snapshot: Snapshot, keys: frozenset[str] | None) -> Snapshot
 
 def with_smaller_scale(snapshot: Snapshot, reduction: int) -> Snapshot:
     """The magnification for an image of which a lower level is written."""
-    notes = snapshot.annotations
-    if notes.magnification is None:
+    annotations = snapshot.annotations
+    if annotations.magnification is None:
         return snapshot
     return replace(snapshot, annotations=replace(
-        notes, magnification=notes.magnification / 2 ** reduction))
+        annotations, magnification=annotations.magnification / 2 ** reduction))
 
 
 def anonymous_snapshot(snapshot: Snapshot) -> Snapshot:

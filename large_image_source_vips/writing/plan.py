@@ -33,7 +33,7 @@ from .choices import (
     chosen_resample,
     chosen_subsampling,
     chosen_tile,
-    listed,
+    in_words,
 )
 
 Array = npt.NDArray[Any]
@@ -236,7 +236,7 @@ def _check_compression(name: str, meaning: Meaning, dtype: np.dtype[Any], alpha:
     possible = [other for other in COMPRESSIONS
                 if _problem(other, meaning, dtype, alpha, lossy, masks) is None]
     msg = (f'compression={name!r} is not possible: {problem}.  This image can have '
-           f'{listed(possible)}.')
+           f'{in_words(possible)}.')
     raise TileSourceError(msg)
 
 

@@ -78,7 +78,7 @@ def write_contents(contents: Contents, plan: TiffPlan, path: str, progress: Prog
     palette = contents.annotations.palette
     color_map = _color_map(palette, plan.dtype) if palette and plan.has_color_map else None
     with closing(EncodedTiles(os.path.dirname(path))) as spool:
-        copied = _Copied(progress)
+        copied = _CopyProgress(progress)
         images = []
         for number, picture in enumerate(contents.frames):
             pyramid = Pyramid(picture, plan, spool)
@@ -86,9 +86,9 @@ def write_contents(contents: Contents, plan: TiffPlan, path: str, progress: Prog
                 _COMPRESSED * (number + fraction) / count))
             copied.total += sum(table.offsets.size for table in (*pyramid.tables, *pyramid.masks))
             images.append(WrittenImage(
-                _coloured(_pages(pyramid, plan, spool, copied.one_more, mask=False),
+                _coloured(_pages(pyramid, plan, spool, copied.count_tile, mask=False),
                           color_map),
-                _pages(pyramid, plan, spool, copied.one_more, mask=True),
+                _pages(pyramid, plan, spool, copied.count_tile, mask=True),
                 picture.pixel_size, picture.profile, contents.is_ome, '' if number else text))
         images += [
             _associated(key, pixels, 0 if contents.is_ome else _SUBFILE_TYPES.get(key, 0))
@@ -115,7 +115,7 @@ def _coloured(pages: list[WrittenPage],
     return [replace(page, color_map=color_map) for page in pages]
 
 
-class _Copied:
+class _CopyProgress:
     """Reports the progress of copying tiles."""
 
     def __init__(self, progress: Progress) -> None:
@@ -123,7 +123,7 @@ class _Copied:
         self._done = 0
         self._progress = progress
 
-    def one_more(self) -> None:
+    def count_tile(self) -> None:
         """Count a tile."""
         self._done += 1
         if self._done % _TILES_A_REPORT == 0:

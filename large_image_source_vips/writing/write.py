@@ -84,7 +84,7 @@ def write_image(open_image: Callable[[], AbstractContextManager[Snapshot]], path
             if choices.vips_kwargs is None and _loses_labels(target):
                 _warn(f'{target.shown}: {target.suffix} is always lossy, which '
                       f'changes labels; write a .tif or .png to keep them.')
-        elif choices.says_nothing_of_values:
+        elif choices.may_be_labels:
             labels = replace(picture.meaning, labels=True)
             other = plan_for(replace(picture, meaning=labels))
             if other != plan and has_few_values(contents.frames):
