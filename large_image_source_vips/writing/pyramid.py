@@ -32,6 +32,7 @@ from ..base.limits import LIMITS
 from ..base.threads import submitted
 from ..codecs.encode import check_tile, encode_mask, tile_encoder
 from ..store import EncodedLevel, Picture
+from .choices import Resampler
 from .encoded_tiles import EncodedTiles, Place, TileTable
 from .plan import TiffPlan
 from .tile_pixels import TilePixels, assembled
@@ -47,8 +48,9 @@ Pixels = TilePixels | None
 # branches.
 _DEPTH = 3
 _BRANCHES = 4
-# Tiles with alpha of up to this many pixels are joined before they are halved.
-_JOINED = 512 * 512
+# Tiles with alpha of up to this many pixels are joined before they are halved.  That takes
+# 4 MB for each thread, hence the limit of threads.
+_JOINED, _JOINING_THREADS = 256 * 256, 2
 
 # The time between two calls of the progress function, which can cancel the write.
 _REPORT_SECONDS = 0.1
@@ -90,6 +92,9 @@ class Pyramid:
             predictor=plan.predictor) for passed in self.passed]
         self._opaque = opaque_alpha(plan.dtype)
         self._fill = None if plan.fill is None else np.array(plan.fill, plan.dtype)
+        # Other ways to halve may show where tiles meet, and must not depend on the threads.
+        self._joins = (bool(plan.alpha) and plan.tile.area <= _JOINED and
+                       THREADS <= _JOINING_THREADS and not isinstance(plan.resample, Resampler))
         self._lock = threading.Lock()
         # The compressed blank tile and the two constant masks, made on demand.
         self._constant: dict[Any, Place] = {}
@@ -239,8 +244,7 @@ class Pyramid:
         plan, (width, height) = self._plan, self._plan.tile
         blank = plan.blank[:plan.color_bands] if not plan.alpha else np.zeros(
             plan.color_bands, plan.dtype)
-        if plan.alpha and plan.tile.area <= _JOINED and any(
-                part.alpha is not None for _, _, part in shown):
+        if self._joins and any(part.alpha is not None for _, _, part in shown):
             # Halving all together needs a quarter of the numpy calls, which wait for the
             # GIL.
             larger = Rect(2 * column * width, 2 * row * height, 2 * width, 2 * height).clipped(

@@ -23,7 +23,8 @@ from large_image_source_vips.writing import pyramid
 from large_image_source_vips.writing.choices import Choices
 from large_image_source_vips.writing.write import write_image
 
-KINDS = [{}, {'lossy': False}, {'compression': 'zstd'}, {'alpha': False}]
+KINDS = [{}, {'lossy': False}, {'compression': 'zstd'}, {'alpha': False},
+         {'resample': 'lanczos', 'lossy': False}]
 needs_proc = pytest.mark.skipif(not os.path.isdir('/proc/self/fd'), reason='needs /proc')
 
 
@@ -82,8 +83,13 @@ def test_tiles_are_compressed_by_several_threads(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('threads', [1, 2, 5])
 @pytest.mark.parametrize('kwargs', KINDS)
-def test_the_number_of_threads_does_not_change_the_file(tmp_path, monkeypatch, threads, kwargs):
-    sink = make_sink(random_tile('uint8', (2000, 1300, 3)))
+@pytest.mark.parametrize('bands', [3, 4])
+def test_the_number_of_threads_does_not_change_the_file(
+        tmp_path, monkeypatch, threads, kwargs, bands):
+    tile = random_tile('uint8', (2000, 1300, bands))
+    if bands == 4:
+        tile[..., 3] = np.where(tile[..., 3] > 60, 255, 0)
+    sink = make_sink(tile)
     sink.addTile(random_tile('uint8', (700, 700, 3), 1), 2000, 1500)
     sink.write(tmp_path / 'a.tif', **kwargs)
     monkeypatch.setattr(pyramid, 'THREADS', threads)
