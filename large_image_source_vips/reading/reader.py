@@ -201,21 +201,7 @@ class FileReader:
 
     def read(self, frame: int, reduction: int, rect: Rect, *,
              keep: bool = False, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
-        """
-        The pixels of a rectangle at a reduction.
-
-        :param frame: the frame, counted from 0.
-        :param reduction: 0 for full resolution, r for 2 ** r times smaller.
-        :param rect: in level pixels of that reduction, inside
-            ``size.reduced(reduction)``.
-        :param keep: whether more of the image, at this or other reductions, is likely to
-            be read soon.
-        :param out: an array to fill, as for ``PixelStore.read``.
-        :returns: an array (rect.height, rect.width, bands) of ``dtype``.  Unless it is
-            ``out``, it may be read-only and must not be changed.
-        :raises TileSourceError: if the pixels cannot be read; the message names the file,
-            the frame, the level and the tile.
-        """
+        """The pixels of a rectangle at a reduction; see ``Pixels.read``."""
         return self.current().read(frame, reduction, rect, keep=keep, out=out)
 
     def _current(self) -> Version:

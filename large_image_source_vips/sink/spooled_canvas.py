@@ -124,19 +124,10 @@ class SpooledCanvas(SpooledState):
             target: Target = ONE_FRAME, *, weight: Array | None = None, key: Any = None,
             order: float | None = None) -> None:
         """
-        Add a patch.
+        Add a patch; see ``Canvas.add``.
 
-        :param patch: the converted tile; several frames one below the other.
-        :param x: the column of its left edge in caller coordinates.
-        :param y: the row of its top edge in caller coordinates.
-        :param mask: (rows, cols) of the patch, False where it has no pixels, or None.
-        :param target: its frames.
         :param weight: (rows, cols) of floats, or None.
-        :param key: identifies the tile, which is added only once; or None.
         :param order: its place in the order of tiles, or None.
-        :raises TileSourceError: if the patch does not fit the format of the image or would
-            make it too large, the key was used for another tile, or the disk is full;
-            nothing has changed then.
         """
         self.check_process()
         if weight is not None:
