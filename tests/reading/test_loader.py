@@ -200,7 +200,7 @@ def test_image_magick_is_not_asked_about_what_others_read(tmp_path):
         with contextlib.suppress(TileSourceError):
             assert FileReader(tmp_path / 'b.tif')._file.loader.name != 'magickload'
     (tmp_path / 'c.tga').write_bytes(bytes(18) + bytes(1000))
-    with pytest.raises(TileSourceError, match='no image format'):
+    with pytest.raises(TileSourceError, match='does not recognise its format'):
         FileReader(tmp_path / 'c.tga')
 
 
