@@ -281,11 +281,17 @@ class Layers(FrozenLayers):
         self.release_alpha(key)
         self.occupied.add(key.frame, key.column, key.row)
 
+    @property
+    def interleaves(self) -> bool:
+        """Whether blocks that are not opaque can be interleaved: 8-bit gray and RGB."""
+        return (self.dtype == np.uint8 and self.meaning.has_alpha and
+                self.meaning.color_bands in {1, 3})
+
     def takes_interleaved(self, tile: Array) -> bool:
         """Whether a tile (rows, cols, bands) with alpha can be an interleaved block."""
         bands = tile.shape[2]
-        return (tile.dtype == np.uint8 and bands in {2, 4} and tile.strides[1:] == (bands, 1) and
-                bands == self.meaning.color_bands + self.meaning.has_alpha)
+        return (self.interleaves and tile.dtype == np.uint8 and
+                bands == self.meaning.color_bands + 1 and tile.strides[1:] == (bands, 1))
 
     def put_interleaved(self, key: BlockKey, offset: int, *, shaded: bool) -> None:
         """

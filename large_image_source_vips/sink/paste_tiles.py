@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ..base.geometry import Rect
 from ..base.limits import LIMITS
+from ..base.transparency import copy_bands, has_shades, whole_pixels
 from .blend import Array, paste
 from .blocks import BlockKey, Plane
 from .grid import Part, block_count, parts
@@ -92,6 +93,9 @@ class _Change:
             self._replace(layers.color, key, color)
             self._do.append(partial(layers.release_alpha, key))
             return
+        if part.whole and not layers.has(key) and layers.interleaves:
+            self._fill_blank(key, color, alpha, mask)
+            return
         layers.separate(key)
         fresh = key not in layers.color.slots
         has_alpha = key in layers.alpha.slots or (fresh and layers.meaning.has_alpha)
@@ -111,6 +115,23 @@ class _Change:
                 self._do.append(partial(layers.alpha.release, [key]))
             else:
                 self._replace(layers.alpha, key, below_alpha)
+
+    def _fill_blank(self, key: BlockKey, color: Array, alpha: Array | None,
+                    mask: npt.NDArray[np.bool_] | None) -> None:
+        """Fill a blank 8-bit block with a part of a tile that has alpha or a mask."""
+        layers = self._layers
+        shown = 255 if alpha is None else alpha
+        if np.all(shown == 255) and (mask is None or mask.all()):
+            self._replace(layers.color, key, color)
+            return
+        block = np.empty(layers.interleaved.shape, np.uint8)
+        copy_bands(block[..., :-1], color)
+        block[..., -1] = shown
+        if mask is not None:
+            np.copyto(whole_pixels(block), 0, where=~mask)
+        offset = layers.interleaved.store(block)
+        self._undo.append(partial(layers.interleaved.free_stored, offset))
+        self._do.append(partial(layers.put_interleaved, key, offset, shaded=has_shades(block)))
 
     def _replace(self, plane: Plane, key: BlockKey, samples: Array) -> None:
         """Write a block to a new offset."""

@@ -58,6 +58,29 @@ def test_tiles_are_read_as_they_were_added(bands, shades):
         assert values.tolist() == whole.bandRanges[key].tolist()
 
 
+@pytest.mark.parametrize('form', ['one tile', 'mask', 'mask and alpha', 'several frames'])
+@pytest.mark.parametrize('bands', [2, 4])
+def test_whole_blocks_of_any_tile_are_kept_so(tmp_path, form, bands):
+    pixels = picture(bands, shades='alpha' in form)
+    sink, model = large_image_source_vips.new(), SinkModel()
+    # Not aligned: the first blocks are covered in part.
+    tile = pixels[:SIDE - 100, :SIDE - 30]
+    mask = None
+    if form.startswith('mask'):
+        mask = np.random.default_rng(2).random(tile.shape[:2]) > 0.3
+        mask[300:600, 300:600] = True
+        tile = tile if 'alpha' in form else tile[..., :-1]
+    if form == 'several frames':
+        sink.addTile(np.stack([tile, tile[::-1]]), 100, 30, axes='zyxs')
+    else:
+        sink.addTile(tile, 100, 30, mask=mask)
+    model.add(tile, 100, 30, mask=mask)
+    assert len(sink._store._layers.interleaved.slots) >= 4
+    assert_same(read_all(sink, frame=0), model.image())
+    sink.write(tmp_path / 'a.tif', frame=0, lossy=False)
+    assert_same(read_all(large_image_source_vips.open(tmp_path / 'a.tif')), model.image())
+
+
 CHANGES = {
     'a small opaque tile': lambda noise: (noise[:40, :50, :3], 300, 270, None),
     'a small tile with alpha': lambda noise: (noise[:90, :90], 230, 240, None),
