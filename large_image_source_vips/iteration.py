@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 from large_image.constants import TILE_FORMAT_NUMPY
@@ -20,12 +20,18 @@ from large_image.tilesource.tileiterator import TileIterator
 from .base.arrays import writable
 from .base.geometry import TILE_SIZE, Rect
 
+if TYPE_CHECKING:
+    from .regions import Place, Regions
+
 Array = npt.NDArray[Any]
 
 # Width and height of the pieces in which large_image reads a region.
 _PIECE = 4096
 # The keys of a region in full-resolution pixels.
 _IN_PIXELS = frozenset(('left', 'top', 'width', 'height'))
+_OUTPUT = frozenset(('maxWidth', 'maxHeight'))
+_REQUEST = frozenset(('region', 'output'))
+_NO_OUTPUT = object()
 
 
 class _Reading(threading.local):
@@ -121,19 +127,56 @@ class Region(TileIterator):
         return iter(())
 
 
-def rect_in_pixels(kwargs: dict[str, Any]) -> Rect | None:
+def common_place(source: Any, regions: Regions, kwargs: dict[str, Any]) -> Place | None:
     """
-    The rectangle of the most common request, computed faster than by large_image.
+    The place of the most common requests, computed faster than by large_image.
 
+    :param source: the tile source.
+    :param regions: its rectangles.
     :param kwargs: the arguments of ``getRegion``.
-    :returns: the region if it is given in full-resolution pixels, with no other option; it
-        may extend beyond the image.  None for any other request.
+    :returns: None unless the region is given in full-resolution pixels and inside the
+        image, at full resolution or smaller by a power of two, with no other option.
     """
-    region = kwargs.get('region')
-    if len(kwargs) != 1 or type(region) is not dict or region.keys() != _IN_PIXELS or not all(
-            type(value) is int for value in region.values()):
+    rect, reduction = _rect_in_pixels(kwargs) or (None, 0)
+    place = None if rect is None else regions.place(source._getFrame(), 0, rect)
+    if place is None or not reduction:
+        return place
+    level = source.levels - 1 - reduction
+    if level < 0 or source.getPreferredLevel(level) != level:
         return None
-    return Rect(region['left'], region['top'], region['width'], region['height'])
+    # large_image rounds the edges down.
+    return regions.place(place.frame, reduction, Rect(
+        place.rect.left >> reduction, place.rect.top >> reduction,
+        place.rect.width >> reduction, place.rect.height >> reduction))
+
+
+def _rect_in_pixels(kwargs: dict[str, Any]) -> tuple[Rect, int] | None:
+    """
+    The region in full-resolution pixels, and how often it is halved.
+
+    :param kwargs: as for ``common_place``.
+    :returns: the region may extend beyond the image; None for another request.
+    """
+    region: Any = kwargs.get('region')
+    output: Any = kwargs.get('output', _NO_OUTPUT)
+    if not kwargs.keys() <= _REQUEST or not _are_integers(region, _IN_PIXELS):
+        return None
+    rect = Rect(region['left'], region['top'], region['width'], region['height'])
+    if output is _NO_OUTPUT:
+        return rect, 0
+    if not _are_integers(output, _OUTPUT) or output['maxWidth'] < 1:
+        return None
+    width, height = output['maxWidth'], output['maxHeight']
+    reduction = (rect.width // width).bit_length() - 1
+    if reduction < 0 or (width << reduction, height << reduction) != rect.size:
+        return None
+    return rect, reduction
+
+
+def _are_integers(value: Any, names: frozenset[str]) -> bool:
+    """Whether a value is a dictionary of these names and integers."""
+    return type(value) is dict and value.keys() == names and all(
+        type(number) is int for number in value.values())
 
 
 def _rect_of(tile: LazyTileDict) -> Rect:

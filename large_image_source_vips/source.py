@@ -32,7 +32,7 @@ from .base.geometry import TILE_SIZE, Rect, Size, level_count
 from .base.identity import absolute_path, file_identity
 from .base.settings import ignored_names, pass_jpeg, refuse_ignored
 from .image_properties import ImageProperties
-from .iteration import Pieces, Region, Tiles, reads_several, rect_in_pixels, several_tiles
+from .iteration import Pieces, Region, Tiles, common_place, reads_several, several_tiles
 from .lazy_array import LazyArray, lazy_array
 from .notebook import ShownInNotebooks
 from .regions import Place, Regions, TileCache, tile_key
@@ -285,8 +285,7 @@ class StoreTileSource(ImageProperties, CheckedAttributes, ShownInNotebooks, File
         if tiled or not self._is_plain() or not kwargs.keys().isdisjoint(_OTHER_TILES):
             with several_tiles():
                 return writable(super().getRegion(format, **kwargs))
-        rect = rect_in_pixels(kwargs)
-        place = None if rect is None else self._regions.place(self._getFrame(), 0, rect)
+        place = common_place(self, self._regions, kwargs)
         if place is not None:
             return writable(_encodeImage(self._regions.read(place), format=formats))
         info = Region.of(self, kwargs).info

@@ -299,6 +299,20 @@ def test_regions_are_those_of_the_base_class(files, kind, request_, edge):
     assert_same_answers(source, request_)
 
 
+@settings(max_examples=200, deadline=None,
+          suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kind=st.sampled_from(sorted(FILES)), left=st.integers(-40, 600), top=st.integers(-40, 600),
+       width=st.integers(0, 300), height=st.integers(0, 300), halvings=st.integers(0, 5),
+       more=st.sampled_from([0, 0, 0, 1]))
+def test_regions_that_are_smaller_by_a_power_of_two(
+        files, kind, left, top, width, height, halvings, more):
+    """The usual requests of data loaders, which are computed without large_image."""
+    assert_same_answers(open_file(files / FILES[kind][0]), {
+        'format': 'numpy', 'output': {'maxWidth': width, 'maxHeight': height},
+        'region': {'left': left, 'top': top, 'width': width << halvings,
+                   'height': (height << halvings) + more}})
+
+
 @settings(max_examples=40, deadline=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(request_=requests(), frame=st.sampled_from([None, 0, 1, '2', 3, -1]),
