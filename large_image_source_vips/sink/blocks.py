@@ -252,6 +252,15 @@ class Plane:
             raise
         return offset
 
+    def refer(self, read: Callable[[Array], None]) -> int:
+        """
+        Refer to samples that are stored elsewhere; see ``Spool.refer``.
+
+        :returns: the offset, for ``put``.
+        """
+        with self.pool.lock:
+            return self.pool.spool.refer(read)
+
     def free_stored(self, offset: int) -> None:
         """Free stored samples that were not assigned to a block."""
         with self.pool.lock:

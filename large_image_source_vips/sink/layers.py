@@ -246,8 +246,13 @@ class Layers(FrozenLayers):
 
     def close(self) -> None:
         """Delete the spool, or let the last snapshot that reads it delete it."""
-        if not any(plane.pinned for plane in self._planes):
+        if not self.is_pinned:
             self.pool.spool.close()
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether a snapshot may read the blocks."""
+        return any(plane.pinned for plane in self._planes)
 
     @contextmanager
     def frozen(self) -> Iterator[FrozenLayers]:
@@ -275,7 +280,7 @@ class Layers(FrozenLayers):
         Replace a block by an opaque one.
 
         :param key: the block.
-        :param offset: returned by ``color.store``.
+        :param offset: returned by ``color.store`` or ``color.refer``.
         """
         self.color.put(key, offset)
         self.release_alpha(key)

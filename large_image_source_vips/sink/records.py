@@ -196,7 +196,7 @@ def checksum(buffers: list[Any]) -> int:
     return result
 
 
-def is_intact(entry: Entry, data: bytes) -> bool:
+def is_intact(entry: Entry, data: bytes | memoryview) -> bool:
     """Whether bytes are the samples of a tile, according to the checksum."""
     kind, rect = entry.kind, entry.rect
     pixels = rect.width * rect.height * len(entry.target.positions)

@@ -163,6 +163,7 @@ class SharedSpool(TileLog):
                 os.unlink(unlocked)
             raise self._failed(exc, 'written to') from exc
         self._own, self._own_end = own, records.LOG_BYTES
+        self._owned.append(own)
 
     def _where(self) -> str:
         return f'The spool {self.folder}'
@@ -313,14 +314,12 @@ class SharedSpool(TileLog):
     def close(self, delete: bool = False) -> None:
         """Close all files, and remove the folder if ``delete`` is true."""
         with self._lock, self._writing:
-            if self._own is not None:
-                os.close(self._own)
             self._close_files()
             self._names.clear()
             if delete:
-                self._remove()
+                self.remove()
 
-    def _remove(self) -> None:
+    def remove(self) -> None:
         """Remove the files of the spool, the marker last, and the folder if it is empty."""
         try:
             for name in os.listdir(self.folder):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import numpy.typing as npt
@@ -28,8 +29,8 @@ class Spool:
     """
     A temporary file with an allocator.
 
-    Methods may be called from any thread, but ``allocate`` and ``free`` only from one at a
-    time.  Forked processes must not use it, because its owner continues to change it.
+    Methods may be called from any thread, but ``allocate``, ``refer`` and ``free`` only from
+    one at a time.  Forked processes must not use it, because its owner continues to change it.
     """
 
     def __init__(self) -> None:
@@ -42,6 +43,9 @@ class Spool:
         self._end = 0
         self._reserved = 0
         self._free: dict[int, list[int]] = {}
+        # How to read what is elsewhere, by its offset, which is negative.
+        self._elsewhere: dict[int, Callable[[npt.NDArray[Any]], None]] = {}
+        self._lowest = 0
 
     def allocate(self, nbytes: int) -> int:
         """
@@ -79,9 +83,22 @@ class Spool:
     def _grow(self, size: int) -> None:
         files.reserve(self._file.descriptor, self._reserved, size - self._reserved)
 
+    def refer(self, read: Callable[[npt.NDArray[Any]], None]) -> int:
+        """
+        Refer to unchanging samples that are stored elsewhere; they take no space here.
+
+        :param read: fills an array; it may raise ``TileSourceError``.
+        :returns: an offset for ``read`` and ``free``.
+        """
+        self._lowest -= 1
+        self._elsewhere[self._lowest] = read
+        return self._lowest
+
     def free(self, offset: int, nbytes: int) -> None:
         """Free space for later allocations."""
-        if offset + nbytes == self._end:
+        if offset < 0:
+            del self._elsewhere[offset]
+        elif offset + nbytes == self._end:
             self._end = offset
         else:
             self._free.setdefault(nbytes, []).append(offset)
@@ -115,6 +132,9 @@ class Spool:
         :param out: a C-contiguous array to fill.
         :raises TileSourceError: if the file cannot be read.
         """
+        if offset < 0:
+            self._elsewhere[offset](out)
+            return
         why: str | None = 'the file is truncated'
         try:
             if files.read_into(self._file.descriptor, out, offset) == out.nbytes:

@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -257,6 +258,12 @@ class SpooledCanvas(SpooledState):
         assert layers is not None
         frame, column, row = block
         key = BlockKey(frame, 0, column, row)
+        entry = self._index.whole_block(block, layers.dtype, layers.meaning)
+        if entry is not None:
+            # Not copied: a third of the time to write 10,000 tiles.
+            layers.put_block(key, layers.color.refer(partial(self._log.read_color, entry)))
+            self._stale.discard(block)
+            return
         pieces = [self._piece(entry, place, key, layers)
                   for entry, place in self._index.tiles_on(block)]
         color, alpha = combined(
@@ -327,8 +334,14 @@ class SpooledCanvas(SpooledState):
 
         :param delete: whether to remove the folder of a shared spool, with all tiles.
         """
+        layers = self._layers
         super().close()
-        self._log.close(delete)
+        if layers is not None and layers.is_pinned:
+            # A snapshot reads the logs; their files are closed when it is gone.
+            if delete:
+                self._log.remove()
+        else:
+            self._log.close(delete)
         self._stale.clear()
 
 

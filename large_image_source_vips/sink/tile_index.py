@@ -5,6 +5,7 @@ format.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..base.formats import Meaning, joined_dtype
 from ..base.geometry import Rect
 from . import records
 from .blend import ORDERED, check_policy, result_dtype
+from .blocks import BLOCK_SIZE
 from .canvas_state import CanvasState, check_size
 from .frames import Frames, Placer, SharedPlacer
 from .grid import block_area, blocks_in
@@ -208,6 +210,22 @@ class TileIndex:
             self._joined({**self._kinds, kind.encoded: (kind, extremes)})
 
     # Order
+
+    def whole_block(self, block: Block, dtype: np.dtype[Any], meaning: Meaning) -> Entry | None:
+        """
+        The tile whose samples are those of a block, in a format; None if there is none.
+
+        It is the only tile on the block, and covers it without alpha, mask and weight.
+        """
+        sheets = self.blocks.get(block, [])
+        if len(sheets) != 1 or sys.byteorder != 'little':
+            return None
+        entry, (_, column, row) = self.entries[sheets[0][0]], block
+        kind = entry.kind
+        fits = (entry.rect == (column * BLOCK_SIZE, row * BLOCK_SIZE, BLOCK_SIZE, BLOCK_SIZE) and
+                kind.dtype == dtype and kind.meaning.color_bands == meaning.color_bands and
+                entry.nbytes == dtype.itemsize * meaning.color_bands * BLOCK_SIZE ** 2)
+        return entry if fits else None
 
     def tiles_on(self, block: Block) -> list[tuple[Entry, int]]:
         """

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections import OrderedDict
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from ..base import durable, files
 from ..base.errors import TileSourceError
@@ -40,6 +44,15 @@ class Part:
         return os.path.basename(self.path)
 
 
+def _close_descriptors(by_part: OrderedDict[int, int], owned: list[int]) -> None:
+    """Close the files of a log that nobody uses any longer."""
+    found = [*by_part.values(), *owned]
+    by_part.clear()
+    owned.clear()
+    for descriptor in found:
+        os.close(descriptor)
+
+
 class TileLog:
     """
     The tiles of one or several logs; methods may be called from any thread.
@@ -50,6 +63,9 @@ class TileLog:
         self._lock = threading.RLock()
         # Open files to read, by number of the part.
         self._open: OrderedDict[int, int] = OrderedDict()
+        # The descriptor of the log of this process, unless it is a scratch file.
+        self._owned: list[int] = []
+        weakref.finalize(self, _close_descriptors, self._open, self._owned).atexit = False
         # Samples of the tiles read last.
         self._recent: OrderedDict[Entry, bytes] = OrderedDict()
         self._recent_bytes = 0
@@ -198,8 +214,10 @@ class TileLog:
         try:
             return files.read_at(descriptor, nbytes, offset)
         except OSError as exc:
-            msg = f'{self._parts[number].path} cannot be read: {exc.strerror}.'
-            raise TileSourceError(msg) from exc
+            raise self._unreadable(number, exc) from exc
+
+    def _unreadable(self, number: int, exc: OSError) -> TileSourceError:
+        return TileSourceError(f'{self._parts[number].path} cannot be read: {exc.strerror}.')
 
     def _descriptor(self, number: int) -> int:
         """An open descriptor of a log; at most ``LIMITS.sink_open_logs`` are kept."""
@@ -238,25 +256,49 @@ class TileLog:
                 self._recent.move_to_end(entry)
                 return data
             data = self._read(self._descriptor(entry.part), entry.part, entry.nbytes, entry.offset)
-            if not records.is_intact(entry, data):
-                msg = (f'{self._parts[entry.part].path}: the samples of {entry.text()} are '
-                       f'damaged (byte {entry.offset}).')
-                raise TileSourceError(msg)
+            self._check_intact(entry, data)
             self._recent[entry] = data
             self._recent_bytes += len(data)
             while self._recent_bytes > LIMITS.sink_recent_tiles and len(self._recent) > 1:
                 self._recent_bytes -= len(self._recent.popitem(last=False)[1])
             return data
 
+    def read_color(self, entry: Entry, out: npt.NDArray[Any]) -> None:
+        """
+        Read the samples of a tile that has only colour, past the cache of recent tiles.
+
+        :param out: a C-contiguous array to fill, of the same dtype.
+        :raises TileSourceError: if they cannot be read or are damaged.
+        """
+        # With the lock held, because another thread may close the descriptor.
+        with self._lock:
+            try:
+                count = files.read_into(self._descriptor(entry.part), out, entry.offset)
+            except OSError as exc:
+                raise self._unreadable(entry.part, exc) from exc
+        self._check_intact(entry, out.reshape(-1).view(np.uint8).data[:count])
+
+    def _check_intact(self, entry: Entry, data: bytes | memoryview) -> None:
+        """
+        Check samples.
+
+        :raises TileSourceError: if they are damaged.
+        """
+        if not records.is_intact(entry, data):
+            msg = (f'{self._parts[entry.part].path}: the samples of {entry.text()} are '
+                   f'damaged (byte {entry.offset}).')
+            raise TileSourceError(msg)
+
     def part_name(self, entry: Entry) -> str:
         """The name of the log that has a tile."""
         return self._parts[entry.part].name
 
+    def remove(self) -> None:
+        """Remove the files of a shared spool; those that are open can still be read."""
+
     def close_inherited(self) -> None:
         """Close the descriptors in a forked process, which cannot use the log."""
-        for descriptor in (self._own, *self._open.values()):
-            if descriptor is not None:
-                os.close(descriptor)
+        _close_descriptors(self._open, self._owned)
 
     def close(self, delete: bool = False) -> None:
         """
@@ -270,8 +312,7 @@ class TileLog:
 
     def _close_files(self) -> None:
         """Close all files and drop cached samples; call with both locks held."""
-        while self._open:
-            os.close(self._open.popitem()[1])
+        _close_descriptors(self._open, self._owned)
         self._recent.clear()
         self._recent_bytes = 0
         self._parts.clear()
