@@ -15,6 +15,8 @@ import large_image_source_vips
 
 # Schemes have at least two letters; one letter is a Windows drive.
 _ADDRESS = re.compile('[A-Za-z][A-Za-z0-9+]+:/')
+# An image has no more frames; the list of a longer range would only fill memory.
+_MOST_FRAMES = 1 << 20
 
 
 class CommandError(Exception):
@@ -58,7 +60,7 @@ def whole_numbers(count: int, names: str, least: int = 0) -> Callable[[str], tup
     The type of an argument of several whole numbers separated by commas.
 
     :param count: the number of numbers.
-    :param names: their names for error texts, such as 'X,Y'.
+    :param names: their names for error texts, such as 'X,Y', or 'a whole number' for one.
     :param least: the smallest number allowed.
     """
     def parse(text: str) -> tuple[int, ...]:
@@ -67,7 +69,8 @@ def whole_numbers(count: int, names: str, least: int = 0) -> Callable[[str], tup
         except ValueError:
             numbers = ()
         if len(numbers) != count or min(numbers) < least:
-            msg = f'{text!r} is not {names} in whole numbers of at least {least}'
+            what = f'{names} in whole numbers' if count > 1 else names
+            msg = f'{text!r} is not {what} of at least {least}'
             raise argparse.ArgumentTypeError(msg)
         return numbers
     return parse
@@ -85,7 +88,7 @@ def area(text: str) -> Area:
 def counting(least: int = 1) -> Callable[[str], int]:
     """The type of an argument that is a whole number of at least ``least``."""
     def parse(text: str) -> int:
-        return whole_numbers(1, 'one number', least)(text)[0]
+        return whole_numbers(1, 'a whole number', least)(text)[0]
     return parse
 
 
@@ -102,7 +105,7 @@ def frame_numbers(text: str) -> tuple[int, ...] | None:
         for part in text.split(','):
             first, dash, last = part.partition('-')
             span = range(int(first), int(last if dash else first) + 1)
-            if not span:
+            if not span or span.stop > _MOST_FRAMES:
                 raise ValueError
             numbers.extend(span)
     except ValueError:
@@ -218,6 +221,21 @@ def checked_level(source: Any, level: int | None) -> int:
                f'{source.levels - 1} (full resolution).')
         raise CommandError(msg)
     return level
+
+
+def clipped(wanted: Area, whole: Area) -> Area:
+    """
+    The part of a rectangle that is in the image.
+
+    :raises CommandError: if there is none.
+    """
+    right = min(wanted.left + wanted.width, whole.width)
+    bottom = min(wanted.top + wanted.height, whole.height)
+    if right <= wanted.left or bottom <= wanted.top:
+        msg = (f'The rectangle at {wanted.left}, {wanted.top} is outside of the image, which has '
+               f'{whole.width} x {whole.height} pixels.')
+        raise CommandError(msg)
+    return Area(wanted.left, wanted.top, right - wanted.left, bottom - wanted.top)
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .arguments import (
+    Area,
     CommandError,
     Commands,
     add_command,
@@ -23,6 +24,7 @@ from .arguments import (
     area,
     checked_frame,
     checked_level,
+    clipped,
     counting,
     file_path,
     frame_count,
@@ -91,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
         options.out.mkdir(exist_ok=True)
     stop = threading.Event()
     alone = len(jobs) == 1
-    total = _area_of(jobs[0].source) if alone else len(jobs)
+    total = _area_of(jobs[0].source, options) if alone else len(jobs)
     label = jobs[0].target.name if alone else 'converting'
     with progress_bar(label, total, 'px' if alone else ' files') as bar, \
             ThreadPoolExecutor(min(options.jobs, len(jobs))) as pool:
@@ -254,10 +256,14 @@ def _stoppable(report: Callable[[float], None], stop: threading.Event) -> Callab
     return tell
 
 
-def _area_of(path: Path) -> int:
-    """The number of pixels of a file, for the progress bar."""
+def _area_of(path: Path, options: argparse.Namespace) -> int:
+    """The number of pixels that are written of a file, for the progress bar."""
     source = open_source(path)
-    return int(source.sizeX * source.sizeY)
+    whole = Area(0, 0, source.sizeX, source.sizeY)
+    part = whole if options.crop is None else clipped(options.crop, whole)
+    scale = 1 << source.levels - 1 - checked_level(source, options.level)
+    frames = len(set(options.frames or ())) or frame_count(source)
+    return int(-(-part.width // scale) * -(-part.height // scale) * frames)
 
 
 def _stem(path: Path) -> str:

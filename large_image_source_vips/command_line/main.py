@@ -1,29 +1,36 @@
 """
 Parse the command line, run a command, and print every error as one sentence.
 
-The exit status is 0 without errors, 1 after any error (or if ``verify`` found damage), and
-130 after Ctrl-C.  A traceback is shown only with ``--verbose``.
+The exit status is 0 without errors, 1 after any error (or if ``verify`` found damage),
+130 after Ctrl-C, and 143 after SIGTERM.  A traceback is shown only with ``--verbose``.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import logging
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from .. import __version__
 from . import convert, info, pictures, stitch, verify
 from .arguments import CommandError
-from .messages import one_line
+from .messages import one_line, reason
 
 PROGRAM = 'large-image-vips'
 _COMMANDS = (info, convert, pictures, stitch, verify)
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """The process was asked to end; what it was writing is removed first."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -41,7 +48,10 @@ def make_parser() -> argparse.ArgumentParser:
         prog=PROGRAM, description='Read, convert, stitch and check slides and other large images.')
     parser.add_argument('--version', action='version', version=f'{PROGRAM} {__version__}')
     shared = _Parser(add_help=False)
-    shared.add_argument('--verbose', action='store_true', help='show a traceback after an error')
+    # Before the command or behind it, which must not undo the one before.
+    for place, default in ((parser, False), (shared, argparse.SUPPRESS)):
+        place.add_argument('--verbose', action='store_true', default=default,
+                           help='show a traceback after an error')
     commands = parser.add_subparsers(
         dest='command', required=True, metavar='COMMAND', parser_class=_Parser)
     for module in _COMMANDS:
@@ -57,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :returns: the exit status.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    _replace_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # File names may have characters that the terminal cannot show.
@@ -67,10 +78,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # Errors are raised; libvips also logs them.
             # Not by its level: reading listens to the warnings.
             logging.getLogger('pyvips').propagate = False
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _ending_properly():
             warnings.showwarning = _show_warning
             status = int(options.run(options))
-        sys.stdout.flush()
+        _flush()
+    except _TerminatedError:
+        _say('terminated')
+        return 128 + signal.SIGTERM
     except KeyboardInterrupt:
         _say('interrupted')
         return 130
@@ -85,6 +99,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(one_line(exc))
         return 1
     return status
+
+
+def _replace_closed_streams() -> None:
+    """Discard what is written to streams that were closed before the program started."""
+    for name in ('stdout', 'stderr'):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, 'w'))  # noqa: SIM115 - for the whole process
+
+
+def _flush() -> None:
+    """
+    Write out what was printed.
+
+    :raises CommandError: if that is not possible, for example because the disk is full.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        msg = f'the output cannot be written: {reason(exc)}'
+        raise CommandError(msg) from exc
+
+
+@contextlib.contextmanager
+def _ending_properly() -> Iterator[None]:
+    """Treat the signal that asks a process to end, as job queues send it, like Ctrl-C."""
+    def end(*args: Any) -> None:
+        raise _TerminatedError
+
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread gets signals.
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _show_warning(message: Warning | str, *args: Any, **kwargs: Any) -> None:

@@ -36,6 +36,7 @@ from .arguments import (
     by_label,
     checked_frame,
     checked_level,
+    clipped,
     counting,
     file_path,
     open_source,
@@ -47,6 +48,8 @@ from .messages import reason
 Pixels = npt.NDArray[Any]
 
 _QUALITY = 90
+# The largest width and height that libjpeg writes.
+_JPEG_SIDE = 65500
 # Pillow's names of the formats by suffix; '' for NumPy's format.
 _FORMATS = {'.png': 'PNG', '.jpg': 'JPEG', '.jpeg': 'JPEG', '.npy': ''}
 
@@ -95,7 +98,7 @@ def _add_level(parser: Any) -> None:
 def _run(options: argparse.Namespace, read: Callable[[Any, argparse.Namespace], Pixels]) -> int:
     suffix = options.out.suffix.lower()
     if suffix not in _FORMATS:
-        msg = f'{options.out} must end in {", ".join(_FORMATS)}; convert writes other formats.'
+        msg = f'{options.out} must end in .png, .jpg or .npy; convert writes other formats.'
         raise CommandError(msg)
     if options.quality > 100:
         msg = f'--quality is {options.quality}, but goes from 1 to 100.'
@@ -147,21 +150,6 @@ def _region(source: Any, options: argparse.Namespace) -> Pixels:
     return np.asarray(pixels)
 
 
-def clipped(wanted: Area, whole: Area) -> Area:
-    """
-    Clip a rectangle to the image.
-
-    :raises CommandError: if there is none.
-    """
-    right = min(wanted.left + wanted.width, whole.width)
-    bottom = min(wanted.top + wanted.height, whole.height)
-    if right <= wanted.left or bottom <= wanted.top:
-        msg = (f'The rectangle at {wanted.left}, {wanted.top} is outside of the image, which has '
-               f'{whole.width} x {whole.height} pixels.')
-        raise CommandError(msg)
-    return Area(wanted.left, wanted.top, right - wanted.left, bottom - wanted.top)
-
-
 def read_level(source: Any, level: int, wanted: Area, frame: int) -> Pixels:
     """
     The pixels of a level under a rectangle.
@@ -194,12 +182,16 @@ def save(pixels: Pixels, path: Path, quality: int, overwrite: bool) -> None:
     :param path: a .png, .jpg or .npy file.
     :param quality: that of JPEG.
     :param overwrite: whether an existing file may be replaced.
-    :raises CommandError: if it exists and may not be replaced.
+    :raises CommandError: if it exists and may not be replaced, or cannot be written.
     """
     encoded = io.BytesIO()
     form = _FORMATS[path.suffix.lower()]
     if form:
         image = _picture(pixels, form)
+        if form == 'JPEG' and max(image.size) > _JPEG_SIDE:
+            msg = (f'{path} cannot hold {image.width} x {image.height} pixels: a JPEG file has at '
+                   f'most {_JPEG_SIDE} a side; write a .png or .npy, or pass --size.')
+            raise CommandError(msg)
         image.save(encoded, form, **({'quality': quality} if form == 'JPEG' else {}))
     else:
         np.save(encoded, pixels)
@@ -215,10 +207,13 @@ def save(pixels: Pixels, path: Path, quality: int, overwrite: bool) -> None:
         # It may have been created in the meantime.
         refuse_existing(path, overwrite)
         os.replace(temporary, path)
-    except BaseException:
+    except OSError as exc:
+        msg = f'{path} cannot be written: {reason(exc)}.'
+        raise CommandError(msg) from exc
+    finally:
+        # It is there only after an error.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
-        raise
 
 
 def _umask() -> int:

@@ -223,7 +223,7 @@ class TestFrames:
     def test_lists(self, text, frames):
         assert frame_numbers(text) == frames
 
-    @pytest.mark.parametrize('text', ['', '-1', '3-1', 'x', '1,,2'])
+    @pytest.mark.parametrize('text', ['', '-1', '3-1', 'x', '1,,2', '0-99999999999'])
     def test_wrong_lists(self, text):
         with pytest.raises(argparse.ArgumentTypeError, match='count from 0'):
             frame_numbers(text)

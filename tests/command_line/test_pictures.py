@@ -137,3 +137,12 @@ def test_labels_have_the_colours_of_their_palette(capsys, tmp_path, command):
     assert set(np.unique(found)) == {1, 3}
     np.testing.assert_array_equal(
         shown, np.array([[0, 0, 0], [255, 0, 0], [0, 0, 0], [0, 0, 255]], 'uint8')[found])
+
+
+def test_a_jpeg_file_has_a_largest_width(capsys, tmp_path):
+    tifffile.imwrite(tmp_path / 'in.tif', np.zeros((2, 70000), np.uint8))
+    done = run(capsys, 'region', tmp_path / 'in.tif', tmp_path / 'a.jpg')
+    assert (done.status, done.err.count('\n')) == (1, 1)
+    assert '70000 x 2 pixels: a JPEG file has at most 65500 a side' in done.err
+    assert not (tmp_path / 'a.jpg').exists()
+    assert run(capsys, 'region', tmp_path / 'in.tif', tmp_path / 'a.png').status == 0

@@ -105,8 +105,10 @@ class TestInATerminal:
 
 
 @pytest.mark.skipif(sys.platform == 'win32', reason='needs signals to another process')
-def test_interrupted(tmp_path):
-    """Ctrl-C during a conversion leaves nothing behind, and no traceback."""
+@pytest.mark.parametrize(('number', 'status', 'text'), [
+    (signal.SIGINT, 130, 'interrupted'), (signal.SIGTERM, 143, 'terminated')])
+def test_interrupted(tmp_path, number, status, text):
+    """Ctrl-C, or SIGTERM, during a conversion leaves nothing behind, and no traceback."""
     PIL.Image.effect_noise((4000, 4000), 90).save(tmp_path / 'in.png', compress_level=0)
     (tmp_path / 'out').mkdir()
     with subprocess.Popen([*COMMAND, 'convert', tmp_path / 'in.png', tmp_path / 'out' / 'a.tif',
@@ -118,11 +120,38 @@ def test_interrupted(tmp_path):
         # The file is being made as soon as its folder is there; this compression takes seconds.
         while process.poll() is None and not any((tmp_path / 'out').iterdir()):
             pass
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, error = process.communicate()
-    assert process.returncode == 130
-    assert error == 'large-image-vips: interrupted\n'
+    assert process.returncode == status
+    assert error == f'large-image-vips: {text}\n'
     assert not any((tmp_path / 'out').iterdir())
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='needs /dev/full')
+def test_output_to_a_full_disk(slide):
+    with open('/dev/full', 'w') as full:
+        done = subprocess.run([*COMMAND, 'info', slide], stdout=full, stderr=subprocess.PIPE,
+                              text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith('large-image-vips: ')
+    assert 'No space left on device' in done.stderr
+    assert done.stderr.count('\n') == 1
+
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='needs a shell that closes streams')
+@pytest.mark.parametrize('closed', ['>&-', '2>&-'])
+def test_closed_streams(slide, closed):
+    done = subprocess.run(
+        ['sh', '-c', f'"$@" {closed}', 'sh', *COMMAND, 'info', slide],
+        capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, '')
+
+
+@pytest.mark.parametrize('arguments', [['--verbose', 'info'], ['info', '--verbose']])
+def test_verbose_may_stand_before_or_after_the_command(tmp_path, capsys, arguments):
+    done = run(capsys, *arguments, tmp_path / 'none.tif')
+    assert done.status == 1
+    assert 'Traceback' in done.err
 
 
 def test_main_returns_the_status(capsys, slide):
