@@ -81,24 +81,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings(), _ending_properly():
             warnings.showwarning = _show_warning
             status = int(options.run(options))
-        _flush()
     except _TerminatedError:
         _say('terminated')
-        return 128 + signal.SIGTERM
+        status = 128 + signal.SIGTERM
     except KeyboardInterrupt:
         _say('interrupted')
-        return 130
+        status = 130
     except BrokenPipeError:
-        # The reader of the output, such as `head`, has ended.  Without this Python would
-        # report an error when it flushes the stream at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        # The reader of the output, such as `head`, has ended.
+        status = 1
     except Exception as exc:  # noqa: BLE001 - whatever fails, the user gets one sentence
         if '--verbose' in arguments:
             traceback.print_exc()
         _say(one_line(exc))
-        return 1
-    return status
+        status = 1
+    return _flush(status)
 
 
 def _replace_closed_streams() -> None:
@@ -108,19 +105,23 @@ def _replace_closed_streams() -> None:
             setattr(sys, name, open(os.devnull, 'w'))  # noqa: SIM115 - for the whole process
 
 
-def _flush() -> None:
+def _flush(status: int) -> int:
     """
     Write out what was printed.
 
-    :raises CommandError: if that is not possible, for example because the disk is full.
+    :param status: the exit status so far.
+    :returns: the exit status; not 0 if the output cannot be written, for example because
+        the disk is full or the program that reads it has ended.
     """
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        raise
     except OSError as exc:
-        msg = f'the output cannot be written: {reason(exc)}'
-        raise CommandError(msg) from exc
+        # Python tries again at exit, and would report the error in its own way.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if status == 0 and not isinstance(exc, BrokenPipeError):
+            _say(f'the output cannot be written: {reason(exc)}')
+        return status or 1
+    return status
 
 
 @contextlib.contextmanager

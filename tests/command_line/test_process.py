@@ -128,14 +128,26 @@ def test_interrupted(tmp_path, number, status, text):
 
 
 @pytest.mark.skipif(not os.path.exists('/dev/full'), reason='needs /dev/full')
-def test_output_to_a_full_disk(slide):
+@pytest.mark.parametrize('unbuffered', ['', '1'])
+def test_output_to_a_full_disk(slide, unbuffered):
     with open('/dev/full', 'w') as full:
         done = subprocess.run([*COMMAND, 'info', slide], stdout=full, stderr=subprocess.PIPE,
-                              text=True, check=False)
+                              text=True, check=False,
+                              env=os.environ | {'PYTHONUNBUFFERED': unbuffered})
     assert done.returncode == 1
     assert done.stderr.startswith('large-image-vips: ')
     assert 'No space left on device' in done.stderr
     assert done.stderr.count('\n') == 1
+
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='needs a shell with pipes')
+@pytest.mark.parametrize('unbuffered', ['', '1'])
+def test_the_reader_of_the_output_has_ended(slide, unbuffered):
+    done = subprocess.run(
+        ['bash', '-o', 'pipefail', '-c', '{ sleep 1; "$@"; } | true', 'bash', *COMMAND, 'info',
+         slide], capture_output=True, text=True, check=False,
+        env=os.environ | {'PYTHONUNBUFFERED': unbuffered})
+    assert (done.returncode, done.stderr) == (1, '')
 
 
 @pytest.mark.skipif(sys.platform == 'win32', reason='needs a shell that closes streams')
