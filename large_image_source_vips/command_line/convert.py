@@ -175,10 +175,8 @@ def convert(job: Job, options: argparse.Namespace, report: Callable[[float], Non
     start = time.perf_counter()
     source = open_source(job.source)
     arguments = {**writing_arguments(options),
-                 'frame': _frames(source, options.frames, job.target)}
-    associated = _associated(source, options, job)
-    if _is_tiff(job.target):
-        arguments['associatedImages'] = associated
+                 'frame': _frames(source, options.frames, job.target),
+                 'associatedImages': _associated(source, options, job)}
     if options.crop is not None:
         arguments['crop'] = tuple(options.crop)
     if options.level is not None:
@@ -188,9 +186,6 @@ def convert(job: Job, options: argparse.Namespace, report: Callable[[float], Non
     source.write(job.target, progress=report, **arguments)
     seconds = time.perf_counter() - start
     lines = [f'{job.target}: {scaled(size_of(job.target))}B in {seconds:.1f} s']
-    if associated and not _is_tiff(job.target):
-        lines.append(f'  left out: associated images, which only .tif files hold: '
-                     f'{", ".join(associated)}')
     if options.deidentify:
         lines += report_of(source)
     return '\n'.join(lines)

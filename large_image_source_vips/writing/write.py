@@ -36,8 +36,15 @@ _OME = ('.ome.tif', '.ome.tiff')
 # because it is probably a class map.
 FEW_VALUES = 64
 
-# The stack level of the caller of ``write``, for warnings.
-_CALLER = 5
+# The stack level of the caller of ``write``, for warnings of ``write_image`` itself.
+_CALLER = 4
+
+# What only TIFF files can hold: fields of annotations, and their names in a warning.
+_PROPERTIES = {
+    'channel_names': 'channel names', 'channel_colors': 'channel colours',
+    'values': 'values of axes', 'description': 'the description', 'metadata': 'metadata',
+    'magnification': 'the magnification', 'palette': 'the palette',
+    'class_names': 'class names'}
 
 
 def write_image(open_image: Callable[[], AbstractContextManager[Snapshot]], path: Any,
@@ -95,6 +102,8 @@ def write_image(open_image: Callable[[], AbstractContextManager[Snapshot]], path
         if is_pyramid and plan.dtype == np.float64:
             _warn(f'{target.shown} has 64-bit floats, which libvips, Pillow and the released '
                   f"large-image-source-vips cannot read; dtype='float32' writes 32-bit floats.")
+        if not is_pyramid:
+            _warn_of_losses(image, target)
         with _reporter(progress, target.name) as report:
             _write_plan(contents, plan, target, overwrite, report)
 
@@ -191,12 +200,23 @@ def _warn_of_few_values(target: Target) -> None:
     _warn(
         f'{target.shown}: the image is one 8-bit band with at most {FEW_VALUES} different values, '
         f'so it is written as labels: lossless, and lower levels are not averaged.  Add tiles '
-        f"with interpretation='labels' to avoid this warning, or choose a compression.")
+        f"with interpretation='labels' to avoid this warning, or choose a compression.",
+        stacklevel=_CALLER + 1)
 
 
 def _warn(text: str, stacklevel: int = _CALLER) -> None:
     """Warn the caller of ``write``."""
     warnings.warn(text, stacklevel=stacklevel)
+
+
+def _warn_of_losses(image: Snapshot, target: Target) -> None:
+    """Warn of what a file that is not a TIFF cannot hold of an image."""
+    lost = [name for field, name in _PROPERTIES.items() if getattr(image.annotations, field)]
+    if image.associated:
+        lost.append(f'associated images ({", ".join(image.associated)})')
+    if lost:
+        _warn(f'{target.shown} is written without what only .tif files hold: {", ".join(lost)}',
+              stacklevel=_CALLER + 1)
 
 
 def _loses_labels(target: Target) -> bool:

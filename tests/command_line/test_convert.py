@@ -88,8 +88,12 @@ def test_associated_images(capsys, slide, tmp_path, options, names, name):
 
 def test_images_that_are_lost_are_named(capsys, slide, tmp_path):
     done = run(capsys, 'convert', slide, tmp_path / 'a.jpg')
-    assert 'left out: associated images, which only .tif files hold: label, macro' in done.out
+    assert 'without what only .tif files hold: ' in done.err
+    assert done.err.endswith('associated images (label, macro)\n')
+    assert done.err.count('\n') == 1
     done = run(capsys, 'convert', slide, tmp_path / 'b.jpg', '--drop', 'label,macro')
+    assert 'associated' not in done.err
+    done = run(capsys, 'convert', slide, tmp_path / 'c.jpg', '--deidentify')
     assert done.err == ''
 
 

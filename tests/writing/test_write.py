@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import warnings
 
 import numpy as np
 import PIL.Image
@@ -673,3 +674,56 @@ def test_resampling_methods_are_named_once(tmp_path):
     with pytest.raises(TileSourceError, match='resample must be') as error:
         sink.write(tmp_path / 'a.tif', resample='bogus')
     assert str(error.value).count('nearest') == 1
+
+
+def test_one_warning_names_what_a_target_cannot_hold(tmp_path):
+    sink = large_image_source_vips.new()
+    sink.addTile(random_pixels((50, 60, 3)))
+    sink.mm_x = sink.mm_y = 0.001
+    sink.imageDescription = 'liver'
+    sink.additionalMetadata = {'stain': 'H&E'}
+    sink.addAssociatedImage(random_pixels((20, 30, 3)), 'label')
+    with pytest.warns(UserWarning, match='only .tif files hold') as caught:
+        sink.write(tmp_path / 'a.png')
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    text = str(caught[0].message)
+    assert text.startswith(f'{tmp_path / "a.png"} is written without ')
+    assert text.endswith('the description, metadata, associated images (label)')
+
+
+@pytest.mark.parametrize('name', ['a.tif', 'a.ome.tif'])
+def test_tiff_files_hold_all(tmp_path, name):
+    sink = large_image_source_vips.new()
+    sink.addTile(random_pixels((50, 60, 3)))
+    sink.imageDescription = 'liver'
+    sink.additionalMetadata = {'stain': 'H&E'}
+    sink.addAssociatedImage(random_pixels((20, 30, 3)), 'label')
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        sink.write(tmp_path / name)
+        sink.write(tmp_path / 'b.png', metadata=False, associatedImages=[])
+
+
+def test_the_same_warning_when_a_file_is_converted(tmp_path):
+    sink = large_image_source_vips.new()
+    sink.addTile(random_pixels((50, 60, 3)))
+    sink.addAssociatedImage(random_pixels((20, 30, 3)), 'macro')
+    sink.write(tmp_path / 'a.tif')
+    source = large_image_source_vips.open(tmp_path / 'a.tif')
+    with pytest.warns(UserWarning, match=r'associated images \(macro\)') as caught:
+        source.write(tmp_path / 'a.png')
+    assert caught[0].filename == __file__
+
+
+def test_warnings_name_the_line_of_the_caller(tmp_path):
+    sink = large_image_source_vips.new()
+    sink.addTile(np.full((50, 60), 1 / 3))
+    with pytest.warns(UserWarning, match='has 64-bit floats') as caught:
+        sink.write(tmp_path / 'a.tif', lossy=False)
+    assert caught[0].filename == __file__
+    sink = large_image_source_vips.new()
+    sink.addTile(np.ones((50, 60), np.uint8), interpretation='labels')
+    with pytest.warns(UserWarning, match='is always lossy') as caught:
+        sink.write(tmp_path / 'a.jpg')
+    assert caught[0].filename == __file__
