@@ -27,6 +27,7 @@ EXTRAS = {
     'test': [
         'hypothesis',
         'pytest>=8',
+        'pytest-timeout',
         'pytest-xdist',
         # Tests look at the metadata that setup.py makes.
         'setuptools>=77',
