@@ -20,10 +20,12 @@ import numpy as np
 import pyvips
 
 from .outcome import Outcome, Pixels
-from .reading import keep_few_tiles, open_source
+from .reading import open_source
 
 # How many regions are read before the measurement.
 WARM_UP = 30
+# Width and height of the tiles of the files.
+TILE = 256
 
 # Reads the square at a left and top edge in level pixels.
 RegionReader = Callable[[int, int], Pixels]
@@ -37,6 +39,21 @@ def pin(processors: int) -> None:
     """
     if hasattr(os, 'sched_setaffinity'):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:processors])
+
+
+def keep_tiles_as_libvips(path: str, reduction: int) -> None:
+    """
+    Let large_image's cache hold as many tiles as libvips keeps of a level: two rows.
+
+    :param path: the file.
+    :param reduction: how many times the level is halved.
+    """
+    import large_image
+
+    across = (pyvips.Image.new_from_file(path).width >> reduction) // TILE
+    # The cache takes a portion of the memory, and counts each tile as RGBA of 16 bits.
+    all_memory = large_image.cache_util.pickAvailableCache(8 * TILE ** 2, 1)
+    large_image.config.setConfig('cache_python_memory_portion', all_memory // (2 * (1 + across)))
 
 
 def region_reader(contender: str, path: str, size: int, reduction: int = 0) -> RegionReader:
@@ -126,7 +143,7 @@ def regions(contender: str, path: str, size: int, count: int, reduction: int = 0
     """
     pin(threads)
     if contender in {'ours', 'peer', 'tiff'} and not again:
-        keep_few_tiles()
+        keep_tiles_as_libvips(path, reduction)
     read = region_reader(contender, path, size, reduction)
     places = squares(path, size, reduction, count, 1)
     if again:
