@@ -15,7 +15,7 @@ import traceback
 import pytest
 
 from helpers import oracles
-from large_image_source_vips.codecs import libraries
+from large_image_source_vips.base import libraries
 
 _PACKAGE = pathlib.Path(importlib.util.find_spec('large_image_source_vips').origin).parent
 _MISSING = frozenset()

@@ -32,7 +32,7 @@ import PIL.features
 import PIL.Image
 
 from ..base.errors import TileSourceError
-from .libraries import imagecodecs, missing_codec
+from ..base.libraries import imagecodecs, missing_codec
 
 Array = npt.NDArray[Any]
 Encoder = Callable[[Array], bytes]

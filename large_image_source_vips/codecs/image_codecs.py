@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..base.geometry import Size
+from ..base.libraries import imagecodecs
 from .coding import Coding, DecodeError
 from .colours import ycbcr_to_rgb
-from .libraries import imagecodecs
 
 Array = npt.NDArray[Any]
 

@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..base.geometry import Size
+from ..base.libraries import imagecodecs, missing_codec
 from .coding import Coding, DecodeError
-from .libraries import imagecodecs, missing_codec
 
 Array = npt.NDArray[Any]
 

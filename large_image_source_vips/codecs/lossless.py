@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..base.geometry import Size
+from ..base.libraries import imagecodecs
 from .coding import FLOAT, Coding, DecodeError
 from .colours import from_data_units
-from .libraries import imagecodecs
 
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]

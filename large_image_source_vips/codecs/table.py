@@ -33,9 +33,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy.typing as npt
 
 from ..base.geometry import Size
+from ..base.libraries import missing_codec
 from . import image_codecs, jpeg, lossless
 from .coding import Coding, DecodeError
-from .libraries import missing_codec
 
 __all__ = ['CODECS', 'Codec', 'Coding', 'DecodeError', 'Decoder', 'decoder', 'problem']
 

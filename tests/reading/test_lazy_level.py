@@ -16,8 +16,9 @@ from large_image.exceptions import TileSourceError
 from helpers.around import declare_empty, in_a_forked_child, in_threads, needs, overwrite
 from helpers.pixels import random_pixels, smooth_pixels
 from helpers.reading import level, level_by_tiles, read
+from large_image_source_vips.base import libraries
 from large_image_source_vips.base.geometry import Rect
-from large_image_source_vips.codecs import libraries, lossless
+from large_image_source_vips.codecs import lossless
 from large_image_source_vips.reading import level_cache, stored_levels
 from large_image_source_vips.reading import rows as decoding
 from large_image_source_vips.reading.reader import FileReader

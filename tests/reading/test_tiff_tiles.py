@@ -13,8 +13,9 @@ from helpers.around import declare_empty, in_a_forked_child, in_threads, overwri
 from helpers.pixels import random_pixels, smooth_pixels
 from helpers.reading import level, level_by_tiles
 from helpers.tiff_by_hand import tags, write_tiff
+from large_image_source_vips.base import libraries
 from large_image_source_vips.base.geometry import Rect
-from large_image_source_vips.codecs import libraries, lossless
+from large_image_source_vips.codecs import lossless
 from large_image_source_vips.reading import handles
 from large_image_source_vips.reading.reader import FileReader
 

@@ -13,7 +13,7 @@ def test_libraries_of_imagecodecs_are_not_mixed_up_with_those_of_libvips():
     code = """
         import pyvips
         import numpy as np
-        from large_image_source_vips.codecs.libraries import imagecodecs
+        from large_image_source_vips.base.libraries import imagecodecs
         pixels = np.arange(32 * 32 * 3, dtype=np.uint8).reshape(32, 32, 3)
         for name in ['jpegxl', 'jpeg2k', 'webp', 'png', 'lerc']:
             codec = getattr(imagecodecs(), f'{name}_encode')
@@ -25,7 +25,7 @@ def test_libraries_of_imagecodecs_are_not_mixed_up_with_those_of_libvips():
 
 
 def test_flags_of_loading_are_put_back():
-    from large_image_source_vips.codecs.libraries import imagecodecs
+    from large_image_source_vips.base.libraries import imagecodecs
 
     get = getattr(sys, 'getdlopenflags', None)
     if get is None:
