@@ -152,6 +152,8 @@ def sink_cases() -> list[Case]:
         blended(1600),
         shared(10000),
         growing(10000, 100),
+        many_frames('frames', 1000, 2048, 2048, 1),
+        many_frames('frames-sparse', 40, 20000, 250, 100),
         threads(256, 4000),
         threads(2048, 100),
     ]
@@ -210,6 +212,20 @@ def shared(count: int) -> Case:
               'ours', 'bare', Bound(1 / 0.85), 'add'),
         Ratio(f'{count:,} tiles of 4 processes brought together and written, against 1 process',
               'ours', 'ours one', Bound(1.5), 'write')), rounds=5)
+
+
+def many_frames(name: str, count: int, side: int, tile: int, each: int) -> Case:
+    """Channels of 16 bits as OME-TIFF, and a tenth as many."""
+    job = {'count': count, 'side': side, 'tile': tile, 'each': each}
+    title = f'{count:,} channels of {side:,} x {side:,}'
+    if each * tile * tile < side * side:
+        title += f' with {each} tiles each'
+    return Case(name, {
+        'ours': Run('frames', job, once=True),
+        'ours a tenth': Run('frames', {**job, 'count': count // 10}, once=True),
+    }, (Ratio(f'{title}, each', 'ours', 'ours a tenth', Bound(1.3), each=True),
+        memory(f'peak memory, {title}', 'ours', Bound(SINK_MEMORY)),
+        open_files(f'open files, {title}', 'ours', Bound(SINK_FILES))), rounds=1)
 
 
 def growing(count: int, turns: int) -> Case:
@@ -349,7 +365,8 @@ def growth(reports: Any) -> float | None:
 def quick_cases() -> list[Case]:
     """Small cases, which check in about two minutes that everything works and agrees."""
     sinks = [case for case in sink_cases() if case.name == 'sink-100']
-    return [*sinks, growing(400, 20), threads(256, 400), *reading_cases(QUICK)]
+    return [*sinks, many_frames('frames', 20, 512, 512, 1), growing(400, 20), threads(256, 400),
+            *reading_cases(QUICK)]
 
 
 def full_cases() -> list[Case]:

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import data, reading, regions, shared, sink, writing
+from . import data, frames, reading, regions, shared, sink, writing
 from .outcome import Outcome
 
 TASKS: dict[str, Callable[..., Outcome]] = {
     'browse': reading.browse,
     'eager': regions.eager,
+    'frames': frames.frames,
     'iterate': reading.iterate,
     'last_page': reading.last_page,
     'low_levels': reading.low_levels,

@@ -5,7 +5,7 @@ A log is a header followed by records.  All numbers are little-endian::
 
     log      magic 'LISVLOG1', version (u4), CRC-32 of these (u4)
     record   magic 'TILE' or 'SYNC', CRC-32 of the rest of the head, lengths of kind and details,
-             x, y, rows, cols, length and checksum of the samples  (``_HEAD``)
+             x, y, rows, cols, length and CRC-32 of the samples  (``_REST``)
              kind      JSON: dtype, meaning, and which arrays follow
              details   JSON: key, order, frames, ranges; empty for most tiles
              samples   colour (rows, cols, bands), alpha, mask, weight (rows, cols); of several
@@ -23,8 +23,8 @@ import hashlib
 import json
 import struct
 import zlib
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ from ..base.errors import TileSourceError
 from ..base.formats import Meaning
 from ..base.frames import position_key
 from ..base.geometry import Rect
+from ..base.libraries import imagecodecs
 from .axes import ONE_FRAME, Target
 
 Array = npt.NDArray[Any]
@@ -48,9 +49,6 @@ HEAD_BYTES = _START.size + _REST.size
 
 # The most bytes of JSON in a head; a key has a few dozen, a frame about 20.
 MAX_JSON = 1 << 26
-
-# The number of column sums of a checksum; a row is 512 bytes of samples.
-_COLUMNS = 64
 
 
 class TornRecord(Exception):
@@ -178,21 +176,23 @@ class Entry:
         return f'the tile of {rect.width} x {rect.height} at {rect.left}, {rect.top}'
 
 
-def checksum(buffers: list[Any]) -> int:
+@functools.cache
+def _crc32() -> Callable[[Any, int], int]:
     """
-    A checksum of samples.  Measured: 28 GB/s, CRC-32 alone 7 GB/s.
+    The fastest CRC-32 here.  Measured for a tile of 196,608 bytes that is in no processor
+    cache: 24 us with libdeflate, 70 us with zlib.
+    """
+    codecs = imagecodecs()
+    if codecs is None:
+        return zlib.crc32
+    return cast('Callable[[Any, int], int]', codecs.deflate_crc32)
 
-    It is the CRC-32 of the sums of 64 columns of 64-bit integers, and detects pages that
-    were not written.
-    """
-    result = 0
+
+def checksum(buffers: list[Any]) -> int:
+    """The CRC-32 of samples."""
+    crc32, result = _crc32(), 0
     for buffer in buffers:
-        view = memoryview(buffer).cast('B')
-        whole = len(view) // (8 * _COLUMNS) * 8 * _COLUMNS
-        if whole:
-            words = np.frombuffer(view[:whole], '<u8').reshape(-1, _COLUMNS)
-            result = zlib.crc32(np.add.reduce(words, axis=0), result)
-        result = zlib.crc32(view[whole:], result)
+        result = crc32(buffer, result)
     return result
 
 
@@ -205,12 +205,7 @@ def is_intact(entry: Entry, data: bytes | memoryview) -> bool:
                pixels * 4 * kind.weight]
     if len(data) != entry.nbytes or sum(lengths) != entry.nbytes:
         return False
-    # The checksum depends on the division into arrays.
-    buffers, start = [], 0
-    for length in filter(None, lengths):
-        buffers.append(memoryview(data)[start:start + length])
-        start += length
-    return checksum(buffers) == entry.checksum
+    return checksum([data]) == entry.checksum
 
 
 def place_details(target: Target) -> dict[str, Any]:
