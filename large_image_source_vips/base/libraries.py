@@ -1,5 +1,5 @@
 """
-Import the libraries that decode tiles on demand, and describe what is missing.
+Import the libraries of codecs on demand, and describe what is missing.
 """
 
 from __future__ import annotations

@@ -250,6 +250,7 @@ class SharedSpool(TileLog):
                     unchecked.append((end, entry))
                 end = following
         except records.TornRecord:
+            # The last complete record ends here.
             pass
         for start, entry in unchecked:
             data = self._read(descriptor, number, entry.nbytes, entry.offset)

@@ -703,6 +703,10 @@ def test_tiff_files_hold_all(tmp_path, name):
         warnings.simplefilter('error')
         sink.write(tmp_path / name)
         sink.write(tmp_path / 'b.png', metadata=False, associatedImages=[])
+    written = large_image_source_vips.open(tmp_path / name)
+    assert written.imageDescription == 'liver'
+    assert written.additionalMetadata == {'stain': 'H&E'}
+    assert written.getAssociatedImagesList() == ['label']
 
 
 def test_the_same_warning_when_a_file_is_converted(tmp_path):
