@@ -1,5 +1,5 @@
 """
-GDAL and OpenSlide, in a separate process.
+GDAL and OpenSlide, also as large_image's source, in a separate process.
 
 Their wheels bring versions of libraries that a libvips of the system has loaded, too, and
 in one process they would use each other's.  This module imports neither libvips nor what does.
@@ -59,3 +59,21 @@ def openslide_read(path, level):
     import openslide
     with openslide.OpenSlide(path) as image:
         return np.asarray(image.read_region((0, 0), level, image.level_dimensions[level]))
+
+
+def large_image_openslide(path):
+    """(rows, cols, bands) of each level, by large_image's source for OpenSlide."""
+    import large_image_source_openslide
+    source = large_image_source_openslide.open(path)
+    return [source_level(source, level) for level in range(source.levels)]
+
+
+def source_level(source, level, frame=0):
+    """(rows, cols, bands) of a level of a large_image source, from its tiles; 0 is the largest."""
+    rows, cols = (-(-size // (1 << level)) for size in (source.sizeY, source.sizeX))
+    width, height = source.tileWidth, source.tileHeight
+    result = np.concatenate([np.concatenate([
+        source.getTile(left // width, top // height, source.levels - 1 - level, frame=frame,
+                       numpyAllowed='always')
+        for left in range(0, cols, width)], axis=1) for top in range(0, rows, height)])
+    return result[:rows, :cols]

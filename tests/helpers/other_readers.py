@@ -22,6 +22,7 @@ from helpers.native_readers import (
     gdal_read,
     openslide_levels,
     openslide_read,
+    source_level,
 )
 
 
@@ -114,13 +115,7 @@ class LargeImage:
         if any(f'Index{axis}' in self._frames[0] for axis in ('C', 'T', 'Z', 'XY')):
             frame = next(number for number, found in enumerate(self._frames) if all(
                 found.get(f'Index{axis.upper()}', 0) == at for axis, at in place.items()))
-        rows, cols = (-(-size // (1 << level)) for size in (source.sizeY, source.sizeX))
-        width, height = source.tileWidth, source.tileHeight
-        result = np.concatenate([np.concatenate([
-            source.getTile(left // width, top // height, source.levels - 1 - level, frame=frame,
-                           numpyAllowed='always')
-            for left in range(0, cols, width)], axis=1) for top in range(0, rows, height)])
-        return result[:rows, :cols]
+        return source_level(source, level, frame)
 
 
 def large_image_source(name):

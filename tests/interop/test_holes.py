@@ -20,6 +20,7 @@ from helpers.native_readers import (
     gdal_levels,
     gdal_mask,
     gdal_read,
+    large_image_openslide,
     openslide_levels,
     openslide_read,
 )
@@ -56,6 +57,11 @@ def with_openslide(path):
             for level in range(elsewhere(openslide_levels, path))]
 
 
+def with_large_image_openslide(path):
+    needs('large_image_source_openslide', 'large-image-source-openslide openslide-bin')
+    return elsewhere(large_image_openslide, path)
+
+
 def with_large_image(name, path):
     reader = LargeImage(name, path)
     return [reader.read(0, {}, level) for level in range(reader.levels)]
@@ -64,8 +70,9 @@ def with_large_image(name, path):
 READERS = {
     'tifffile': with_tifffile, 'libvips': with_libvips, 'Pillow': with_pillow,
     'GDAL': with_gdal, 'OpenSlide': with_openslide,
+    'large_image openslide': with_large_image_openslide,
     **{f'large_image {name}': functools.partial(with_large_image, name)
-       for name in ('tiff', 'openslide', 'tifffile', 'vips')}}
+       for name in ('tiff', 'tifffile', 'vips')}}
 
 
 def holed(bands):
