@@ -110,7 +110,8 @@ def as_minimum(value: Any, name: str) -> int:
         return 0
     result = as_position(value, name)
     if result <= 0:
-        msg = f'{name} must be positive or None, not {value!r}.'
+        # The words of the released package and of the zarr sink, which programs may compare.
+        msg = f'{name} must be positive or None'
         raise TileSourceError(msg)
     return result
 
