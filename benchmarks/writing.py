@@ -36,8 +36,9 @@ def kinds(kind: str, count: int) -> list[Pixels]:
     Different tiles of a kind of picture.
 
     :param kind: 'rgb'; 'histology', tiles of a real slide; 'holes', which are RGB with a
-        transparent disc in each tile; 'uint16', 12 bits of a camera with noise; 'float32',
-        probabilities; 'labels', of uint32.
+        transparent disc in each tile; 'outline', RGB with such a disc in every fifth tile
+        and nothing in another fifth, as around tissue; 'uint16', 12 bits of a camera with
+        noise; 'float32', probabilities; 'labels', of uint32.
     :param count: how many tiles are needed; there may be fewer.
     """
     if kind == 'histology':
@@ -48,11 +49,14 @@ def kinds(kind: str, count: int) -> list[Pixels]:
     numbers = np.random.default_rng(_SEED)
     if kind == 'rgb':
         return pool
-    if kind == 'holes':
+    if kind in {'holes', 'outline'}:
         rows, cols = np.ogrid[:TILE, :TILE]
         disc = (rows - TILE // 2) ** 2 + (cols - TILE // 2) ** 2 < (TILE // 4) ** 2
-        alpha = np.where(disc, 0, 255).astype(np.uint8)[:, :, None]
-        return [np.concatenate([tile, alpha], axis=2) for tile in pool]
+        holed = np.where(disc, 0, 255).astype(np.uint8)[:, :, None]
+        alphas = [holed] if kind == 'holes' else [
+            holed, np.zeros_like(holed), *[np.full_like(holed, 255)] * 3]
+        return [np.concatenate([tile, alphas[number % len(alphas)]], axis=2)
+                for number, tile in enumerate(pool)]
     if kind == 'labels':
         cells = (TILE // _PATCH, TILE // _PATCH)
         return [np.kron(numbers.integers(0, 500, cells), np.ones((_PATCH, _PATCH)))[

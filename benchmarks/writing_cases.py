@@ -24,7 +24,8 @@ def writing_cases(count: int) -> list[Case]:
     """
     real = [] if slide() is None else [lossless(count, 'histology')]
     return [lossless(count), *real, zstd(count), *(data(kind, count, bound)
-                                            for kind, bound in _DATA.items()), holes(count)]
+                                            for kind, bound in _DATA.items()),
+            holes(count, 'holes', 'a hole in each'), holes(count, 'outline', 'holes in a few')]
 
 
 def job(kind: str, count: int, **options: Any) -> Run:
@@ -62,14 +63,14 @@ def data(kind: str, count: int, bound: float) -> Case:
         *costs(f'{count:,} tiles, {kind}')), rounds=5)
 
 
-def holes(count: int) -> Case:
-    """RGB with loss, a hole in each tile, against the same without holes."""
-    return Case('write-holes', {
-        'ours': Run('write', {'kind': 'holes', 'count': count, 'exact': False}),
+def holes(count: int, kind: str, which: str) -> Case:
+    """RGB with holes, with loss, against the same without holes."""
+    title = f'{count:,} RGB tiles with {which}'
+    return Case(f'write-{kind}', {
+        'ours': Run('write', {'kind': kind, 'count': count, 'exact': False}),
         'ours without holes': Run('write', {'kind': 'rgb', 'count': count, 'exact': False}),
-    }, (Ratio(f'add and write {count:,} RGB tiles with holes, with loss', 'ours',
-              'ours without holes', Bound(1.15)),
-        *costs(f'{count:,} RGB tiles with holes')), rounds=5)
+    }, (Ratio(f'add and write {title}, with loss', 'ours', 'ours without holes', Bound(1.15)),
+        *costs(title)), rounds=5)
 
 
 def costs(title: str) -> tuple[Value, Value]:

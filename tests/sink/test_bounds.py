@@ -78,6 +78,7 @@ def descriptors():
     return len(os.listdir('/proc/self/fd'))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir('/proc/self/fd'), reason='needs /proc')
 @pytest.mark.parametrize('cancelled', [True, False])
 @pytest.mark.parametrize('x', [0, -37])

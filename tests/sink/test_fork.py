@@ -303,7 +303,7 @@ def test_children_forked_under_load_never_hang(busy):
             'width': 700, 'height': 600})[0][:, :, :3], TILE)
 
 
-@pytest.mark.parametrize('size', [64, 600])
+@pytest.mark.parametrize('size', [64, pytest.param(600, marks=pytest.mark.slow)])
 def test_children_forked_at_any_line_of_an_addition_never_hang(size):
     """One thread stops every few lines of ``addTile`` until another has forked a child."""
     sink = make_sink(TILE)
