@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
 import numpy.typing as npt
 
 from .formats import opaque_alpha
@@ -93,6 +94,15 @@ def copy_bands(target: Array, source: Array) -> None:
     # Per band: a quarter of the time of all bands at once.
     for band in range(source.shape[2]):
         target[..., band] = source[..., band]
+
+
+def contiguous(pixels: Array, dtype: npt.DTypeLike) -> Array:
+    """(rows, cols, bands) in consecutive bytes: the same array, or a copy by ``copy_bands``."""
+    if pixels.flags.c_contiguous and pixels.dtype == dtype:
+        return pixels
+    copied = np.empty(pixels.shape, dtype)
+    copy_bands(copied, pixels)
+    return copied
 
 
 def whole_pixels(pixels: Array) -> Array:

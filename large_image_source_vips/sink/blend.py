@@ -35,6 +35,7 @@ import numpy.typing as npt
 
 from ..base.errors import TileSourceError
 from ..base.formats import FORMAT_OF_DTYPE, Meaning, opaque_alpha
+from ..base.transparency import copy_bands
 from .records import Samples
 from .weighted import Piece, hole_alpha, weighted
 
@@ -57,13 +58,12 @@ def paste(color: Array, alpha: Array | None, tile_color: Array, tile_alpha: Arra
         # interleaved samples takes 10 times as long.
         tile_alpha = np.ascontiguousarray(tile_alpha)
         mask = _blend(color, alpha, tile_color, tile_alpha, mask)
-    if mask is None and tile_color.flags.c_contiguous:
-        color[...] = tile_color
+    if mask is None:
+        copy_bands(color, tile_color)
     else:
         # Measured: per band takes a quarter of the time of all bands at once.
         for band in range(color.shape[2]):
-            np.copyto(color[:, :, band], tile_color[:, :, band],
-                      where=True if mask is None else mask)
+            np.copyto(color[:, :, band], tile_color[:, :, band], where=mask)
     if alpha is not None:
         opaque = opaque_alpha(alpha.dtype) if tile_alpha is None else tile_alpha
         if mask is None:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..base.limits import LIMITS
+from ..base.transparency import contiguous
 from .spool import Spool
 
 # Width and height of a block in pixels, equal to that of a tile, so an aligned tile is one
@@ -246,7 +247,7 @@ class Plane:
         with pool.lock:
             offset = pool.spool.allocate(self.block_bytes)
         try:
-            pool.spool.write(offset, np.ascontiguousarray(samples, self.dtype))
+            pool.spool.write(offset, contiguous(samples, self.dtype))
         except BaseException:
             self.free_stored(offset)
             raise

@@ -58,7 +58,7 @@ class Canvas(CanvasState):
 
         The tile is opaque, has the format of the canvas, is inside the image, and covers
         one block or is inside one in memory; no other thread has locked that block. Or it
-        is 8-bit, has alpha, and covers one block that is blank.
+        is 8-bit, has alpha, and covers one block that is blank or becomes opaque.
 
         :param tile: (rows, cols) or (rows, cols, bands).
         :param x: the column of its left edge in caller coordinates.
@@ -110,12 +110,13 @@ class Canvas(CanvasState):
         threads run them in parallel.
         """
         measured = self._ranges.measured(tile)
-        opaque = tile.shape[2] == layers.meaning.color_bands
-        if not opaque and (layers.has(key) or measured is None or measured[0][-1] == 255):
+        bands = layers.meaning.color_bands
+        opaque = tile.shape[2] == bands or (measured is not None and measured[0][-1] == 255)
+        if not opaque and (layers.has(key) or measured is None):
             return False
         shaded = not opaque and has_shades(tile)
         plane = layers.color if opaque else layers.interleaved
-        offset = plane.store(tile)
+        offset = plane.store(tile[:, :, :bands] if opaque else tile)
         with self._locks.lock:
             fits = (layers is self._layers and extent is self._extent and
                     not self._locks.covers(key.column, key.row) and
@@ -129,7 +130,7 @@ class Canvas(CanvasState):
                 if key.frame in self._lower:
                     self._lower[key.frame].forget(
                         left, top, left + BLOCK_SIZE, top + BLOCK_SIZE, origin_of(extent))
-                self._ranges.add(tile, layers.meaning.color_bands, measured=measured)
+                self._ranges.add(tile, bands, measured=measured)
                 self._generation += 1
         if not fits:
             plane.free_stored(offset)

@@ -184,3 +184,16 @@ def test_a_full_disk_leaves_the_image_as_it_was(monkeypatch, change, after):
     spool = layers.pool.spool
     used = spool._end - sum(size * len(places) for size, places in spool._free.items())
     assert used == sum(plane.block_bytes * len(plane.slots) for plane in layers._planes)
+
+
+@pytest.mark.parametrize('bands', [2, 4])
+def test_opaque_tiles_with_an_alpha_band_replace_holes(bands):
+    pixels = picture(bands)
+    sink, model = tiled(pixels)
+    over = pixels.copy()
+    over[..., :-1] = 255 - over[..., :-1]
+    over[..., -1] = 255
+    for tile, x, y in blocks(over)[::2]:
+        sink.addTile(tile, x, y)
+        model.add(tile, x, y)
+    assert_same(read_all(sink), model.image())
