@@ -25,7 +25,7 @@ def writing_cases(count: int) -> list[Case]:
     real = [] if slide() is None else [lossless(count, 'histology')]
     return [lossless(count), *real, zstd(count), *(data(kind, count, bound)
                                             for kind, bound in _DATA.items()),
-            holes(count, 'holes', 'a hole in each'), holes(count, 'outline', 'holes in a few')]
+            holes(count, 'holes', 'holes'), holes(count, 'outline', 'holes in two of five')]
 
 
 def job(kind: str, count: int, **options: Any) -> Run:
@@ -64,7 +64,12 @@ def data(kind: str, count: int, bound: float) -> Case:
 
 
 def holes(count: int, kind: str, which: str) -> Case:
-    """RGB with holes, with loss, against the same without holes."""
+    """
+    RGB with holes, with loss, against the same without holes.
+
+    :param kind: 'holes' or 'outline', see ``writing.kinds``.
+    :param which: the holes in the titles of the figures.
+    """
     title = f'{count:,} RGB tiles with {which}'
     return Case(f'write-{kind}', {
         'ours': Run('write', {'kind': kind, 'count': count, 'exact': False}),

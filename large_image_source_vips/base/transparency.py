@@ -97,7 +97,14 @@ def copy_bands(target: Array, source: Array) -> None:
 
 
 def contiguous(pixels: Array, dtype: npt.DTypeLike) -> Array:
-    """(rows, cols, bands) in consecutive bytes: the same array, or a copy by ``copy_bands``."""
+    """
+    Pixels as a C-contiguous array: the same array if it is one, else a copy.
+
+    numpy's own function takes four times as long where alpha is left out.
+
+    :param pixels: (rows, cols, bands).
+    :param dtype: of the result.
+    """
     if pixels.flags.c_contiguous and pixels.dtype == dtype:
         return pixels
     copied = np.empty(pixels.shape, dtype)

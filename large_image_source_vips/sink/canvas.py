@@ -58,7 +58,8 @@ class Canvas(CanvasState):
 
         The tile is opaque, has the format of the canvas, is inside the image, and covers
         one block or is inside one in memory; no other thread has locked that block. Or it
-        is 8-bit, has alpha, and covers one block that is blank or becomes opaque.
+        is 8-bit with an alpha band and covers one block; then all its pixels are opaque, or
+        the block is blank.
 
         :param tile: (rows, cols) or (rows, cols, bands).
         :param x: the column of its left edge in caller coordinates.
@@ -112,7 +113,7 @@ class Canvas(CanvasState):
         measured = self._ranges.measured(tile)
         bands = layers.meaning.color_bands
         opaque = tile.shape[2] == bands or (measured is not None and measured[0][-1] == 255)
-        if not opaque and (layers.has(key) or measured is None):
+        if not opaque and layers.has(key):
             return False
         shaded = not opaque and has_shades(tile)
         plane = layers.color if opaque else layers.interleaved

@@ -34,6 +34,7 @@ from ..base.formats import Meaning
 from ..base.frames import position_key
 from ..base.geometry import Rect
 from ..base.libraries import imagecodecs
+from ..base.transparency import contiguous
 from .axes import ONE_FRAME, Target
 
 Array = npt.NDArray[Any]
@@ -117,9 +118,9 @@ class Samples:
 
     def buffers(self) -> list[Array]:
         """The arrays that exist, C-contiguous and little-endian."""
-        return [np.ascontiguousarray(array, array.dtype.newbyteorder('<'))
-                for array in (self.color, self.alpha, self.mask, self.weight)
-                if array is not None]
+        planes = [np.ascontiguousarray(array, array.dtype.newbyteorder('<'))
+                  for array in (self.alpha, self.mask, self.weight) if array is not None]
+        return [contiguous(self.color, self.color.dtype.newbyteorder('<')), *planes]
 
 
 class Entry:

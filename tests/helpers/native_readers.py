@@ -1,5 +1,5 @@
 """
-GDAL and OpenSlide, also as large_image's source, in a separate process.
+Read files with GDAL, OpenSlide and large_image's OpenSlide source, in a separate process.
 
 Their wheels bring versions of libraries that a libvips of the system has loaded, too, and
 in one process they would use each other's.  This module imports neither libvips nor what does.
