@@ -78,14 +78,15 @@ def tile_pool(size: int, count: int) -> list[Pixels]:
 
 def positions(count: int, step: int, offset: int) -> Iterator[tuple[int, int, int]]:
     """
-    The positions of the tiles, row by row over a square.
+    The positions of the tiles, row by row over a nearly square rectangle without holes.
 
     :param count: how many tiles.
     :param step: the distance between their corners in pixels.
     :param offset: x and y of the first corner.
     :returns: for each tile its number, x and y.
     """
-    across = math.isqrt(count - 1) + 1
+    square = math.isqrt(count - 1) + 1
+    across = next(columns for columns in range(square, count + 1) if count % columns == 0)
     for number in range(count):
         row, column = divmod(number, across)
         yield number, offset + column * step, offset + row * step
