@@ -224,6 +224,13 @@ def _totals(pixels: Array, row_factor: int, col_factor: int, wide: np.dtype[Any]
     :param wide: the dtype of the sums.
     :returns: the sums, a new array.
     """
+    with np.errstate(over='ignore', invalid='ignore'):
+        # Sums of floats may be infinite.
+        return _summed(pixels, row_factor, col_factor, wide)
+
+
+def _summed(pixels: Array, row_factor: int, col_factor: int, wide: np.dtype[Any]) -> Array:
+    """As ``_totals``; numpy may warn."""
     width, bands = pixels.shape[1:]
     # Add rows first, along contiguous memory.
     rows = pixels[::row_factor].astype(wide, order='C')

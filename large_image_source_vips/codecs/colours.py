@@ -115,8 +115,8 @@ def problem(colours: Colours) -> str | None:
         if colours.palette is None or colours.palette.shape != (3, colours.most + 1):
             return f'its palette does not have {colours.most + 1} colours'
     if kind == YCBCR and not colours.decoded:
-        if colours.dtype.kind != 'u' or colours.bits > 16:
-            return f'YCbCr of samples of type {colours.dtype} cannot be converted to colours'
+        if colours.dtype.kind != 'u' or not 2 <= colours.bits <= 16:
+            return f'YCbCr of {colours.bits} bits cannot be converted to colours'
         if len(colours.luma) != 3 or min(colours.luma) <= 0:
             return 'its YCbCrCoefficients are not three positive numbers'
         if len(colours.reference) not in {0, 6} or not all(np.diff(colours.reference)[::2]):

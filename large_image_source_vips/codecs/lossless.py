@@ -9,6 +9,7 @@ are summed (Predictor, TIFF 6.0, section 14, and TIFF Technical Note 3).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ Decompress = Callable[[Any, Bytes], Any]
 _BIT_REVERSED = np.packbits(
     np.unpackbits(np.arange(256, dtype=np.uint8)[:, np.newaxis], axis=1)[:, ::-1], axis=1)[:, 0]
 _WHOLE_BYTES = frozenset({8, 16, 32, 64, 128})
+# The widest packed integers that imagecodecs unpacks.
+_MOST_BITS = 32
 
 
 def as_stored(data: Any, out: Bytes) -> Any:
@@ -89,8 +92,10 @@ def problem(coding: Coding) -> str | None:
     if coding.dtype is None:
         return (f'samples of {coding.bits} bits in TIFF sample format {coding.sample_format} '
                 'cannot be decoded')
-    if coding.bits_each and (coding.dtype.kind != 'u' or coding.bits > 16):
-        return f'samples of {coding.bits_each} bits cannot be unpacked'
+    if coding.bits_each and (coding.dtype.kind != 'u' or coding.bits > 16 or
+                             len(coding.bits_each) != coding.samples):
+        return (f'{coding.samples} samples per tile of {coding.bits_each} bits cannot be '
+                'unpacked')
     if _has_units(coding) and not (
             coding.bits in {8, 16} and len(coding.subsampling) == 2 and
             all(factor in {1, 2, 4} for factor in coding.subsampling)):
@@ -153,9 +158,9 @@ class SampleDecoder:
             return self._from_units(data, size)
         raw = np.empty((size.height, row_bytes), np.uint8)
         self._fill(data, raw.reshape(-1))
-        if coding.predictor == 3:
-            return _undo_float_differences(raw, coding).reshape(shape)
-        return self._unpacked(raw, size.width).reshape(shape)
+        pixels = (_undo_float_differences(raw, coding) if coding.predictor == 3 else
+                  self._unpacked(raw, size.width))
+        return pixels.reshape(shape)
 
     def _from_units(self, data: Any, size: Size) -> Array:
         """YCbCr samples with subsampled chroma."""
@@ -214,6 +219,9 @@ class SampleDecoder:
                 raw.reshape(-1).data, byteorder=order)
             return pixels
         # The highest bit comes first, also in little-endian files.
+        if coding.bits > _MOST_BITS:
+            return _unpack_each(raw, width, replace(
+                coding, bits_each=(coding.bits,) * coding.samples))
         unpacked: Array = imagecodecs().packints_decode(
             raw.reshape(-1).data, self._dtype, coding.bits, runlen=width * coding.samples)
         if coding.predictor == 2:

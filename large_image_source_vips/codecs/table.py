@@ -12,7 +12,7 @@ compression            codec                        library
 5                      LZW                          imagecodecs
 6                      old-style JPEG               simplejpeg
 7                      JPEG                         simplejpeg
-8, 32946               deflate                      imagecodecs
+8, 32946, 50013        deflate                      imagecodecs
 32773                  PackBits                     imagecodecs
 33003, 33005, 34712    JPEG 2000                    imagecodecs
 34887                  LERC                         imagecodecs
@@ -110,6 +110,7 @@ CODECS: dict[int, Codec] = {
     7: Codec('JPEG', 'simplejpeg', '', jpeg.problem, jpeg.JpegDecoder),
     8: _DEFLATE,
     32946: _DEFLATE,
+    50013: _DEFLATE,
     32773: _bytes_codec('PackBits', 'imagecodecs', 'packbits_decode', lossless.from_packbits),
     33003: _JPEG_2000,
     33005: _JPEG_2000,

@@ -20,6 +20,7 @@ import pyvips
 
 from ..base.errors import vips_reason
 from ..base.geometry import Size
+from ..base.limits import LIMITS
 from ..codecs.coding import Coding, DecodeError
 
 # Modified Huffman, T.4 and T.6 (TIFF 6.0, sections 10 and 11).
@@ -85,6 +86,9 @@ class FaxDecoder:
                out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
         """See ``codecs.table.Decoder``."""
         width = size.width * self._coding.samples
+        if width > LIMITS.tiff_side:
+            msg = f'its rows of {width} samples are too long'
+            raise DecodeError(msg)
         file = self._file(bytes(data), width, size.height)
         try:
             with _warnings() as warnings:
@@ -113,7 +117,8 @@ class FaxDecoder:
         coding = self._coding
         tags = {256: (_LONG, width), 257: (_LONG, height), 258: (_SHORT, 1),
                 259: (_SHORT, coding.compression), 262: (_SHORT, 1),
-                266: (_SHORT, coding.fill_order), 273: (_LONG, 8), 277: (_SHORT, 1),
+                266: (_SHORT, 2 if coding.fill_order == 2 else 1),
+                273: (_LONG, 8), 277: (_SHORT, 1),
                 278: (_LONG, height), 279: (_LONG, len(data)),
                 {4: _T6_OPTIONS}.get(coding.compression, _T4_OPTIONS): (_LONG, coding.fax_options)}
         if coding.compression == 2:

@@ -49,6 +49,7 @@ class Directories:
     :param images: the number of images that the first page contains, and the bytes from one
         to the next.
     :param why_unreadable: returns the reason why a page cannot be decoded; None if it can.
+    :param why_unlisted: the same for an associated image, whose data must be in the file.
     """
 
     pages: Sequence[Page]
@@ -57,6 +58,7 @@ class Directories:
     file_name: str = ''
     images: tuple[int, int] = (1, 0)
     why_unreadable: Callable[[Page], str | None] = lambda page: None
+    why_unlisted: Callable[[Page], str | None] = lambda page: None
 
     @property
     def text(self) -> str:
@@ -101,8 +103,8 @@ def assign_roles(found: Directories) -> PageRoles:
     base = 0 if apart else _base_page(pages)
     alike = [Place(page, number) for number, page in enumerate(pages)
              if page.size == pages[base].size and page.kind == pages[base].kind
-             and page.orientation == pages[base].orientation and not is_mask(page)
-             and number not in apart]
+             and page.orientation == pages[base].orientation
+             and is_mask(page) == is_mask(pages[base]) and number not in apart]
     count, step = found.images
     if count > 1 and len(alike) == 1:
         alike = [alike[0]._replace(page=replace(pages[base], shift=number * step))
@@ -130,13 +132,14 @@ def _base_page(pages: Sequence[Page]) -> int:
     """
     The page number of the full-resolution image.
 
-    This is the first page.  If the largest page has more than four times its area, the
-    first page is a thumbnail, and the largest page counts.
+    This is the first page that is not a mask, or the first of a file of masks.  If the
+    largest page has more than four times its area, that page is a thumbnail, and the
+    largest page counts.
     """
-    areas = [0 if is_mask(page) and number else page.size.area
-             for number, page in enumerate(pages)]
-    largest = areas.index(max(areas))
-    return largest if areas[largest] > 4 * areas[0] else 0
+    pictures = [number for number, page in enumerate(pages) if not is_mask(page)] or [0]
+    largest = max(pictures, key=lambda number: pages[number].size.area)
+    first = pictures[0]
+    return largest if pages[largest].size.area > 4 * pages[first].size.area else first
 
 
 def _associated_of_this_package(found: Directories, fields: Mapping[str, Any]) -> set[int]:
@@ -331,7 +334,7 @@ def _name_others(roles: PageRoles, found: Directories, series: Sequence[ome.Seri
     for number, page in enumerate(found.pages):
         if number in taken:
             continue
-        reason = found.why_unreadable(page)
+        reason = found.why_unlisted(page)
         if reason:
             roles.left_out.append(f'page {number}: {reason}')
             continue
@@ -341,7 +344,7 @@ def _name_others(roles: PageRoles, found: Directories, series: Sequence[ome.Seri
         aperio_thumbnail = number == 1 and found.text.startswith('Aperio')
         if name:
             names.append(name[1].lower())
-        elif aperio_thumbnail or (number == 0 and base):
+        elif aperio_thumbnail or (number == 0 and base and not is_mask(page)):
             names.append('thumbnail')
         else:
             names.append(f'page_{number}')

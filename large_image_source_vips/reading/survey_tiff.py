@@ -23,7 +23,7 @@ from ..tiff import ome
 from ..tiff.directories import TiffDirectories, TiffFormatError, TooManyEntriesError
 from ..tiff.json_text import labels_of_json, read_json_text
 from ..tiff.page import DESCRIPTION, EXTRA_SAMPLES, UNCOMPRESSED, Page
-from ..tiff.tile_table import tile_table
+from ..tiff.tile_table import data_missing, tile_table
 from .file import SourceFile
 from .layout import Layout, Opening, Picture, Stored
 from .loader import lacks_codec, why_not_decoded
@@ -50,7 +50,7 @@ _ALWAYS_THERE = frozenset({1, 5, 7, 8, 32773, 32946})
 # least a bit for a block of 64 samples, or of 128 with subsampled chroma; ZSTD: a block of
 # 128 kB in 4 bytes (RFC 8878, 3.1.1.2).
 _MAX_EXPANSION = {
-    1: 1, 5: 2731, 7: 1024, 8: 1033, 32773: 64, 32946: 1033, 50000: 32768}
+    1: 1, 5: 2731, 6: 1024, 7: 1024, 8: 1033, 32773: 64, 32946: 1033, 50000: 32768}
 _EXTRA_BYTES = LIMITS.tiff_missing
 # Compressions that libtiff decodes and this package does not: NeXT, ThunderScan, PixarLog,
 # SGI LogLuv, JBIG.
@@ -84,7 +84,8 @@ def survey_tiff(file: SourceFile) -> Layout:
             plan = assign_roles(Directories(
                 pages, subs, texts, os.path.basename(file.path),
                 contiguous_images(tiff, pages, texts.get(0, '')),
-                lambda page: why_unreadable(tiff, page)))
+                lambda page: why_unreadable(tiff, page),
+                lambda page: why_unreadable(tiff, page) or data_missing(tiff, page)))
             reason = problem(tiff, plan.frames[0].page)
             alpha = {place.page.offset: alpha_band(tiff, place.page)
                      for place in (plan.frames[0], *plan.associated.values())}
@@ -171,7 +172,9 @@ def _open_first(file: SourceFile, stored: Stored, reason: str | None) -> Samples
         unpack = (file.handle(stored).unpacker if stored.random
                   else unpacker(file.open(stored.opening)))
         if page.compression not in _ALWAYS_THERE or reason:
-            pyvips.Region.new(file.open(stored.opening, sequential=True)).fetch(0, 0, 1, 1)
+            # pyvips needs the image itself while its region is in use.
+            image = file.open(stored.opening, sequential=True)
+            pyvips.Region.new(image).fetch(0, 0, 1, 1)
     except pyvips.Error as exc:
         # Reading a damaged tile raises the error; the rest of the file can be read.
         if reason or lacks_codec(exc):
@@ -203,7 +206,7 @@ def contiguous_images(tiff: TiffDirectories, pages: Sequence[Page], text: str) -
         return 1, 0
     offsets, counts = table
     step = int(counts.sum())
-    fits = offsets[0] + count * step <= tiff.file_size
+    fits = int(offsets[0]) + count * step <= tiff.file_size
     return (count, step) if fits and (np.diff(offsets) == counts[:-1]).all() else (1, 0)
 
 

@@ -50,16 +50,16 @@ class Samples(NamedTuple):
 
 def coding_of(tiff: TiffDirectories, page: Page) -> Coding:
     """How the tiles of a page are coded."""
-    across, down = (tiff.integers(page.entries.get(YCBCR_SUBSAMPLING)) or [2, 2])[:2]
+    subsampling = tuple(tiff.integers(page.entries.get(YCBCR_SUBSAMPLING))[:2]) or (2, 2)
     return Coding(
         compression=page.compression, samples=page.samples // page.planes, bits=page.bits,
         sample_format=page.sample_format, photometric=page.photometric,
         predictor=page.predictor, order=tiff.order, fill_order=page.fill_order,
         bits_each=page.bits_each,
-        subsampling=(across, down) if page.photometric == colours.YCBCR else (1, 1),
+        subsampling=subsampling if page.photometric == colours.YCBCR else (1, 1),
         jpeg_tables=tiff.data(page.entries.get(JPEG_TABLES)),
         fax_options=sum(tiff.integers(page.entries.get(
-            _T6_OPTIONS if page.compression == _T6 else _T4_OPTIONS), limit=1)),
+            _T6_OPTIONS if page.compression == _T6 else _T4_OPTIONS), limit=1)) & 0xFFFF,
         lerc=tuple(tiff.integers(page.entries.get(_LERC_PARAMETERS), limit=8)))
 
 
@@ -89,8 +89,14 @@ def problem(tiff: TiffDirectories, page: Page) -> str | None:
     coding = coding_of(tiff, page)
     reason = (fax.problem(coding) if coding.compression in fax.COMPRESSIONS
               else table.problem(coding))
-    if reason or coding.dtype is None:
+    if reason:
         return reason
+    if coding.dtype is None:
+        return (f'samples of {coding.bits} bits in TIFF sample format {coding.sample_format} '
+                'cannot be decoded')
+    if page.photometric == colours.YCBCR and page.planes > 1 and (
+            len(coding.subsampling) != 2 or not {1, 2, 4}.issuperset(coding.subsampling)):
+        return f'chroma subsampled by {coding.subsampling} cannot be arranged'
     return colours.problem(colours_of(tiff, page, coding.dtype))
 
 

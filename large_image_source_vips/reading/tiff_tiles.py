@@ -209,13 +209,14 @@ class TiffTiles:
         opened._file = self._open_file()
         for number in range(first, end):
             top = number * self.tile.height
+            size = self._tiles.tile_size(number)
             if self._is_direct:
-                size = self._tiles.tile_size(number)
                 rows = scratch('strip', (size.height, size.width, self.samples.bands),
                                self.samples.dtype)
                 opened._fill(number, rows)
             else:
-                rows = opened._tile(number)
+                # A JPEG strip may have more rows than the page needs.
+                rows = opened._tile(number)[:size.height, :size.width]
             yield top, rows
 
     def _under(self, rect: Rect) -> Iterator[tuple[int, Rect, Rect]]:

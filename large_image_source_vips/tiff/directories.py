@@ -6,7 +6,8 @@ libvips reports little of this, and only after opening each page.
 Input is not trusted: offsets and counts are checked against the file size, loops in the
 chain of directories are detected, and the number of entries and the size of a value are
 bounded (``base.limits``).  Errors that other readers tolerate are tolerated: tags out of
-order or repeated, a missing photometric interpretation, tiles listed in the tags of strips.
+order or repeated, a missing photometric interpretation, tiles listed in the tags of strips,
+old-style JPEG that is declared as RGB.
 
 Tags and types: TIFF 6.0 (Adobe, 1992), its supplement 1 (sub-IFDs), and the BigTIFF
 design (AWare Systems).
@@ -18,7 +19,7 @@ import codecs
 import logging
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -33,6 +34,7 @@ from .page import (
     COMPRESSION,
     FILL_ORDER,
     HEIGHT,
+    OLD_JPEG,
     ORIENTATION,
     PHOTOMETRIC,
     PLANAR,
@@ -71,6 +73,9 @@ _READ_AHEAD = 1024
 
 # CCITT compressions; in their data 0 is white (ITU-T T.4).
 _FAX = frozenset({2, 3, 4})
+_RGB, _YCBCR = 2, 6
+# SamplesPerPixel is a SHORT.
+_MOST_SAMPLES = 65535
 # An unassigned photometric interpretation, for which libvips does not convert samples.
 _NO_PHOTOMETRIC = 34
 
@@ -226,17 +231,22 @@ class TiffDirectories:
         if min(size) < 1:
             msg = f'its directory at offset {offset} has no image size'
             raise TiffFormatError(msg)
-        if max(size) > LIMITS.tiff_side:
-            msg = (f'its directory at offset {offset} claims {size.width} x {size.height} pixels; '
-                   f'at most {LIMITS.tiff_side} are read in each direction')
-            raise TiffFormatError(msg)
         tile = Size(first(TILE_WIDTH, 0), first(TILE_HEIGHT, 0)) if TILE_WIDTH in entries else None
-        samples, compression = first(SAMPLES, 1), first(COMPRESSION, UNCOMPRESSED)
-        bits = several(BITS, max(1, samples)) or [1]
+        largest = max((size, tile or size), key=max)
+        if max(largest) > LIMITS.tiff_side:
+            msg = (f'its directory at offset {offset} claims {largest.width} x {largest.height} '
+                   f'pixels; at most {LIMITS.tiff_side} are read in each direction')
+            raise TiffFormatError(msg)
+        compression = first(COMPRESSION, UNCOMPRESSED)
+        samples, photometric = _samples_and_photometric(first, compression)
+        if not 1 <= samples <= _MOST_SAMPLES:
+            msg = f'its directory at offset {offset} claims {samples} samples per pixel'
+            raise TiffFormatError(msg)
+        bits = several(BITS, max(1, samples)) or [8 if compression == OLD_JPEG else 1]
         page = Page(
             offset=offset, next_offset_at=next_offset_at, size=size, bits=max(bits),
             sample_format=first(SAMPLE_FORMAT, 1), samples=samples,
-            photometric=first(PHOTOMETRIC, _usual_photometric(samples, compression)),
+            photometric=photometric,
             planar=first(PLANAR, 1), compression=compression,
             orientation=first(ORIENTATION, 1),
             subfile_type=first(SUBFILE_TYPE, 0), tile=tile,
@@ -362,6 +372,18 @@ class TiffDirectories:
         return b'' if values is None else values.tobytes()
 
 
-def _usual_photometric(samples: int, compression: int) -> int:
-    """The photometric interpretation of a page without the tag."""
-    return 0 if compression in _FAX else 2 if samples >= 3 else 1
+def _samples_and_photometric(first: Callable[[int, int], int],
+                             compression: int) -> tuple[int, int]:
+    """
+    The number of samples and the photometric interpretation of a page.
+
+    :param first: returns the first value of a tag, or a default.
+    """
+    if compression == OLD_JPEG:
+        # Some writers leave tags out, or declare the YCbCr of their JPEG data as RGB.
+        photometric = first(PHOTOMETRIC, _RGB if first(SAMPLES, 3) == 3 else 1)
+        photometric = _YCBCR if photometric == _RGB else photometric
+        return first(SAMPLES, 3 if photometric == _YCBCR else 1), photometric
+    samples = first(SAMPLES, 1)
+    usual = 0 if compression in _FAX else _RGB if samples >= 3 else 1
+    return samples, first(PHOTOMETRIC, usual)

@@ -1,10 +1,11 @@
 """
 Assemble the JPEG stream of a page of old-style JPEG (TIFF compression 6).
 
-TIFF 6.0, section 22, spreads the stream over the file, and programs differ in how.  The
-strips have the coded samples: each is one restart interval, without its marker.  The header
-is in the first strip, else in JPEGInterchangeFormat, else only its tables are in tags.
-Markers and segments: ITU-T T.81, annex B.
+TIFF 6.0, section 22, spreads the stream over the file, and programs differ in how.
+JPEGInterchangeFormat may have all of it.  Otherwise the strips have the coded samples: each
+is one restart interval, without its marker.  The header is in the first strip, else in
+JPEGInterchangeFormat, else only its tables are in tags.  Markers and segments: ITU-T T.81,
+annex B.
 """
 
 from __future__ import annotations
@@ -13,17 +14,21 @@ import struct
 from collections.abc import Iterator
 
 from .directories import TiffDirectories, TiffFormatError
-from .page import Page
+from .page import OLD_JPEG_STREAM, PHOTOMETRIC, Page
 from .tile_table import tile_table
 
 YCBCR_SUBSAMPLING = 530
-_INTERCHANGE, _RESTART_INTERVAL, _Q_TABLES, _DC_TABLES, _AC_TABLES = 513, 515, 519, 520, 521
+_RESTART_INTERVAL, _Q_TABLES, _DC_TABLES, _AC_TABLES = 515, 519, 520, 521
 _START, _END, _SCAN = b'\xff\xd8', b'\xff\xd9', b'\xff\xda'
-_YCBCR, _RESTARTS, _HUFFMAN = 6, 0xDD, 0xC4
+_RGB, _YCBCR = 2, 6
+_RESTARTS, _HUFFMAN, _ADOBE = 0xDD, 0xC4, b'\xff\xee\x00\x0eAdobe'
 # Segments that describe the coded samples: frames, and tables of Huffman codes, quantisation
 # and restart intervals.
 _NEEDED = frozenset({0xC0, 0xC1, 0xC2, 0xC3, _HUFFMAN, 0xDB, _RESTARTS})
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC3})
+_SEQUENTIAL = frozenset({0xC0, 0xC1})
+# The end of the header of a sequential scan: all coefficients, whole.
+_ALL = b'\0\x3f\0'
 
 
 def old_jpeg_stream(tiff: TiffDirectories, page: Page) -> bytes:
@@ -32,17 +37,24 @@ def old_jpeg_stream(tiff: TiffDirectories, page: Page) -> bytes:
 
     :raises TiffFormatError: if parts of it are missing in the file.
     """
-    strips = _strips(tiff, page)
-    if strips[0].startswith(_START):
-        head, end = _segments(strips[0])
-        strips[0] = strips[0][end:]
-    else:
-        offset = tiff.integers(page.entries.get(_INTERCHANGE))
-        head = _segments(tiff.read(offset[0], tiff.file_size))[0] if offset else []
+    offset, length = (tiff.integers(page.entries.get(tag), limit=1)
+                      for tag in OLD_JPEG_STREAM)
+    elsewhere = tiff.read(offset[0], tiff.file_size) if offset else b''
+    whole = elsewhere[:length[0]].rstrip(b'\0') if length else b''
+    # Some writers give wrong offsets or byte counts of the strips where the stream is whole.
+    is_whole = whole.endswith(_END) and _has_scan(whole)
+    strips = [whole] if is_whole else _strips(tiff, page)
+    first = strips[0] if strips[0].startswith(_START) else elsewhere
+    head, end = _segments(first)
+    if tiff.integers(page.entries.get(PHOTOMETRIC), limit=1) == [_RGB] and _is_rgb(first[:end]):
+        msg = 'its old-style JPEG has RGB, which other programs show as YCbCr'
+        raise TiffFormatError(msg)
+    if first is strips[0]:
+        strips[0] = first[end:]
     if not any(segment[1] in _FRAMES for segment in head):
         head = _tables(tiff, page)
-    if not strips[0].startswith(_SCAN):
-        strips[0] = _scan_header(page, head) + strips[0]
+    strips[0] = (_checked_scan(head, strips[0]) if strips[0].startswith(_SCAN) else
+                 _scan_header(page, head) + strips[0])
     if len(strips) > 1:
         head.append(_segment(_RESTARTS, struct.pack('>H', _units_of_strip(page, head))))
         strips = [*(_with_restart(strip, number) for number, strip in enumerate(strips[:-1])),
@@ -108,6 +120,20 @@ def _segments(stream: bytes) -> tuple[list[bytes], int]:
     return kept, at
 
 
+def _has_scan(stream: bytes) -> bool:
+    """Whether a stream has a frame and coded samples."""
+    head, end = _segments(stream)
+    return (any(segment[1] in _FRAMES for segment in head) and
+            stream[end:end + len(_SCAN)] == _SCAN)
+
+
+def _is_rgb(header: bytes) -> bool:
+    """Whether the header of a stream says that its samples are RGB, as Adobe does."""
+    at = header.find(_ADOBE)
+    # The last byte of the segment: 0 for RGB, 1 for YCbCr.
+    return at >= 0 and header[at + 15:at + 16] == b'\0'
+
+
 def _tables(tiff: TiffDirectories, page: Page) -> list[bytes]:
     """Segments made of the tags that hold tables, one for each component."""
     segments = []
@@ -128,7 +154,8 @@ def _tables(tiff: TiffDirectories, page: Page) -> list[bytes]:
         segments.append(_segment(_RESTARTS, struct.pack('>H', interval[0] & 0xFFFF)))
     factors = [0x11] * page.samples
     if page.photometric == _YCBCR:
-        across, down = (tiff.integers(page.entries.get(YCBCR_SUBSAMPLING)) or [2, 2])[:2]
+        found = tiff.integers(page.entries.get(YCBCR_SUBSAMPLING))
+        across, down = found[:2] if len(found) > 1 else (2, 2)
         factors[0] = (across & 7) << 4 | (down & 7)
     frame = struct.pack('>BHHB', 8, *page.size[::-1], page.samples) if max(
         page.size) < 1 << 16 else b''
@@ -144,7 +171,15 @@ def _scan_header(page: Page, head: list[bytes]) -> bytes:
     frame = next(segment for segment in head if segment[1] in _FRAMES)
     components = b''.join(bytes((component, min(number, most) * 0x11))
                           for number, component in enumerate(frame[10::3]))
-    return _segment(_SCAN[1], bytes([page.samples]) + components + b'\0\x3f\0')
+    return _segment(_SCAN[1], bytes([page.samples]) + components + _ALL)
+
+
+def _checked_scan(head: list[bytes], scan: bytes) -> bytes:
+    """A scan whose header has the only valid range of coefficients, 0 to 63, if sequential."""
+    end = len(_SCAN) + int.from_bytes(scan[2:4], 'big')
+    if not any(segment[1] in _SEQUENTIAL for segment in head):
+        return scan
+    return scan[:end - len(_ALL)] + _ALL + scan[end:]
 
 
 def _numbers_of_tables(segment: bytes) -> Iterator[int]:

@@ -302,7 +302,7 @@ def described_images(text: str, size: tuple[int, int], samples: int) -> int:
         # tifffile: {"shape": [12, 50, 60]}, with other entries before or after it.
         found = re.search(r'"shape": \[(\d{1,9}(?:, \d{1,9}){0,9})\]', text)
         extents = [int(extent) for extent in found[1].split(',')] if found else []
-        images, rest = divmod(math.prod(extents), size[0] * size[1] * samples)
+        images, rest = divmod(math.prod(extents), max(1, size[0] * size[1] * samples))
         return 1 if rest else images
     return _whole(imagej_fields(text).get('images'), 1)
 

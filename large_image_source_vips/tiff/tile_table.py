@@ -11,11 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from .directories import TiffDirectories
-from .page import UNCOMPRESSED, Entry, Page
+from .page import OLD_JPEG, OLD_JPEG_STREAM, UNCOMPRESSED, Entry, Page
 
 Table = npt.NDArray[np.int64]
 
 _LARGEST = int(np.iinfo(np.int64).max)
+# A page with more tiles is not searched for missing ones when the file is opened.
+_MOST_CHECKED = 1024
 
 
 def tile_table(tiff: TiffDirectories, page: Page) -> tuple[Table, Table] | None:
@@ -55,6 +57,28 @@ def empty_tiles(tiff: TiffDirectories, page: Page) -> npt.NDArray[np.bool_] | No
     return empty if empty.any() else None
 
 
+def data_missing(tiff: TiffDirectories, page: Page) -> str | None:
+    """
+    The reason if tiles (or strips) of a page are not in the file.
+
+    :returns: None if all are, or if the page has too many to look.
+    """
+    if page.tile_count > _MOST_CHECKED:
+        return None
+    table = tile_table(tiff, page)
+    if table is None:
+        return 'it does not list its tiles or strips'
+    offsets, counts = table
+    start, length = (tiff.integers(page.entries.get(tag), limit=1) for tag in OLD_JPEG_STREAM)
+    if page.compression == OLD_JPEG and start and length and (
+            start[0] <= offsets[0] < start[0] + length[0] <= tiff.file_size):
+        # The whole stream is there; some writers give wrong strips then.
+        return None
+    missing = np.count_nonzero((offsets > tiff.file_size) | (counts > tiff.file_size - offsets))
+    what = 'tiles' if page.tile else 'strips'
+    return f'{missing} of its {offsets.size} {what} are not in the file' if missing else None
+
+
 def _integers(tiff: TiffDirectories, entry: Entry | None) -> Table | None:
     """The values of an entry; None if it does not hold integers."""
     values = tiff.array(entry)
@@ -82,7 +106,8 @@ def _raw_bytes(page: Page, numbers: Table) -> Table:
     bits = sum(page.bits_each) if page.bits_each else page.bits * page.samples
     if page.planes > 1:
         bits = page.bits
-    row_bytes = -(-page.piece.width * bits // 8)
+    # What is larger overflows, and lies beyond the end of any file.
+    row_bytes = min(-(-page.piece.width * bits // 8), _LARGEST // max(1, page.piece.height))
     rows = np.full(numbers.shape, page.piece.height, np.int64)
     if page.tile is None:
         each = max(1, page.piece.height)

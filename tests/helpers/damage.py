@@ -1,6 +1,7 @@
 """Small files of all kinds, and damaged copies of them."""
 
 import io
+import struct
 from contextlib import suppress
 
 import numpy as np
@@ -8,6 +9,7 @@ import PIL.Image
 import tifffile
 
 from helpers.heif import heif
+from helpers.tiff_by_hand import TILES, tags, write_tiff
 from helpers.tiff_bytes import gray_page, tiff_bytes
 
 COMPRESSIONS = ('deflate', 'lzw', 'jpeg', 'packbits', 'zstd', 'webp', 'jpeg2000', 'lerc', 'lzma',
@@ -35,6 +37,39 @@ def samples(pixels):
         (pixels, {'photometric': 'rgb', 'compression': 'jpeg',
                   'compressionargs': {'level': 75}, 'subsampling': (2, 2)}),
     ]
+
+
+def flavours(rng):
+    """Pages of kinds that tifffile does not write: their tags, and the bytes of their strips."""
+    rows, cols = 48, 64
+    area = rows * cols
+    gray, rgb = np.zeros((rows, cols), 'u1'), np.zeros((rows, cols, 3), 'u1')
+    subsampled = {'t530': (3, [2, 2])}
+
+    def noise(count):
+        return rng.integers(0, 256, count, dtype='u1').tobytes()
+
+    jpeg = io.BytesIO()
+    PIL.Image.fromarray(rng.integers(0, 256, rgb.shape, dtype='u1')).save(jpeg, 'JPEG')
+    found = {f'{bits} bits': (tags(gray, t258=(3, [bits])), [noise(area * bits // 8)])
+             for bits in (2, 3, 12, 24, 40)}
+    found.update({
+        '565': (tags(rgb, t258=(3, [5, 6, 5])), [noise(2 * area)]),
+        'units': (tags(rgb, 6, **subsampled), [noise(area * 3 // 2)]),
+        'planes of YCbCr': (tags(rgb, 6, t284=(3, [2]), **subsampled),
+                            [noise(area), noise(area // 4), noise(area // 4)]),
+        'palette': (tags(gray, 3, t258=(3, [4]), t320=(3, list(range(48)))), [noise(area // 2)]),
+        'lab': (tags(rgb, 8), [noise(3 * area)]),
+        'white is zero': (tags(gray, 0, t266=(3, [2])), [noise(area)]),
+        'data bands': (tags(rgb, 1, t338=(3, [0, 0])), [noise(3 * area)]),
+        'associated alpha': (tags(np.zeros((rows, cols, 4), 'u1'), 2, t338=(3, [1])),
+                             [noise(4 * area)]),
+        'old JPEG': (tags(rgb, 6, t259=(3, [6]), t513=(4, [8]),
+                          t514=(4, [len(jpeg.getvalue())])), [jpeg.getvalue()]),
+        'images': (tags(gray, t270=(2, b'ImageJ=1.0\nimages=3\n')), [noise(3 * area)]),
+        'shape': (tags(gray, t270=(2, b'{"shape": [3, 48, 64]}')), [noise(3 * area)]),
+    })
+    return found
 
 
 def seeds():
@@ -94,6 +129,17 @@ def seeds():
         tiff.write(pixels[..., 0] > 64, tile=(32, 48), compression='deflate', subfiletype=4,
                    photometric='mask', metadata=None)
     files['mask'] = buffer.getvalue()
+    for name, page in flavours(rng).items():
+        for order in '<>':
+            buffer = io.BytesIO()
+            write_tiff(buffer, page, order=order)
+            files[f'{name} {order}'] = buffer.getvalue()
+    buffer = io.BytesIO()
+    write_tiff(buffer, (tags(pixels[:64, :96], t322=(3, [32]), t323=(3, [32])),
+                        [bytes(32 * 32 * 3)] * 6), places=TILES)
+    files['tiles by hand'] = buffer.getvalue()
+    for compression in ('group3', 'group4', 'tiff_ccitt'):
+        save(compression, 'TIFF', image.convert('1'), compression=compression)
     files['heif'] = heif([pixels, pixels[:60], pixels], 1)
     for name, kind in (('tga', 'TGA'), ('sgi', 'SGI'), ('pcx', 'PCX'), ('bmp', 'BMP')):
         save(name, kind)
@@ -107,9 +153,46 @@ def seeds():
     return files
 
 
+# Tags, types and values with which an entry of a directory may claim much, or nonsense.
+TAGS = (254, 256, 257, 258, 259, 262, 266, 270, 273, 274, 277, 278, 279, 284, 317, 320, 322, 323,
+        324, 325, 330, 338, 339, 347, 513, 514, 519, 529, 530, 532, 34675)
+VALUES = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 24, 32, 40, 64, 128, 255, 256, 8224, 32773, 32803,
+          34712, 50000, 50001, 65535, 1 << 20, 1 << 31, (1 << 32) - 1)
+
+
+def mutate_entry(data, rng):
+    """Change an entry of the first directory of a classic TIFF file, if it is one."""
+    order = {b'II*\0': '<', b'MM\0*': '>'}.get(bytes(data[:4]))
+    if order is None or len(data) < 8:
+        return
+    start = struct.unpack_from(order + 'I', data, 4)[0]
+    if start + 2 > len(data):
+        return
+    count = struct.unpack_from(order + 'H', data, start)[0]
+    at = start + 2 + 12 * int(rng.integers(0, max(1, count)))
+    if at + 12 > len(data):
+        return
+    value, kind = int(rng.choice(VALUES)), int(rng.integers(0, 5))
+    if kind == 0:
+        struct.pack_into(order + 'H', data, at, int(rng.choice(TAGS)))
+    elif kind == 1:
+        struct.pack_into(order + 'H', data, at + 2, int(rng.integers(0, 19)))
+    elif kind == 2:
+        struct.pack_into(order + 'I', data, at + 4, value)
+    elif kind == 3:
+        struct.pack_into(order + 'I', data, at + 8, value)
+    else:
+        struct.pack_into(order + 'H', data, at + 8, value & 0xFFFF)
+
+
 def mutate(data, others, rng):
     """A damaged copy of a file: flipped bits, cuts, strange numbers, parts of other files."""
     data = bytearray(data)
+    if rng.random() < 0.5:
+        for _ in range(int(rng.integers(1, 4))):
+            mutate_entry(data, rng)
+        if rng.random() < 0.8:
+            return bytes(data)
     # Headers and directories are where a little damage does the most.
     near = len(data) if rng.random() < 0.4 else min(len(data), 600)
     for _ in range(int(rng.integers(1, 6))):

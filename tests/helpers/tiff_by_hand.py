@@ -28,6 +28,7 @@ def write_tiff(path, *pages, order='<', places=STRIPS, counts=True, in_order=Tru
     """
     Write a TIFF file.
 
+    :param path: of the file, or an open one.
     :param pages: pairs of tags, by number, and the bytes of each strip or tile.
     :param order: the byte order.
     :param places: the tags of offsets and of byte counts.
@@ -62,6 +63,9 @@ def write_tiff(path, *pages, order='<', places=STRIPS, counts=True, in_order=Tru
         link = len(data)
         data += bytes(4)
     struct.pack_into(order + 'I', data, link, starts[last[1]] if isinstance(last, tuple) else last)
-    with open(path, 'wb') as file:
-        file.write(data)
+    if hasattr(path, 'write'):
+        path.write(data)
+    else:
+        with open(path, 'wb') as file:
+            file.write(data)
     return starts

@@ -1,6 +1,7 @@
 """Variants of TIFF written by instruments and programs, with their typical errors."""
 
 import io
+import struct
 import zlib
 
 import imagecodecs
@@ -260,6 +261,36 @@ def test_palettes_of_any_width(tmp_path, bits, compression):
         read(tmp_path / 'a.tif'), expected >> 8 if bits <= 8 else expected)
 
 
+@pytest.mark.parametrize('bits', [1, 3, 7, 12, 20, 31, 32, 33, 40, 48, 63, 64])
+def test_packed_integers_of_any_width(tmp_path, bits):
+    rng = np.random.default_rng(bits)
+    values = rng.integers(0, 1 << 64, (20, 37, 2), np.uint64) >> np.uint64(64 - bits)
+    ones = np.unpackbits(values.astype('>u8').view(np.uint8).reshape(20, 37 * 2, 8), axis=2)
+    data = np.packbits(ones[..., -bits:].reshape(20, -1), axis=1).tobytes()
+    if bits in {32, 64}:
+        # Whole bytes have the byte order of the file.
+        data = values.astype(f'<u{bits // 8}').tobytes()
+    write_tiff(tmp_path / 'a.tif', (tags(values, 1, t258=(3, [bits, bits]), t338=(3, [0])), [data]))
+    found = read(tmp_path / 'a.tif')
+    scale = 255 if bits == 1 else 1
+    np.testing.assert_array_equal(found, values * np.uint64(scale))
+
+
+@pytest.mark.parametrize('alpha', [1, 2], ids=['associated', 'unassociated'])
+def test_a_last_strip_of_jpeg_may_have_more_rows_than_the_page(tmp_path, alpha):
+    pixels = np.dstack([smooth_pixels(64, 96), np.full((64, 96), 255, np.uint8)])
+    streams = [imagecodecs.jpeg8_encode(
+        np.ascontiguousarray(pixels[top:top + 32]), 95, colorspace='CMYK', outcolorspace='CMYK')
+        for top in (0, 32)]
+    expected = np.concatenate([imagecodecs.jpeg8_decode(stream) for stream in streams])[:40]
+    write_tiff(tmp_path / 'a.tif', (tags(
+        pixels[:40], 2, t259=(3, [7]), t338=(3, [alpha]), t278=(4, [32])), streams))
+    found = read(tmp_path / 'a.tif')
+    assert found.shape == (40, 96, 4)
+    opaque = expected[..., 3] == 255
+    np.testing.assert_array_equal(found[opaque], expected[opaque])
+
+
 # Old-style JPEG
 
 def jpeg_parts(stream):
@@ -348,6 +379,67 @@ def test_old_style_jpeg(tmp_path, form, mode):
     expected = old_jpeg(tmp_path / 'a.tif', form, mode)
     found = read(tmp_path / 'a.tif').astype(int)
     assert np.abs(found - expected).max() <= 1
+
+
+def declared_old_jpeg(path, stream, pixels, **others):
+    """Write a stream as compression 6, as one strip, with some tags otherwise than usual."""
+    write_tiff(path, (tags(pixels, 6, **{'t259': (3, [6]), **others}), [stream]))
+
+
+def jpeg_stream(pixels, **options):
+    target = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(target, 'JPEG', quality=90, **options)
+    return target.getvalue()
+
+
+@pytest.mark.parametrize('others', [
+    {'t262': (3, [2])}, {'t262': None}, {'t277': None}, {'t258': None},
+    {'t262': None, 't277': None, 't258': None}], ids=' '.join)
+def test_old_style_jpeg_that_declares_rgb_or_nothing_is_ycbcr(tmp_path, others):
+    pixels = smooth_pixels(64, 96)
+    stream = jpeg_stream(pixels, subsampling=0)
+    declared_old_jpeg(tmp_path / 'a.tif', stream, pixels, **others)
+    expected = np.asarray(PIL.Image.open(io.BytesIO(stream))).astype(int)
+    assert np.abs(read(tmp_path / 'a.tif') - expected).max() <= 1
+
+
+def test_gray_old_style_jpeg_needs_no_photometric_interpretation(tmp_path):
+    pixels = smooth_pixels(64, 96)[..., :1]
+    stream = jpeg_stream(pixels[..., 0])
+    declared_old_jpeg(tmp_path / 'a.tif', stream, pixels, t262=None)
+    expected = np.asarray(PIL.Image.open(io.BytesIO(stream)))[..., np.newaxis]
+    np.testing.assert_array_equal(read(tmp_path / 'a.tif'), expected)
+
+
+def test_old_style_jpeg_that_is_rgb_is_refused_with_the_reason(tmp_path):
+    pixels = smooth_pixels(64, 96)
+    stream = jpeg_stream(pixels, keep_rgb=True)
+    declared_old_jpeg(tmp_path / 'a.tif', stream, pixels, t262=(3, [2]))
+    with pytest.raises(TileSourceError, match='old-style JPEG has RGB'):
+        read(tmp_path / 'a.tif')
+
+
+@pytest.mark.parametrize('shift', [-3, 0, 40])
+def test_a_whole_stream_of_old_style_jpeg_is_read_despite_wrong_strips(tmp_path, shift):
+    # HP's library writes an offset within the header, too small a count, and a scan of the
+    # coefficients 0 to 0.
+    pixels = smooth_pixels(64, 96)
+    stream = jpeg_stream(pixels, subsampling=0)
+    samples = jpeg_parts(stream)[1]
+    start = len(stream) - len(samples) - 2
+    flawed = stream[:start - 3] + b'\0\0\0' + stream[start:]
+    found = tags(pixels, 6, t259=(3, [6]), t513=(4, [8]), t514=(4, [len(stream)]))
+    path = tmp_path / 'a.tif'
+    # The stream is in the file as data of a page that is taken out of the chain.
+    _, second = write_tiff(path, (tags(GRAY), [flawed]), (found, [b'x']))
+    data = bytearray(path.read_bytes())
+    data[4:8] = struct.pack('<I', second)
+    for tag, value in ((273, 8 + start + shift), (279, len(samples) // 2)):
+        at = data.index(struct.pack('<HH', tag, 4), second)
+        data[at + 8:at + 12] = struct.pack('<I', value)
+    path.write_bytes(data)
+    expected = np.asarray(PIL.Image.open(io.BytesIO(stream))).astype(int)
+    assert np.abs(read(path) - expected).max() <= 1
 
 
 def test_old_style_jpeg_without_its_data_is_an_error(tmp_path):

@@ -27,6 +27,7 @@ from helpers.tiff_bytes import (
     overlapping_directories,
     tiff_bytes,
 )
+from large_image_source_vips.base.geometry import Rect
 from large_image_source_vips.base.limits import LIMITS
 from large_image_source_vips.reading import metadata, page_roles, png_chunks
 from large_image_source_vips.reading.reader import FileReader
@@ -298,3 +299,44 @@ def test_pixels_that_no_file_of_the_size_can_hold(opened, compression, place):
                      325: (LONG, [4096])})
     with pytest.raises(TileSourceError, match='claims to have'):
         opened(tiff_bytes(page))
+
+
+# Claims of a directory that no decoder may take at its word
+
+
+PLANES = {'tag262': (SHORT, [6]), 'tag258': (SHORT, [8, 8, 8]), 'tag277': (SHORT, [3]),
+          'tag284': (SHORT, [2]), 'tag273': (LONG, [8, 8, 8]), 'tag279': (LONG, [4096] * 3)}
+CHUNKY = {**PLANES, 'tag284': (SHORT, [1]), 'tag273': (LONG, [8]), 'tag279': (LONG, [4096])}
+
+
+@pytest.mark.parametrize('claims', [
+    {'tag277': (SHORT, [0])},
+    {'tag277': (LONG, [(1 << 32) - 1])},
+    {'tag277': (SHORT, [0]), 'tag284': (SHORT, [2])},
+    {'tag277': (SHORT, [0]), 'tag270': (ASCII, '{"shape": [3, 64, 64]}')},
+    {'tag270': (ASCII, '{"shape": [999999999, 999999999, 64, 64]}')},
+    {'tag322': (LONG, [(1 << 32) - 1]), 'tag323': (LONG, [(1 << 32) - 1])},
+    {'tag278': (LONG, [(1 << 32) - 1]), 'tag257': (LONG, [99_000_000]),
+     'tag256': (LONG, [99_000_000]), 'tag277': (SHORT, [65535])},
+    {'tag258': (SHORT, [3, 4]), 'tag277': (SHORT, [8])},
+    {**PLANES, 'tag258': (SHORT, [3, 4, 5])},
+    {'tag259': (SHORT, [4]), 'tag258': (SHORT, [1]), 'tag339': (SHORT, [5])},
+    {'tag259': (SHORT, [3]), 'tag258': (SHORT, [1]), 'tag292': (LONG, [1 << 31])},
+    {'tag259': (SHORT, [4]), 'tag258': (SHORT, [1]), 'tag266': (LONG, [1 << 20])},
+    {**CHUNKY, 'tag530': (SHORT, [2])},
+    {**CHUNKY, 'tag530': (SHORT, [0, 0])},
+    {**CHUNKY, 'tag258': (SHORT, [1, 1, 1]), 'tag530': (SHORT, [1, 1])},
+    {**PLANES, 'tag530': (SHORT, [2])},
+    {**PLANES, 'tag530': (SHORT, [0, 4])},
+    {**CHUNKY, 'tag259': (SHORT, [6]), 'tag530': (SHORT, [2]), 'tag519': (LONG, [8, 8, 8]),
+     'tag520': (LONG, [8, 8, 8]), 'tag521': (LONG, [8, 8, 8])},
+    {'tag254': (LONG, [4])},
+    {'tag254': (LONG, [228]), 'tag258': (SHORT, [40])},
+], ids=str)
+def test_what_a_directory_claims_raises_no_foreign_error(opened, claims):
+    with suppress(TileSourceError):
+        reader = opened(tiff_bytes(gray_page(**claims), after_header=STRIP))
+        for name in reader.associated_names():
+            reader.associated_image(name)
+        reader.internal_metadata()
+        reader.read(0, 0, Rect(0, 0, 64, 64))

@@ -1,5 +1,7 @@
 """Frames, levels, axes and associated images of TIFF files."""
 
+import re
+
 import numpy as np
 import pytest
 import pyvips
@@ -372,3 +374,39 @@ def test_masks_and_unreadable_pages_are_not_listed(tmp_path, caplog):
     left_out, = reader.internal_metadata()['left-out']
     assert left_out.startswith('page 2: ')
     assert left_out in caplog.text
+
+
+@pytest.mark.parametrize('tile', [None, (64, 64)])
+def test_associated_images_whose_data_is_not_in_the_file_are_not_listed(tmp_path, tile, caplog):
+    pixels = random_pixels((300, 400, 3))
+    with tifffile.TiffWriter(tmp_path / 'a.tif') as tiff:
+        tiff.write(pixels, photometric='rgb', metadata=None, compression='deflate')
+        tiff.write(pixels[:90], photometric='rgb', metadata=None, compression='deflate')
+        tiff.write(pixels[:130], photometric='rgb', metadata=None, tile=tile,
+                   rowsperstrip=None if tile else 50, compression='deflate')
+    with tifffile.TiffFile(tmp_path / 'a.tif', mode='r+') as tiff:
+        place = 'TileOffsets' if tile else 'StripOffsets'
+        tag = tiff.pages[2].tags[place]
+        tag.overwrite((*tag.value[:-1], 1 << 30))
+    reader = FileReader(tmp_path / 'a.tif')
+    assert reader.associated_names() == ['page_1']
+    np.testing.assert_array_equal(np.asarray(reader.associated_image('page_1')), pixels[:90])
+    left_out, = reader.internal_metadata()['left-out']
+    assert re.search(r'page 2: 1 of its \d+ (tiles|strips) are not in the file', left_out)
+    assert left_out in caplog.text
+
+
+@pytest.mark.parametrize('masks', [[0], [0, 1], [0, 1, 2]])
+def test_a_file_that_begins_with_masks(tmp_path, masks):
+    pages = random_pixels((3, 40, 50, 3))
+    with tifffile.TiffWriter(tmp_path / 'a.tif') as tiff:
+        for pixels in pages:
+            tiff.write(pixels, photometric='rgb', metadata=None, subfiletype=2)
+    with tifffile.TiffFile(tmp_path / 'a.tif', mode='r+') as tiff:
+        for number in masks:
+            tiff.pages[number].tags['NewSubfileType'].overwrite(4)
+    reader = FileReader(tmp_path / 'a.tif')
+    shown = [number for number in range(3) if number not in masks] or masks
+    assert reader.frame_count == len(shown)
+    for frame, number in enumerate(shown):
+        np.testing.assert_array_equal(level(reader, frame=frame)[..., :3], pages[number])
