@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 from large_image.constants import NEW_IMAGE_PATH_FLAG, SourcePriority, TileOutputMimeTypes
 from large_image.exceptions import TileSourceError
 
+from .base.errors import shown
 from .base.identity import absolute_path
 from .editing import EditableTileSource
 from .reading.known_formats import known_mime_types, known_suffixes
@@ -34,7 +35,7 @@ class NotAnEncodingError(TileSourceError, ValueError):
 
     def __init__(self, given: Any) -> None:
         super().__init__(
-            f'new() takes no path, and {given!r} is not a tile encoding such as JPEG or PNG.  '
+            f'new() takes no path, and {shown(given)} is not a tile encoding such as JPEG or PNG.  '
             'Call new() and later write(path); to read a file, call open(path).')
 
 

@@ -11,7 +11,7 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .base.errors import TileSourceValueError
+from .base.errors import TileSourceValueError, shown
 from .base.frames import (
     Annotations,
     by_label,
@@ -57,7 +57,7 @@ def checked_key(value: Any) -> str | None:
     """
     if value is None or (isinstance(value, str) and value.strip()):
         return value
-    msg = f'imageKey must be a text or None, not {value!r}.'
+    msg = f'imageKey must be a text or None, not {shown(value)}.'
     raise TileSourceValueError(msg)
 
 
@@ -67,7 +67,7 @@ def _texts(value: Any, name: str) -> tuple[str, ...]:
         return ()
     if isinstance(value, (list, tuple)) and all(isinstance(text, str) for text in value):
         return tuple(str(text) for text in value)
-    msg = f'{name} must be a list of texts or None, not {value!r}.'
+    msg = f'{name} must be a list of texts or None, not {shown(value)}.'
     raise TileSourceValueError(msg)
 
 
@@ -87,7 +87,7 @@ def _value_axes(value: Any, known: Annotations) -> dict[str, Any]:
         return {'value_axes': None, 'units': None, 'values': None}
     axes = tuple(name.lower() for name in _texts(value, 'frameAxes'))
     if len(set(axes)) < len(axes) or {'x', 'y', 's'} & set(axes):
-        msg = f'frameAxes must name axes of frames, each once, not {value!r}.'
+        msg = f'frameAxes must name axes of frames, each once, not {shown(value)}.'
         raise TileSourceValueError(msg)
     units = known.units and {axis: unit for axis, unit in known.units.items() if axis in axes}
     return {'value_axes': axes, 'units': units, 'values': known.values_on(axes)}
@@ -99,7 +99,7 @@ def _units(value: Any, known: Annotations) -> dict[str, Any] | None:
         return None
     if not isinstance(value, dict) or not all(axis in axes for axis in value):
         msg = (f'frameUnits must be a dictionary with keys of frameAxes ({", ".join(axes)}), '
-               f'not {value!r}.')
+               f'not {shown(value)}.')
         raise TileSourceValueError(msg)
     result: dict[str, Any] = json_value(value, 'frameUnits')
     return result

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from large_image.exceptions import TileSourceError
 from large_image.tilesource.resample import ResampleMethod, downsampleTileHalfRes
 
+from .base.errors import shown
 from .base.geometry import Rect
 from .sink.axes import as_position
 
@@ -30,12 +31,12 @@ def as_crop(value: Any) -> Rect:
     try:
         x, y, width, height = value
     except (TypeError, ValueError) as exc:
-        msg = f'crop must be None or (x, y, width, height), not {value!r}.'
+        msg = f'crop must be None or (x, y, width, height), not {shown(value)}.'
         raise TileSourceError(msg) from exc
     rect = Rect(*(as_position(part, 'Each part of crop') for part in (x, y, width, height)))
     if rect.left < 0 or rect.top < 0 or rect.empty:
         msg = (f'crop must have x and y of at least 0 and a positive width and height, '
-               f'not {value!r}.')
+               f'not {shown(value)}.')
         raise TileSourceError(msg)
     return rect
 
@@ -71,7 +72,8 @@ def as_resampler(value: Any) -> str | Resampler | None:
     if name not in methods:
         # Two methods have the same name without prefix.
         known = ', '.join(dict.fromkeys(name.split('_', 1)[1].lower() for name in methods))
-        msg = f'resample must be a ResampleMethod of large_image or one of {known}; not {value!r}.'
+        msg = (f'resample must be a ResampleMethod of large_image or one of {known}; '
+               f'not {shown(value)}.')
         raise TileSourceError(msg)
     if name in {'NP_MEAN', 'NP_NEAREST'}:
         return 'mean' if name == 'NP_MEAN' else 'nearest'
@@ -85,8 +87,8 @@ def as_resampler(value: Any) -> str | Resampler | None:
 
     short = name.split('_', 1)[1]
     # That of Pillow picks other pixels than 'nearest'.
-    shown = name if name == 'PIL_NEAREST' else short.lower()
-    return Resampler(shown, halve, name in _PICKING)
+    usual = name if name == 'PIL_NEAREST' else short.lower()
+    return Resampler(usual, halve, name in _PICKING)
 
 
 def as_frames(value: Any) -> list[int]:
@@ -96,12 +98,42 @@ def as_frames(value: Any) -> list[int]:
     :returns: ascending frame numbers without duplicates.
     :raises TileSourceError: if it is something else.
     """
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
     several = not isinstance(value, (str, bytes)) and isinstance(value, Iterable)
     found = sorted({as_position(each, 'frame') for each in (value if several else (value,))})
     if not found:
         msg = 'frame must be the number of a frame or a list of them; the list is empty.'
         raise TileSourceError(msg)
     return found
+
+
+def as_keys(value: Any) -> frozenset[str]:
+    """
+    Check the keys of associated images: one or several.
+
+    :raises TileSourceError: if it is something else.
+    """
+    keys = [value] if isinstance(value, str) else list(value) if isinstance(
+        value, (list, tuple, set, frozenset, dict)) else [None]
+    if not all(isinstance(key, str) for key in keys):
+        msg = f'associatedImages must be None or a list of keys, not {shown(value)}.'
+        raise TileSourceError(msg)
+    return frozenset(keys)
+
+
+def as_options(value: Any) -> dict[str, Any] | None:
+    """
+    Check the options of a saver.
+
+    :raises TileSourceError: if they are not a dictionary by name.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        msg = f'vips_kwargs must be None or a dictionary of options, not {shown(value)}.'
+        raise TileSourceError(msg)
+    return dict(value)
 
 
 def as_minimum(value: Any, name: str) -> int:
@@ -125,5 +157,5 @@ def as_order(value: Any) -> float | None:
     except TypeError:
         if isinstance(value, (float, np.floating)) and math.isfinite(value):
             return float(value)
-    msg = f'order must be None or a number, not {value!r}.'
+    msg = f'order must be None or a number, not {shown(value)}.'
     raise TileSourceError(msg)

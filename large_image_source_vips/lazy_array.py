@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from large_image.exceptions import TileSourceError
 
+from .base.errors import shown
 from .base.geometry import TILE_SIZE, Rect, Size
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def lazy_array(source: StoreTileSource, level: Any, frame: Any) -> LazyArray:
     bounds = (('level', level, source.levels), ('frame', frame, source._store.frame_count))
     for name, value, bound in bounds:
         if not isinstance(value, (int, np.integer)) or not 0 <= value < bound:
-            msg = f'{name} must be a whole number from 0 to {bound - 1}, not {value!r}.'
+            msg = f'{name} must be a whole number from 0 to {bound - 1}, not {shown(value)}.'
             raise TileSourceError(msg)
     return LazyArray(source, int(level), int(frame))
 
@@ -221,7 +222,8 @@ class _Axis(NamedTuple):
             places: Any = range(length)[part]
             return cls(places, False, places == range(length))
         if part is None or (np.ndim(part) > 0 and np.asarray(part).ndim != 1):
-            msg = f'an index of this array must be an integer, a slice or a 1-D array, not {part!r}'
+            msg = ('an index of this array must be an integer, a slice or a 1-D array, '
+                   f'not {shown(part)}')
             raise IndexError(msg)
         if np.ndim(part) == 0:
             try:

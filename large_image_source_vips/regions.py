@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import region_threads
-from .base.errors import TileSourceError
+from .base.errors import TileSourceError, shown
 from .base.geometry import TILE_SIZE, Rect, Size
 from .base.limits import LIMITS
 from .store import Pixels, PixelStore
@@ -68,7 +68,7 @@ def _whole(value: Any, name: str) -> int:
     except TypeError:
         if isinstance(value, float) and value.is_integer():
             return int(value)
-    msg = f'{name} of a tile must be a whole number, not {value!r}.'
+    msg = f'{name} of a tile must be a whole number, not {shown(value)}.'
     raise TileSourceError(msg)
 
 

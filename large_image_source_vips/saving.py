@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy.typing as npt
 from large_image.exceptions import TileSourceError
 
-from .arguments import as_crop, as_frames, as_resampler
+from .arguments import as_crop, as_frames, as_keys, as_options, as_resampler
 from .base.geometry import Rect
 from .opening import OpenedTileSource
 from .sink.axes import as_position
@@ -122,10 +122,10 @@ class SavableTileSource(OpenedTileSource):
         chosen = None if frame is None else as_frames(frame)
         part = _Part(
             None if crop is None else as_crop(crop), self._reduction(level), bool(metadata),
-            None if associatedImages is None else frozenset(associatedImages))
+            None if associatedImages is None else as_keys(associatedImages))
         choices = Choices(
             bool(lossy), bool(alpha), compression, quality, subsampling, predictor, tileSize,
-            as_resampler(resample), fill, dtype, bool(verify), vips_kwargs)
+            as_resampler(resample), fill, dtype, bool(verify), as_options(vips_kwargs))
         write_image(lambda: self._part(chosen, part), path, choices,
                     overwrite=overwriteAllowed, progress=progress)
 

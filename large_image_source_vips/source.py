@@ -28,6 +28,7 @@ from large_image.tilesource.utilities import (
 
 from .base.arrays import caller_copy, fit_edge, jpeg_file, writable
 from .base.attributes import CheckedAttributes, Profiles, StoreSize
+from .base.frames import frame_number
 from .base.geometry import TILE_SIZE, Rect, Size, level_count
 from .base.identity import absolute_path, file_identity
 from .base.settings import ignored_names, pass_jpeg, refuse_ignored
@@ -85,11 +86,9 @@ class StoreTileSource(ImageProperties, CheckedAttributes, ShownInNotebooks, File
         :param encoding: the encoding of tiles: 'JPEG', 'PNG', 'TIFF' or 'TILED';
             None for large_image's setting ``default_encoding``.
         :param jpegQuality: 0 to 100.
-        :param jpegSubsampling: chroma subsampling for JPEG: 0 full, 1 half, 2 a
-            quarter.
+        :param jpegSubsampling: chroma of JPEG tiles: 0 full, 1 half, 2 a quarter.
         :param tiffCompression: 'raw', 'tiff_lzw', 'jpeg', ...
-        :param edge: False to pad tiles at the edge of the image, True or 'crop' to
-            crop them, or a colour to pad them with.
+        :param edge: tiles at the edge: False to pad, True or 'crop' to crop, or a colour.
         :param style: None, or a large_image style as a dictionary or JSON.
         :param noCache: True to keep the source out of large_image's cache; only
             then can its style be changed and a notebook show it.
@@ -320,6 +319,9 @@ class StoreTileSource(ImageProperties, CheckedAttributes, ShownInNotebooks, File
             return None
         place = self._regions.place(self._getFrame(frame), self.levels - 1 - level, rect)
         return None if place is None else self._regions.read(place, margin)
+
+    def _getFrame(self, frame: Any = None, **kwargs: Any) -> int:
+        return int(super()._getFrame(frame_number(frame), **kwargs))
 
     def _outputTile(self, tile: np.ndarray[Any, Any], tileEncoding: str, x: int, y: int, z: int,
                     pilImageAllowed: bool = False, numpyAllowed: bool | str = False,

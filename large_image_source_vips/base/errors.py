@@ -4,6 +4,7 @@ The errors of the package: every failure is a ``TileSourceError``.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,8 +13,8 @@ from large_image.exceptions import TileSourceError, TileSourceFileNotFoundError
 
 # Other modules import large_image's errors from here.
 __all__ = [
-    'TileSourceError', 'TileSourceFileNotFoundError', 'TileSourceValueError', 'vips_errors',
-    'vips_reason']
+    'TileSourceError', 'TileSourceFileNotFoundError', 'TileSourceValueError', 'shown',
+    'vips_errors', 'vips_reason']
 
 # libvips 8.14 crashes when the saver of a TIFF pyramid fails midway, so its
 # input must not raise and it must not be cancelled.
@@ -22,6 +23,15 @@ SAVERS_CAN_FAIL = pyvips.at_least_libvips(8, 15)
 
 class TileSourceValueError(TileSourceError, ValueError):
     """An argument or a property has a value that is not allowed."""
+
+
+_short = reprlib.Repr()
+_short.maxother = _short.maxstring = 80
+
+
+def shown(value: object) -> str:
+    """A value for an error message, in one line and not too long: an array may have millions."""
+    return ' '.join(_short.repr(value).split())
 
 
 def vips_reason(exc: pyvips.Error) -> str:

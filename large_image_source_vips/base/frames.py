@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.ImageColor
 
-from .errors import TileSourceValueError
+from .errors import TileSourceValueError, shown
 from .limits import LIMITS
 
 # The nonzero positions of a frame, sorted by axis.
@@ -207,9 +207,22 @@ def plain_value(value: Any, name: str) -> Any:
         return int(value)
     if isinstance(value, numbers.Real) and math.isfinite(value):
         return float(value)
-    msg = f'{name} must be a finite number or text, not {value!r}.'
+    msg = f'{name} must be a finite number or text, not {shown(value)}.'
     raise TileSourceValueError(msg)
 
+
+
+def frame_number(value: Any) -> int:
+    """
+    The number of a frame: an integer or a text with one, as in large_image; 0 for None.
+
+    :raises TileSourceValueError: for anything else.
+    """
+    try:
+        return 0 if value is None else int(value)
+    except (TypeError, ValueError, OverflowError) as exc:
+        msg = f'frame must be the number of a frame, not {shown(value)}.'
+        raise TileSourceValueError(msg) from exc
 
 
 def positive_number(value: Any, name: str) -> float | None:
@@ -222,10 +235,10 @@ def positive_number(value: Any, name: str) -> float | None:
     """
     if value is None:
         return None
-    msg = f'{name} must be positive or None, not {value!r}.'
+    msg = f'{name} must be positive or None, not {shown(value)}.'
     try:
         result = float(value)
-    except (TypeError, ValueError) as exc:
+    except (TypeError, ValueError, OverflowError) as exc:
         raise TileSourceValueError(msg) from exc
     if not (result > 0 and math.isfinite(result)):
         raise TileSourceValueError(msg)
@@ -276,16 +289,17 @@ def by_label(value: Any, name: str, each: Callable[[Any], str | None]) -> dict[i
     if value is None:
         return None
     found = value if isinstance(value, Mapping) else (
-        dict(enumerate(value)) if isinstance(value, (list, tuple, np.ndarray)) else None)
+        dict(enumerate(value)) if isinstance(value, (list, tuple)) or (
+            isinstance(value, np.ndarray) and value.ndim) else None)
     if found is None or len(found) > LIMITS.base_colors:
         msg = (f'{name} must be None, or a list or dictionary by label of at most '
-               f'{LIMITS.base_colors:,} entries, not {value!r:.200}.')
+               f'{LIMITS.base_colors:,} entries, not {shown(value)}.')
         raise TileSourceValueError(msg)
     result = {}
     for label, one in found.items():
         converted = each(one)
         if isinstance(label, bool) or not isinstance(label, numbers.Integral) or converted is None:
-            msg = f'{name}: {one!r:.100} is not valid for the label {label!r:.100}.'
+            msg = f'{name}: {shown(one)} is not valid for the label {shown(label)}.'
             raise TileSourceValueError(msg)
         result[int(label)] = converted
     return dict(sorted(result.items()))

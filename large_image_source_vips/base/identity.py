@@ -11,7 +11,7 @@ import os
 import stat
 from typing import Any, NamedTuple
 
-from .errors import TileSourceError, TileSourceFileNotFoundError
+from .errors import TileSourceError, TileSourceFileNotFoundError, shown
 from .files import READ_FLAGS
 
 
@@ -55,7 +55,7 @@ def absolute_path(path: Any) -> str:
             raise ValueError(text)
         return os.path.abspath(text)
     except (TypeError, ValueError) as exc:
-        msg = f'Not the path of a file: {path!r:.200}'
+        msg = f'Not the path of a file: {shown(path)}'
         raise TileSourceFileNotFoundError(msg) from exc
 
 

@@ -1,10 +1,13 @@
 """
-Check the first and last bytes of compressed tiles, without decompressing them.
+Read the headers of compressed tiles, and check their ends, without decompressing them.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
+
+from ..base.geometry import Size
 
 
 def looks_complete(compression: int, data: bytes) -> bool:
@@ -43,6 +46,18 @@ def _webp(data: bytes) -> bool:
 def _jpeg_2000(data: bytes) -> bool:
     """A codestream with start and size markers first, and the end marker last (T.800, annex A)."""
     return data[:4] == b'\xff\x4f\xff\x51' and data[-2:] == b'\xff\xd9'
+
+
+def jpeg_2000_tile(head: bytes) -> Size:
+    """
+    The width and height of a tile in the header of a codestream (T.800, annex A.5.1).
+
+    :param head: the beginning of a file, with or without boxes around the codestream.
+    :returns: 0 x 0 if there is no such header.
+    """
+    at = head.find(b'\xff\x4f\xff\x51')
+    sides = head[at + 24:at + 32]
+    return Size(*struct.unpack('>II', sides)) if at >= 0 and len(sides) == 8 else Size(0, 0)
 
 
 # By TIFF's number.

@@ -19,6 +19,7 @@ from ..base.formats import alpha_band
 from ..base.geometry import Size
 from ..base.limits import LIMITS
 from ..base.settings import dpi
+from ..codecs.headers import jpeg_2000_tile
 from .file import SourceFile
 from .layout import Layout, Opening, Picture, Stored, reduction_between, unique_keys
 from .level_cache import LARGE_PICTURE, MAX_LEVEL_MEMORY
@@ -47,6 +48,8 @@ _HEIF_CODECS = {
     b'hvc1': 'HEVC', b'hev1': 'HEVC', b'av01': 'AV1', b'vvc1': 'VVC', b'avc1': 'H.264',
     b'j2k1': 'JPEG 2000', b'jpeg': 'JPEG', b'unci': 'uncompressed'}
 _HEIF_HEAD = 1 << 16
+# In these first bytes of a JPEG 2000 file its size is looked for.
+_JPEG_2000_HEAD = 1 << 20
 # Sets of codecs that this process has decoded successfully.
 _decoded_codecs: set[frozenset[str]] = set()
 
@@ -300,7 +303,10 @@ def _survey_jpeg2000(file: SourceFile) -> Layout:
         return _layout(image, [Picture({0: Stored(full, Opening())})])
     levels = {0: Stored(full, Opening(), random=True, kept_rows=1024)}
     resolutions = int(field(image, 'n-pages', 1)) if _alpha_of(image) is None else 1
-    for number in range(1, resolutions):
+    with file.descriptor() as descriptor:
+        tile = jpeg_2000_tile(read_at(descriptor, _JPEG_2000_HEAD, 0))
+    # libvips (at least up to 8.14) ends the process where a reduced tile has no pixels.
+    for number in range(1, min(resolutions, min(tile).bit_length())):
         opening = Opening((('page', number),))
         try:
             reduced = file.open(opening)

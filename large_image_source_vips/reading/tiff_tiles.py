@@ -215,7 +215,6 @@ class TiffTiles:
                                self.samples.dtype)
                 opened._fill(number, rows)
             else:
-                # A JPEG strip may have more rows than the page needs.
                 rows = opened._tile(number)[:size.height, :size.width]
             yield top, rows
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..base.attributes import closest
-from ..base.errors import TileSourceValueError
+from ..base.errors import TileSourceValueError, shown
 from ..base.frames import plain_value
 
 Array = npt.NDArray[Any]
@@ -45,7 +45,7 @@ def as_position(value: Any, name: str) -> int:
     except TypeError:
         if isinstance(value, (float, np.floating)) and float(value).is_integer():
             return int(value)
-    msg = f'{name} must be a whole number, not {value!r}.'
+    msg = f'{name} must be a whole number, not {shown(value)}.'
     raise TileSourceValueError(msg)
 
 
@@ -136,7 +136,7 @@ def looks_like_axes(interpretation: Any) -> bool:
 def _dimensions(axes: Any) -> tuple[str, ...]:
     """The names of an array's dimensions."""
     if not isinstance(axes, (str, list, tuple)) or not all(isinstance(name, str) for name in axes):
-        msg = f"axes must be a string such as 'zyxs' or a list of names, not {axes!r}."
+        msg = f"axes must be a string such as 'zyxs' or a list of names, not {shown(axes)}."
         raise TileSourceValueError(msg)
     names = tuple(name.lower() for name in axes)
     repeated = sorted({name for name in names if names.count(name) > 1})

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..base.errors import TileSourceError
+from ..base.errors import TileSourceError, shown
 from ..base.formats import FORMAT_OF_DTYPE, Meaning, opaque_alpha
 from ..base.transparency import copy_bands
 from .records import Samples
@@ -154,10 +154,10 @@ def checked_accumulator(accumulator: Any, policy: str | None) -> str:
     names = sorted(dtype.name for dtype in FORMAT_OF_DTYPE if dtype.kind in 'iuf')
     try:
         name = str(np.dtype(accumulator))
-    except TypeError:
+    except (TypeError, ValueError):
         name = ''
     if name not in names:
-        msg = f'accumulator must be one of {", ".join(names)}, not {accumulator!r}.'
+        msg = f'accumulator must be one of {", ".join(names)}, not {shown(accumulator)}.'
         raise TileSourceError(msg)
     return name
 

@@ -68,8 +68,14 @@ class Frames:
         return self._stored.get(position_key(self.axes.position(frame)))
 
     def stored_at(self, position: Mapping[str, int]) -> int | None:
-        """The number under which the frame at a position is stored; None if never written."""
-        return self._stored.get(position_key(position))
+        """
+        The number under which the frame at a position is stored; None if never written, or
+        if it is not a position.
+        """
+        try:
+            return self._stored.get(position_key(position))
+        except (TypeError, ValueError):
+            return None
 
     def reserve(self, target: Target) -> list[int]:
         """

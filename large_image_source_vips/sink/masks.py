@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..base.errors import TileSourceError, vips_errors
+from ..base.errors import TileSourceError, shown, vips_errors
 
 Array = npt.NDArray[Any]
 
@@ -57,11 +57,14 @@ def as_weight(weight: Any, shape: tuple[int, int]) -> Array | None:
         return None
     try:
         array: Array = np.asarray(weight)
+        if array.dtype.kind == 'c':
+            msg = 'it is complex'
+            raise TypeError(msg)
         if array.ndim == 3 and array.shape[2] == 1:
             array = array[:, :, 0]
         result = array.astype(np.float32)
-    except (TypeError, ValueError) as exc:
-        msg = f'The weight cannot be converted to an array of floats: {exc}'
+    except (TypeError, ValueError, OverflowError) as exc:
+        msg = f'The weight cannot be converted to an array of floats: {shown(str(exc))}'
         raise TileSourceError(msg) from exc
     if result.shape != shape:
         msg = (f'The weight has the shape {array.shape}, the tile {shape}: a weight must have the '

@@ -27,7 +27,7 @@ import PIL.Image
 import pyvips
 
 from ..base.arrays import to_pil
-from ..base.errors import TileSourceError, vips_errors
+from ..base.errors import TileSourceError, shown, vips_errors
 from ..base.formats import (
     COLOR_BANDS,
     DATA_INTERPRETATIONS,
@@ -354,12 +354,12 @@ def _meaning(array: Array, interpretation: Any, expected: Meaning | None) -> tup
     elif name in DATA_INTERPRETATIONS:
         kind, color = 'multiband', bands
     else:
-        msg = (f'{interpretation!r} is not an interpretation; use a '
+        msg = (f'{shown(interpretation)} is not an interpretation; use a '
                f"pyvips.enums.Interpretation, 'L', 'LA', 'RGB', 'RGBA', 'labels' or 'pixelmap'.")
         raise TileSourceError(msg)
     alpha_given = bands == color + 1
     if bands != color + alpha_given:
-        msg = f'A tile of {bands} bands cannot have the interpretation {interpretation!r}.'
+        msg = f'A tile of {bands} bands cannot have the interpretation {shown(interpretation)}.'
         raise TileSourceError(msg)
     return Meaning(kind, name, color), alpha_given
 

@@ -31,7 +31,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..base import durable, files
-from ..base.errors import TileSourceError
+from ..base.errors import TileSourceError, shown
 from . import records
 from .records import Entry
 from .tile_log import Part, TileLog
@@ -65,7 +65,7 @@ class SharedSpool(TileLog):
         for name, given, has in (('blend', blend, self.blend),
                                  ('accumulator', accumulator, self.accumulator)):
             if given is not None and given != has:
-                msg = (f'The image in {folder} has {name}={has!r}, not {given!r}; leave '
+                msg = (f'The image in {folder} has {name}={has!r}, not {shown(given)}; leave '
                        f'{name} out, or use another folder.')
                 raise TileSourceError(msg)
         self._find_parts()

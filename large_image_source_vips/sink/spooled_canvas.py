@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..base import files
-from ..base.errors import TileSourceError
+from ..base.errors import TileSourceError, shown
 from ..base.formats import GRAY, RGB, converted, converted_alpha
 from ..base.geometry import Rect
 from ..base.identity import absolute_path
@@ -366,8 +366,8 @@ def new_canvas(blend: str | None, accumulator: str | None, spool: Any, *,
     :param sorts: whether addTile accepts order=.
     :raises TileSourceError: if an argument is wrong, or the folder cannot be used.
     """
-    if blend is not None and blend not in POLICIES:
-        msg = f'blend must be one of {", ".join(POLICIES)}, not {blend!r}.'
+    if blend is not None and str(blend) not in POLICIES:
+        msg = f'blend must be one of {", ".join(POLICIES)}, not {shown(blend)}.'
         raise TileSourceError(msg)
     if accumulator is not None:
         accumulator = checked_accumulator(accumulator, blend)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..base.errors import TileSourceError
+from ..base.errors import TileSourceError, shown
 from ..base.formats import Meaning, joined_dtype
 from ..base.geometry import Rect
 from . import records
@@ -303,5 +303,5 @@ def tile_key(key: Any) -> Any:
         return tuple(map(tile_key, key))
     if isinstance(key, np.integer):
         return int(key)
-    msg = f'key must be an integer, a text, or a tuple of these, not {key!r}.'
+    msg = f'key must be an integer, a text, or a tuple of these, not {shown(key)}.'
     raise TileSourceError(msg)

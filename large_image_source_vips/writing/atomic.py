@@ -23,7 +23,7 @@ from typing import Any
 
 from large_image import config
 
-from ..base.errors import TileSourceError
+from ..base.errors import TileSourceError, shown
 from .in_place import fill_in_place
 from .permissions import permissions_of, reason, set_permissions, set_permissions_below
 
@@ -83,11 +83,19 @@ def resolve_target(path: Any, overwrite: bool) -> Target:
     try:
         text = os.fsdecode(os.path.expanduser(path))
     except (TypeError, ValueError) as exc:
-        msg = f'The path to write to must be a str, bytes or path object, not {path!r}.'
+        msg = f'The path to write to must be a str, bytes or path object, not {shown(path)}.'
         raise TileSourceError(msg) from exc
     if '\0' in text:
         msg = f'The path to write to must not have a NUL character: {path!r}.'
         raise TileSourceError(msg)
+    try:
+        os.lstat(text)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as exc:
+        why = exc.strerror if isinstance(exc, OSError) else exc
+        msg = f'{shown(text)} cannot be written: {why}.'
+        raise TileSourceError(msg) from exc
     whole = Path(text)
     given = whole.name
     stem, suffix = os.path.splitext(given)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..base.errors import TileSourceError
+from ..base.errors import TileSourceError, shown
 from ..base.formats import Meaning, is_averaged
 from ..base.limits import LIMITS
 from ..codecs.encode import COMPRESSIONS, FLOATING_POINT, HORIZONTAL, NO_PREDICTOR
@@ -133,8 +133,8 @@ def chosen_dtype(dtype: np.dtype[Any], choices: Choices) -> np.dtype[Any]:
     try:
         # The file determines the byte order.
         chosen: np.dtype[Any] = np.dtype(choices.dtype).newbyteorder('=')
-    except TypeError as exc:
-        msg = f'dtype must be a dtype of numpy, not {choices.dtype!r}.'
+    except (TypeError, ValueError) as exc:
+        msg = f'dtype must be a dtype of numpy, not {shown(choices.dtype)}.'
         raise TileSourceError(msg) from exc
     known = [np.dtype(code) for code in sorted(COMPRESSIONS['none'].dtypes)]
     possible = [other for other in known if (dtype.kind == 'c') == (other.kind == 'c') and (
@@ -153,7 +153,7 @@ def chosen_tile(value: Any) -> int:
         tile = 0
     if not 16 <= tile <= LIMITS.writing_tile or tile % 16:
         msg = (f'tileSize must be a multiple of 16 from 16 to {LIMITS.writing_tile}, which is '
-               f'both the width and the height of a tile; not {value!r}.')
+               f'both the width and the height of a tile; not {shown(value)}.')
         raise TileSourceError(msg)
     return tile
 
@@ -164,7 +164,7 @@ def chosen_compression(value: Any) -> str | None:
     name = str(value).lower()
     name = _ALIASES.get(name, name)
     if name not in COMPRESSIONS:
-        msg = f'compression must be {in_words(list(COMPRESSIONS))}, not {value!r}.'
+        msg = f'compression must be {in_words(list(COMPRESSIONS))}, not {shown(value)}.'
         raise TileSourceError(msg)
     return name
 
@@ -197,7 +197,7 @@ def checked_quality(value: Any) -> int:
     except TypeError:
         quality = 0
     if not 1 <= quality <= 100:
-        msg = f'quality must be a whole number from 1 to 100, not {value!r}.'
+        msg = f'quality must be a whole number from 1 to 100, not {shown(value)}.'
         raise TileSourceError(msg)
     return quality
 
@@ -210,12 +210,12 @@ def chosen_subsampling(name: str, choices: Choices, quality: int | None,
         below = name == 'jpeg' and quality is not None and quality < _FULL_CHROMA
         return '4:2:0' if below and meaning.color_bands == 3 else None
     if name != 'jpeg' or meaning.color_bands != 3:
-        msg = (f"subsampling={chosen!r} is possible only with compression='jpeg' and RGB, not "
+        msg = (f"subsampling={shown(chosen)} is possible only with compression='jpeg' and RGB, not "
                f'with {name} and {meaning.color_bands} band'
                f'{"s" if meaning.color_bands != 1 else ""}.')
         raise TileSourceError(msg)
-    if chosen not in SUBSAMPLING:
-        msg = f'subsampling must be {in_words(list(SUBSAMPLING))}, not {chosen!r}.'
+    if str(chosen) not in SUBSAMPLING:
+        msg = f'subsampling must be {in_words(list(SUBSAMPLING))}, not {shown(chosen)}.'
         raise TileSourceError(msg)
     return str(chosen)
 
@@ -226,13 +226,13 @@ def chosen_predictor(name: str, chosen: Any, dtype: np.dtype[Any]) -> int:
     natural = {'f': FLOATING_POINT, 'u': HORIZONTAL, 'i': HORIZONTAL}.get(dtype.kind, NO_PREDICTOR)
     if chosen is None:
         return natural if predicts else NO_PREDICTOR
-    if chosen == 'yes' and predicts:
+    if isinstance(chosen, str) and chosen == 'yes' and predicts:
         return natural
     possible = ['none', *([key for key, number in _PREDICTORS.items() if number == natural > 1]
                           if predicts else [])]
-    if chosen not in possible:
-        msg = (f'predictor={chosen!r} is not possible with compression={name!r} and {dtype}; this '
-               f'image can have {in_words(possible)}.')
+    if not isinstance(chosen, str) or chosen not in possible:
+        msg = (f'predictor={shown(chosen)} is not possible with compression={name!r} and {dtype}; '
+               f'this image can have {in_words(possible)}.')
         raise TileSourceError(msg)
     return _PREDICTORS[chosen]
 
@@ -269,11 +269,13 @@ def chosen_fill(chosen: Any, dtype: np.dtype[Any], meaning: Meaning) -> tuple[fl
     if chosen is None:
         return None
     if not meaning.has_alpha:
-        msg = f'fill={chosen!r} is not possible: data of {meaning.color_bands} bands have no alpha.'
+        msg = (f'fill={shown(chosen)} is not possible: data of {meaning.color_bands} bands have no '
+               'alpha.')
         raise TileSourceError(msg)
     try:
         values = np.atleast_1d(np.asarray(chosen))
-        exact = values.astype(dtype)
+        with np.errstate(invalid='ignore'):
+            exact = values.real.astype(dtype)
         same = values.ndim == 1 and values.dtype.kind != 'b' and bool((exact == values).all())
     except (TypeError, ValueError, OverflowError):
         same = False
@@ -281,7 +283,7 @@ def chosen_fill(chosen: Any, dtype: np.dtype[Any], meaning: Meaning) -> tuple[fl
         exact = np.repeat(exact, meaning.color_bands)
     if not same or exact.size != meaning.color_bands:
         msg = (f'fill must be {meaning.color_bands} numbers that {dtype} holds, one for each band '
-               f'without alpha, or one for all; not {chosen!r}.')
+               f'without alpha, or one for all; not {shown(chosen)}.')
         raise TileSourceError(msg)
     return tuple(exact.tolist())
 

@@ -1,7 +1,9 @@
 """Formats with pages, renderings or resolutions."""
 
+import contextlib
 import dataclasses
 
+import imagecodecs
 import numpy as np
 import PIL.Image
 import pytest
@@ -369,3 +371,15 @@ def test_pages_are_counted(tmp_path, monkeypatch):
         FileReader(tmp_path / 'a.gif')
     monkeypatch.setattr(survey, 'LIMITS', dataclasses.replace(LIMITS, reading_pages=4))
     assert FileReader(tmp_path / 'a.gif').frame_count == 4
+
+
+def test_a_jpeg_2000_file_with_flat_tiles_does_not_end_the_process(tmp_path):
+    # libvips 8.14 divides by the height of a reduced tile.
+    data = bytearray(imagecodecs.jpeg2k_encode(random_pixels((70, 90)), codecformat='jp2'))
+    at = data.index(b'\xff\x4f\xff\x51')
+    data[at + 28:at + 32] = (1).to_bytes(4, 'big')
+    (tmp_path / 'a.jp2').write_bytes(data)
+    with contextlib.suppress(TileSourceError):
+        reader = FileReader(tmp_path / 'a.jp2')
+        for reduction in range(4):
+            level(reader, reduction)
