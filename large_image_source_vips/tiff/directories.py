@@ -19,7 +19,7 @@ import codecs
 import logging
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -212,20 +212,21 @@ class TiffDirectories:
                        if SUB_IFDS in entries else ())
         self._count_entries(len(sub_offsets))
 
-        def several(tag: int, most: int) -> list[int]:
+        def several(tag: int, most: int) -> Sequence[int]:
             entry = entries.get(tag)
             if entry is None or entry.kind not in _INTEGERS or not entry.values:
-                return []
+                return ()
             number, count = self._integers[entry.kind], min(entry.values, most)
             at = entry.offset - offset
             if 0 <= at <= len(block) - count * number.size:
-                return [value for value, in number.iter_unpack(
-                    block[at:at + count * number.size])]
+                if count == 1:
+                    return number.unpack_from(block, at)
+                return tuple(value for value, in number.iter_unpack(
+                    block[at:at + count * number.size]))
             return self.integers(entry._replace(values=count))
 
         def first(tag: int, default: int) -> int:
-            values = several(tag, 1)
-            return values[0] if values else default
+            return next(iter(several(tag, 1)), default) if tag in entries else default
 
         size = Size(first(WIDTH, 0), first(HEIGHT, 0))
         if min(size) < 1:
