@@ -91,7 +91,7 @@ def resolve_target(path: Any, overwrite: bool) -> Target:
     try:
         os.lstat(text)
     except FileNotFoundError:
-        pass
+        pass  # A new file is what is usually written.
     except (OSError, ValueError) as exc:
         why = exc.strerror if isinstance(exc, OSError) else exc
         msg = f'{shown(text)} cannot be written: {why}.'

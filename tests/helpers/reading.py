@@ -1,9 +1,18 @@
-"""Whole levels of a reader."""
+"""Whole levels of a reader, or the reason why there are none."""
 
 import numpy as np
+from large_image.exceptions import TileSourceError
 
 from large_image_source_vips.base.geometry import Rect
 from large_image_source_vips.reading.reader import FileReader
+
+
+def found_or_why(read):
+    """What a function returns, and None; or None, and the text of its TileSourceError."""
+    try:
+        return read(), None
+    except TileSourceError as exc:
+        return None, str(exc)
 
 
 def level(reader, reduction=0, frame=0):

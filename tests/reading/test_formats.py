@@ -1,6 +1,5 @@
 """Formats with pages, renderings or resolutions."""
 
-import contextlib
 import dataclasses
 
 import imagecodecs
@@ -13,7 +12,7 @@ from large_image.exceptions import TileSourceError
 
 from helpers.around import needs, real_file
 from helpers.pixels import random_pixels, smooth_pixels
-from helpers.reading import level, level_by_tiles
+from helpers.reading import found_or_why, level, level_by_tiles
 from large_image_source_vips.base.limits import LIMITS
 from large_image_source_vips.reading import loader, survey
 from large_image_source_vips.reading.reader import FileReader
@@ -379,7 +378,11 @@ def test_a_jpeg_2000_file_with_flat_tiles_does_not_end_the_process(tmp_path):
     at = data.index(b'\xff\x4f\xff\x51')
     data[at + 28:at + 32] = (1).to_bytes(4, 'big')
     (tmp_path / 'a.jp2').write_bytes(data)
-    with contextlib.suppress(TileSourceError):
+
+    def shapes():
         reader = FileReader(tmp_path / 'a.jp2')
-        for reduction in range(4):
-            level(reader, reduction)
+        return [level(reader, reduction).shape for reduction in range(4)]
+
+    # The versions of libvips differ in whether they read it.
+    found, why = found_or_why(shapes)
+    assert found == [(70, 90, 1), (35, 45, 1), (18, 23, 1), (9, 12, 1)] or 'a.jp2' in why
