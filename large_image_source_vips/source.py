@@ -162,8 +162,8 @@ class StoreTileSource(ImageProperties, CheckedAttributes, ShownInNotebooks, File
             self._addMetadataFrameInformation(metadata, self._store.channel_names())
         return metadata
 
-    def _getAssociatedImage(self, imageKey: str) -> PIL.Image.Image | None:
-        return self._store.associated_image(imageKey)
+    def _getAssociatedImage(self, imageKey: Any) -> PIL.Image.Image | None:
+        return self._store.associated_image(imageKey) if isinstance(imageKey, str) else None
 
     # Reading
 

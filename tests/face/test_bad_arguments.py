@@ -76,6 +76,7 @@ def test_other_arguments(odd):
     image = new_image()
     check(lambda: large_image_source_vips.new(blend=odd))
     check(lambda: large_image_source_vips.new(blend='mean', accumulator=odd))
+    assert image.getAssociatedImage(odd) is None
     check(lambda: image.addAssociatedImage(odd, 'key'))
     check(lambda: image.addAssociatedImage(PIXELS, odd))
     check(lambda: image.getTile(odd, 0, 0))
